@@ -1,0 +1,1 @@
+"""OnlineVPO: online video preference optimisation, one package per step."""

@@ -1,0 +1,71 @@
+"""The pair ledger: one immutable row for every candidate ever drawn, with what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.alignment.pairs import Verdict
+from components.alignment.rollout import Group
+
+SCHEMA = pa.schema(
+    [
+        ("iteration", pa.int32()),
+        ("prompt_id", pa.string()),
+        ("prompt", pa.string()),
+        ("candidate", pa.int32()),
+        ("seed", pa.int64()),
+        ("reward", pa.float64()),
+        ("motion", pa.float64()),
+        ("role", pa.string()),
+        ("gap", pa.float64()),
+        ("verdict", pa.string()),
+        ("reference_version", pa.int32()),
+        ("reward_digest", pa.string()),
+    ]
+)
+
+
+def rows_of(
+    iteration: int, groups: Sequence[Group], verdicts: Sequence[Verdict], reference_version: int, reward_digest: str
+) -> list[dict[str, Any]]:
+    """Return an iteration's rows, one per candidate; ``role`` is winner, loser or empty."""
+    rows = []
+    for group, verdict in zip(groups, verdicts, strict=True):
+        for candidate in group.candidates:
+            role = {verdict.winner: "winner", verdict.loser: "loser"}.get(candidate.index, "")
+            rows.append(
+                {
+                    "iteration": iteration,
+                    "prompt_id": group.prompt.id,
+                    "prompt": group.prompt.text,
+                    "candidate": candidate.index,
+                    "seed": candidate.seed,
+                    "reward": candidate.reward,
+                    "motion": candidate.motion,
+                    "role": role,
+                    "gap": verdict.gap,
+                    "verdict": verdict.reason,
+                    "reference_version": reference_version,
+                    "reward_digest": reward_digest,
+                }
+            )
+    return rows
+
+
+def write_part(folder: Path, iteration: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Write one iteration's rows, whole or not at all; written again after a resume, they are the same rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{iteration:06d}.parquet"
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), aside)
+    aside.rename(folder / f"{iteration:06d}.parquet")
+
+
+def join_parts(folder: Path, iterations: int, target: Path) -> None:
+    """Join the parts of all iterations into one Parquet file."""
+    tables = [pq.read_table(folder / f"{iteration:06d}.parquet", schema=SCHEMA) for iteration in range(iterations)]
+    pq.write_table(pa.concat_tables(tables), target)

@@ -1,0 +1,165 @@
+"""The online loop: roll out, score, pair, update, refresh the reference; from a checkpoint where there is one."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.alignment.ledger import rows_of, write_part
+from components.alignment.pairs import Verdict, count_reasons, judge_iteration
+from components.alignment.params import AlignmentParams
+from components.alignment.policy import Policy
+from components.alignment.rollout import Group, prompts_of_iteration, roll_out
+from components.alignment.update import Pair, Updater
+from components.corpus import Prompt
+from components.generator import Generator
+from components.reward import Scorer
+from components.runtime.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.distributed import Ranks
+from components.runtime.interrupts import StopSignal
+from components.runtime.progress import Progress
+
+#: Columns of the training curve, in order.
+CURVE = (
+    "iteration", "updates", "reference_version", "pairs", "reward_mean", "reward_best", "gap_mean", "motion_mean",
+    "loss", "accuracy", "margin", "saturated", "winner_error", "loser_error", "winner_above_reference",
+    "gradient_norm", "drift_from_base", "gap_too_small", "winner_too_still", "too_few_finite",
+)  # fmt: skip
+
+
+class OnlineDPO:
+    """Aligns a generator to a reward. All randomness is drawn by name, so batch sizes and processes do not change the pairs."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        scorer: Scorer,
+        prompts: Sequence[Prompt],
+        params: AlignmentParams,
+        *,
+        reward_digest: str,
+        checkpoints: Path,
+        ranks: Ranks,
+        on_iteration: Callable[[dict[str, float]], None],
+    ) -> None:
+        self.generator, self.scorer, self.prompts, self.params = generator, scorer, list(prompts), params
+        self.reward_digest, self.ranks, self.on_iteration = reward_digest, ranks, on_iteration
+        self.policy = Policy(generator.family, params.lora_rank, params.run.seed)
+        self.updater = Updater(self.policy, params, ranks)
+        self.checkpointer = Checkpointer(checkpoints)
+        self.ledger = checkpoints / "ledger"
+        self.curve: list[dict[str, float]] = []
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.done = self.updates = self.refreshes = 0
+        self._resume()
+
+    def run(self) -> None:
+        """Run the iterations that are left. Raises ``Interrupted`` after a checkpoint when the process is told to stop."""
+        total = self.params.iterations
+        with StopSignal() as stop, Progress(total, "alignment", start=self.done) as progress:
+            for iteration in range(self.done, total):
+                row = self._iterate(iteration)
+                self.curve.append(row)
+                self.done = iteration + 1
+                self.on_iteration(row)
+                progress.update(1, reward=row["reward_mean"], pairs=row["pairs"], accuracy=row.get("accuracy", 0.0))
+                stopping = stop.should_stop(self.ranks)
+                if stopping or self.done % self.params.checkpoint_every == 0 or self.done == total:
+                    self._save()
+                stop.raise_if_requested(self.ranks)
+
+    def _iterate(self, iteration: int) -> dict[str, float]:
+        began = time.monotonic()
+        seed = self.params.run.seed
+        chosen = prompts_of_iteration(self.prompts, self.params.prompts, seed, iteration)
+        own = [chosen[index] for index in self.ranks.mine(len(chosen))]
+        groups = roll_out(self.generator, self.scorer, own, self.params.candidates, seed, iteration) if own else []
+        began = self._clock("rollout", began)
+        everyone = self._gather(groups, chosen)
+        verdicts = judge_iteration([g.candidates for g in everyone], self.params.min_gap, self.params.motion_floor)
+        pairs = self._pairs(groups, verdicts)
+        if self.ranks.is_main:
+            rows = rows_of(iteration, everyone, verdicts, self.refreshes, self.reward_digest)
+            write_part(self.ledger, iteration, rows)
+        row = {**_describe(everyone, verdicts), "iteration": iteration}
+        for update in range(self.params.updates):
+            figures = self.updater.step(pairs, iteration, update)
+            if not figures:
+                break
+            row.update(figures)
+            self.updates += 1
+            if self.updates % self.params.refresh_every == 0:
+                self.policy.refresh_reference()
+                self.refreshes += 1
+        row["drift_from_base"] = self.updater.drift(pairs, iteration)
+        self._clock("update", began)
+        return {**row, "updates": self.updates, "reference_version": self.refreshes}
+
+    def _clock(self, phase: str, began: float) -> float:
+        now = time.monotonic()
+        self.seconds[phase] += now - began
+        return now
+
+    def _gather(self, groups: list[Group], chosen: Sequence[Prompt]) -> list[Group]:
+        """Return every process's groups in the order of the iteration's prompts; only their figures travel, not their latents."""
+        light = [Group(g.prompt, torch.empty(0), g.candidates) for g in groups]
+        by_prompt = {g.prompt.id: g for part in self.ranks.all_gather_object(light) for g in part}
+        return [by_prompt[prompt.id] for prompt in chosen]
+
+    def _pairs(self, groups: Sequence[Group], verdicts: Sequence[Verdict]) -> list[Pair]:
+        accepted = {v.prompt_id: v for v in verdicts if v.accepted}
+        pairs = []
+        for group in groups:
+            verdict = accepted.get(group.prompt.id)
+            if verdict is None or verdict.winner is None or verdict.loser is None:
+                continue
+            text = self.generator.embeddings([group.prompt.text])[0]
+            pairs.append(
+                Pair(group.prompt.id, text, group.latents[verdict.winner], group.latents[verdict.loser])
+            )
+        return pairs
+
+    def _save(self) -> None:
+        if not self.ranks.is_main:
+            return
+        moments, optimizer = pack_optimizer(self.updater.optimizer)
+        state: dict[str, Any] = {
+            "updates": self.updates,
+            "refreshes": self.refreshes,
+            "curve": self.curve,
+            "optimizer": optimizer,
+            "seconds": dict(self.seconds),
+        }
+        self.checkpointer.save(self.done, self.policy.tensors() | moments, state)
+
+    def _resume(self) -> None:
+        checkpoint = self.checkpointer.latest()
+        if checkpoint is None:
+            return
+        self.policy.restore(checkpoint.tensors)
+        unpack_optimizer(self.updater.optimizer, checkpoint.tensors, checkpoint.state["optimizer"])
+        self.done = checkpoint.step
+        self.updates, self.refreshes = checkpoint.state["updates"], checkpoint.state["refreshes"]
+        self.curve = checkpoint.state["curve"]
+        self.seconds.update(checkpoint.state["seconds"])
+
+
+def _describe(groups: Sequence[Group], verdicts: Sequence[Verdict]) -> dict[str, float]:
+    rewards = [c.reward for g in groups for c in g.candidates]
+    motions = [c.motion for g in groups for c in g.candidates]
+    best = [max(c.reward for c in g.candidates) for g in groups]
+    gaps = [v.gap for v in verdicts if v.accepted]
+    reasons = count_reasons(verdicts)
+    return {
+        "pairs": float(reasons.pop("accepted")),
+        "reward_mean": sum(rewards) / len(rewards),
+        "reward_best": sum(best) / len(best),
+        "gap_mean": sum(gaps) / len(gaps) if gaps else 0.0,
+        "motion_mean": sum(motions) / len(motions),
+        **{name: float(count) for name, count in reasons.items()},
+    }

@@ -1,0 +1,105 @@
+"""From scored candidates to preference pairs: best against worst, with reasons for every group that gives none."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sampled clip of a prompt's group."""
+
+    prompt_id: str
+    index: int
+    seed: int
+    reward: float
+    motion: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one prompt's group: a pair (indices of winner and loser), or the reason why not."""
+
+    prompt_id: str
+    winner: int | None
+    loser: int | None
+    gap: float
+    reason: str
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the group gave a pair."""
+        return self.reason == "accepted"
+
+
+#: Every reason a verdict can have.
+REASONS = ("accepted", "too_few_finite", "gap_too_small", "winner_too_still")
+
+
+@torch.no_grad()
+def motion_of(frames: Tensor) -> Tensor:
+    """Return how much each clip moves, (B,), of uint8 frames (B, T, 3, H, W): mean |difference| of neighbouring frames.
+
+    Each frame is first brought to zero mean and unit deviation, so that a change of brightness or contrast does not pass for motion.
+    """
+    grey = frames.float().mean(dim=2).flatten(2)
+    spread = grey.std(dim=2, keepdim=True).clamp_min(1.0)
+    normal = (grey - grey.mean(dim=2, keepdim=True)) / spread
+    return (normal[:, 1:] - normal[:, :-1]).abs().mean(dim=(1, 2))
+
+
+def judge_group(group: Sequence[Candidate], smallest_gap: float, motion_floor: float) -> Verdict:
+    """Return the pair a prompt's candidates give: the best against the worst by reward.
+
+    A winner that moves less than ``motion_floor`` times its loser is passed over for the next best one. Ties break by index, so the verdict
+    does not depend on the order in which candidates were drawn.
+
+    Args:
+        group: candidates of one prompt.
+        smallest_gap: reward difference below which there is no preference.
+        motion_floor: in 0..1.
+    """
+    prompt_id = group[0].prompt_id
+    finite = [c for c in group if math.isfinite(c.reward) and math.isfinite(c.motion)]
+    if len(finite) < 2:
+        return Verdict(prompt_id, None, None, 0.0, "too_few_finite")
+    ranked = sorted(finite, key=lambda c: (-c.reward, c.index))
+    loser = ranked[-1]
+    gap = ranked[0].reward - loser.reward
+    if gap <= smallest_gap or gap <= 0:
+        return Verdict(prompt_id, None, None, gap, "gap_too_small")
+    for winner in ranked[:-1]:
+        gap = winner.reward - loser.reward
+        if gap <= smallest_gap or gap <= 0:
+            break
+        if winner.motion >= motion_floor * loser.motion:
+            return Verdict(prompt_id, winner.index, loser.index, gap, "accepted")
+    return Verdict(prompt_id, None, None, ranked[0].reward - loser.reward, "winner_too_still")
+
+
+def judge_iteration(groups: Sequence[Sequence[Candidate]], min_gap: float, motion_floor: float) -> list[Verdict]:
+    """Judge every group of an iteration; ``min_gap`` is in standard deviations of the iteration's finite rewards within groups.
+
+    Deviations are taken from each group's own mean: what prompts are worth against each other is not a preference.
+    """
+    squares, count = 0.0, 0
+    for group in groups:
+        rewards = [c.reward for c in group if math.isfinite(c.reward)]
+        if len(rewards) > 1:
+            mean = sum(rewards) / len(rewards)
+            squares += sum((r - mean) ** 2 for r in rewards)
+            count += len(rewards) - 1
+    spread = math.sqrt(squares / count) if count else 0.0
+    return [judge_group(group, min_gap * spread, motion_floor) for group in groups]
+
+
+def count_reasons(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Return how many groups ended for each reason, every reason named."""
+    found = Counter(verdict.reason for verdict in verdicts)
+    return {reason: found[reason] for reason in REASONS}

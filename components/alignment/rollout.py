@@ -1,0 +1,66 @@
+"""One iteration's clips: every candidate of several prompts in one sampler call, scored, each with a seed of its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from components.alignment.pairs import Candidate, motion_of
+from components.corpus import Prompt
+from components.generator import Generator
+from components.reward import Scorer
+from components.runtime.seeds import derive, torch_generator
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt's candidates: latents (N, C, T, h, w) on the device, and what is known of each."""
+
+    prompt: Prompt
+    latents: Tensor
+    candidates: list[Candidate]
+
+
+def prompts_of_iteration(prompts: Sequence[Prompt], count: int, seed: int, iteration: int) -> list[Prompt]:
+    """Return the prompts of an iteration: the list is dealt in seeded order, shuffled anew each time it has been dealt out.
+
+    A prompt that comes up twice, at the seam of two deals, is taken once.
+    """
+    chosen: dict[str, Prompt] = {}
+    for position in range(iteration * count, (iteration + 1) * count):
+        epoch, place = divmod(position, len(prompts))
+        order = torch.randperm(len(prompts), generator=torch_generator(seed, "alignment prompts", epoch))
+        prompt = prompts[int(order[place])]
+        chosen[prompt.id] = prompt
+    return list(chosen.values())
+
+
+def candidate_seed(seed: int, iteration: int, prompt_id: str, index: int) -> int:
+    """Return the sampling seed of a candidate: named by what it is, not by when it is drawn."""
+    return derive(seed, "rollout", iteration, prompt_id, index)
+
+
+@torch.no_grad()
+def roll_out(
+    generator: Generator, scorer: Scorer, prompts: Sequence[Prompt], candidates: int, seed: int, iteration: int
+) -> list[Group]:
+    """Sample, decode and score ``candidates`` clips for each prompt with the network as it stands."""
+    seeds = [
+        candidate_seed(seed, iteration, prompt.id, index) for prompt in prompts for index in range(candidates)
+    ]
+    texts = [prompt.text for prompt in prompts for _ in range(candidates)]
+    latents = generator.sample_latents(texts, seeds)
+    frames = generator.decode(latents)
+    rewards = scorer.score(frames, generator.fps).tolist()
+    motions = motion_of(frames).tolist()
+    groups = []
+    for number, prompt in enumerate(prompts):
+        here = range(number * candidates, (number + 1) * candidates)
+        group = [
+            Candidate(prompt.id, index, seeds[row], rewards[row], motions[row]) for index, row in enumerate(here)
+        ]
+        groups.append(Group(prompt, latents[here.start : here.stop], group))
+    return groups

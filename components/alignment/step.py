@@ -1,0 +1,134 @@
+"""The alignment step: open what comes before, run online DPO, publish the LoRA with its ledger and curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from components.alignment.ledger import join_parts
+from components.alignment.online import CURVE, OnlineDPO
+from components.alignment.params import AlignmentParams
+from components.corpus import Corpus
+from components.generator import Generator
+from components.reward import Scorer
+from components.runtime.artifacts import open_artifact, publish
+from components.runtime.devices import configure_determinism, configure_threads, resolve
+from components.runtime.distributed import process_group
+from components.runtime.errors import InputError
+from components.runtime.seeds import derive
+from components.runtime.tracking import track
+from components.video.clip import Clip
+from components.video.sheets import contact_sheet
+
+#: Training prompts shown before and after on the contact sheet.
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class AlignmentResult:
+    """Where the LoRA lies, and its figures."""
+
+    out: Path
+    metrics: dict[str, float]
+
+
+def run(
+    params: AlignmentParams, *, corpus: str | Path, generator: str | Path, reward: str | Path, out: str | Path
+) -> AlignmentResult:
+    """Align the generator to the reward and publish the LoRA at ``out``. Runs on 1 .. N processes under torchrun.
+
+    Raises:
+        InputError: an input is missing, altered or refused by its gate, or there are fewer training prompts than an iteration needs.
+        Interrupted: told to stop; the same command goes on from the last checkpoint.
+    """
+    configure_threads()
+    configure_determinism()
+    device = resolve(params.run.device)
+    artifacts = {
+        "corpus": open_artifact(corpus, step="corpus"),
+        "generator": open_artifact(generator, step="generator"),
+        "reward": open_artifact(reward, step="reward"),
+    }
+    prompts = Corpus.open(artifacts["corpus"].path).prompts("train")
+    if len(prompts) < params.prompts:
+        raise InputError(
+            f"alignment.prompts = {params.prompts}: the corpus has {len(prompts)} training prompts; at most that many are allowed"
+        )
+    with (
+        process_group(str(device)) as ranks,
+        track("alignment", params) as tracked,
+        publish(out, step="alignment", params=params, inputs=artifacts) as workspace,
+    ):
+        policy_generator = Generator.load(artifacts["generator"].path, device)
+        trainer = OnlineDPO(
+            policy_generator,
+            Scorer.load(artifacts["reward"].path, device),
+            prompts,
+            params,
+            reward_digest=artifacts["reward"].manifest.digest,
+            checkpoints=workspace.checkpoints,
+            ranks=ranks,
+            on_iteration=lambda row: tracked.metrics(row, at=int(row["iteration"])),
+        )
+        trainer.run()
+        metrics = _summary(trainer)
+        if ranks.is_main:
+            trainer.policy.save(workspace.dir / "lora")
+            join_parts(trainer.ledger, params.iterations, workspace.dir / "ledger.parquet")
+            _write_curve(trainer.curve, workspace.dir / "plots" / "training.csv")
+            _draw_sheet(trainer, [p.text for p in prompts], workspace.dir / "plots" / "before_after.png")
+            (workspace.dir / "timing.json").write_text(json.dumps(dict(trainer.seconds), indent=2) + "\n")
+            workspace.write_metrics(metrics)
+    assert workspace.published is not None
+    return AlignmentResult(workspace.published, metrics)
+
+
+def _summary(trainer: OnlineDPO) -> dict[str, float]:
+    """Figures of the run; the first and the last quarter of the iterations show what training did."""
+    curve = trainer.curve
+    quarter = max(1, len(curve) // 4)
+
+    def mean(name: str, rows: Sequence[dict[str, float]]) -> float:
+        values = [row[name] for row in rows if name in row]
+        return sum(values) / len(values) if values else 0.0
+
+    metrics = {f"{name}_first": mean(name, curve[:quarter]) for name in ("reward_mean", "motion_mean")}
+    metrics |= {f"{name}_last": mean(name, curve[-quarter:]) for name in ("reward_mean", "motion_mean")}
+    for name in ("accuracy", "winner_error", "loser_error", "winner_above_reference", "saturated"):
+        metrics[name] = mean(name, curve[-quarter:])
+    for name in ("pairs", "gap_too_small", "winner_too_still", "too_few_finite"):
+        metrics[name] = sum(row[name] for row in curve)
+    metrics["drift_from_base"] = curve[-1]["drift_from_base"]
+    metrics["updates"] = float(trainer.updates)
+    metrics["reference_refreshes"] = float(trainer.refreshes)
+    return metrics
+
+
+def _write_curve(curve: Sequence[dict[str, float]], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, CURVE, restval="")
+        writer.writeheader()
+        writer.writerows(curve)
+
+
+@torch.no_grad()
+def _draw_sheet(trainer: OnlineDPO, prompts: Sequence[str], path: Path) -> None:
+    """Draw the same prompts and seeds from the base and from the policy, row under row."""
+    generator, seed = trainer.generator, trainer.params.run.seed
+    shown = list(prompts[:: max(1, len(prompts) // SHOWN)][:SHOWN])
+    seeds = [derive(seed, "alignment sheet", text) for text in shown]
+    with trainer.policy.base():
+        before = generator.sample(shown, seeds)[0]
+    after = generator.sample(shown, seeds)[0]
+    clips, labels = [], []
+    for index, text in enumerate(shown):
+        for name, frames in (("base", before[index]), ("aligned", after[index])):
+            clips.append(Clip(frames, generator.fps))
+            labels.append(f"{name}\n{text}")
+    contact_sheet(clips, labels, title="Before and after alignment, same prompts and seeds").save(path)

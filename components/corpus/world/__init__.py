@@ -1,0 +1,1 @@
+"""The built-in miniature world: procedural captioned clips, and the means to read them back."""

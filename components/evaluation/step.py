@@ -1,0 +1,281 @@
+"""The evaluation step: sample both models, measure, compare, report."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.corpus.dataset import Corpus
+from components.evaluation.comparison import Clusters
+from components.evaluation.dimensions.base import workers
+from components.evaluation.measure import NO_WORLD, Reward, Side, measure
+from components.evaluation.params import EvaluationParams
+from components.evaluation.report import Material, choose_pairs, read_log, render, shown_pairs
+from components.evaluation.results import pair_rows, video_names, write_results, write_videos
+from components.evaluation.samples import Request, Sampler, requests, sample_side, spread
+from components.evaluation.table import as_table
+from components.evaluation.totals import QUALITY, SEMANTIC, totals
+from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs
+from components.runtime import devices, provenance
+from components.runtime.artifacts import Artifact, Workspace, open_artifact, publish
+from components.runtime.interrupts import StopSignal
+from components.runtime.params import canonical_json
+from components.runtime.progress import Progress
+from components.runtime.seeds import numpy_rng
+from components.runtime.tracking import track
+from components.video.clip import Clip
+from components.video.codec import write_video
+from components.video.sheets import side_by_side
+
+LORA = "lora/pytorch_lora_weights.safetensors"
+SIDES = ("base", "aligned")
+NAMES = {"judge": "independent judge", "reward": "training reward"}
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Where the artifact is, its metrics, and the comparison as a table."""
+
+    out: Path
+    metrics: dict[str, float]
+    table: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The opened artifacts."""
+
+    corpus: Artifact
+    generator: Artifact
+    reward: Artifact
+    alignment: Artifact
+
+
+def open_sampler(generator: Artifact, device: torch.device, lora: Path | None) -> Sampler:
+    """The base generator, or the aligned one when ``lora`` is a folder of LoRA weights."""
+    from components.generator.generator import Generator
+
+    return Generator.load(generator.path, device=device, lora=lora)
+
+
+def open_reward(reward: Artifact, device: torch.device) -> Reward:
+    """The trained reward."""
+    from components.reward.scorer import Scorer
+
+    return Scorer.load(reward.path, device=str(device))
+
+
+def run(
+    params: EvaluationParams,
+    *,
+    corpus: str | Path,
+    generator: str | Path,
+    reward: str | Path,
+    alignment: str | Path,
+    out: str | Path,
+) -> EvaluationResult:
+    """Compare the aligned generator with its base on held-out prompts, same seeds, and publish the report.
+
+    Raises:
+        InputError: an input is missing, altered, or has no held-out prompt.
+        Interrupted: stopped on request; sampled clips are kept and the same command goes on from them.
+    """
+    opened = Inputs(
+        corpus=open_artifact(corpus, step="corpus"),
+        generator=open_artifact(generator, step="generator"),
+        reward=open_artifact(reward, step="reward"),
+        alignment=open_artifact(alignment, step="alignment"),
+    )
+    lora = opened.alignment.file(LORA).parent
+    fps = float(json.loads(opened.generator.file("generator.json").read_text(encoding="utf-8"))["fps"])
+    asked = requests(Corpus(opened.corpus), params.prompts, params.seeds, params.run.seed)
+    device = devices.resolve(params.run.device)
+    with (
+        track("evaluation", params) as tracked,
+        publish(str(out), step="evaluation", params=params, inputs=vars(opened)) as workspace,
+    ):
+        frames = _sample_both(opened, lora, asked, params, device, workspace)
+        scorer = open_reward(opened.reward, device)
+        prompts = [one.prompt for one in asked]
+        flow_on = spread(asked, params.flow_pairs)
+        with workers(2 * int(flow_on.sum())) as pool, Progress(2, "evaluation: measuring models") as progress:
+            sides = []
+            for name in SIDES:
+                sides.append(measure(frames[name], fps, prompts, scorer, params.batch, pool, flow_on))
+                progress.update()
+        base, aligned = sides
+        rng = numpy_rng(params.run.seed, "evaluation", "bootstrap")
+        clusters = Clusters([one.prompt_id for one in asked], params.resamples, rng, params.confidence)
+        verdict = judge_pairs(base, aligned, params, clusters)
+        metrics = flat_metrics(verdict, base, aligned, len({one.prompt_id for one in asked}))
+        table = as_table(verdict, base.unavailable, params.confidence)
+        _write(workspace.dir, opened, params, asked, frames, fps, base, aligned, verdict, table)
+        workspace.write_metrics(metrics)
+    tracked.finish(workspace.published or Path(out))
+    return EvaluationResult(workspace.published or Path(out), metrics, table)
+
+
+def _sample_both(
+    opened: Inputs,
+    lora: Path,
+    asked: list[Request],
+    params: EvaluationParams,
+    device: torch.device,
+    workspace: Workspace,
+) -> dict[str, Tensor]:
+    """Both models' clips, one model in memory at a time."""
+    frames: dict[str, Tensor] = {}
+    with StopSignal() as stop, Progress(2 * len(asked), "evaluation: sampling clips") as progress:
+
+        def after(done: int) -> None:
+            progress.update(done)
+            stop.raise_if_requested()
+
+        for name, weights in zip(SIDES, (None, lora), strict=True):
+            sampler = open_sampler(opened.generator, device, weights)
+            frames[name] = sample_side(sampler, asked, params.batch, workspace.checkpoints / name, after)
+    return frames
+
+
+def _write(
+    folder: Path,
+    opened: Inputs,
+    params: EvaluationParams,
+    asked: list[Request],
+    frames: dict[str, Tensor],
+    fps: float,
+    base: Side,
+    aligned: Side,
+    verdict: Verdict,
+    table: str,
+) -> None:
+    names = video_names(asked)
+    for name, side in zip(SIDES, (base, aligned), strict=True):
+        write_videos(folder / "videos" / name, frames[name], fps, names)
+        paths = [f"videos/{name}/{video}" for video in names]
+        write_results(folder / "results" / f"{name}_eval_results.json", side, paths)
+    rows = pair_rows(asked, base, aligned)
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "table.txt").write_text(table, encoding="utf-8")
+    comparison = as_json(verdict) | _setting(opened, asked) | {"unavailable": base.unavailable}
+    if verdict.judge is None:
+        comparison["unavailable"] = {"judge": NO_WORLD} | base.unavailable
+    (folder / "comparison.json").write_text(json.dumps(comparison, indent=1) + "\n", encoding="utf-8")
+    _write_plots(folder / "plots", verdict)
+
+    figures = {"reward": (base.reward, aligned.reward)}
+    if base.judge is not None and aligned.judge is not None:
+        figures = {"judge": (base.judge, aligned.judge)} | figures
+    chosen_by, (before, after) = next(iter(figures.items()))
+    rng = numpy_rng(params.run.seed, "evaluation", "shown")
+    places = choose_pairs(after - before, params.report_pairs, rng)
+    shown = shown_pairs(places, [one.prompt for one in asked], [one.index for one in asked], figures)
+    (folder / "clips").mkdir(exist_ok=True)
+    for number, one in enumerate(shown):
+        pair = [Clip(frames[name][one.place], fps) for name in SIDES]
+        write_video(
+            side_by_side(pair, SIDES),
+            folder / "clips" / f"{number:02d}-{one.group}.mp4",
+        )
+
+    log = opened.alignment.path / "plots" / "training.csv"
+    page = render(
+        Material(
+            verdict=verdict,
+            dimensions={
+                name: {"group": used.group, "definition": used.definition, "method": used.method}
+                for name, used in base.used.items()
+            },
+            unavailable=({"independent judge": NO_WORLD} if verdict.judge is None else {}) | base.unavailable,
+            shown=shown,
+            chosen_by=f"the change of the {NAMES[chosen_by]}",
+            log=read_log(log),
+            reward_card=opened.reward.metrics(),
+            totals=_totals_in_words(base),
+            provenance=_provenance(opened, params, asked),
+            setting=_in_words(asked),
+            diversity_of=base.compared,
+            motion_by=base.moved,
+            confidence=params.confidence,
+        ),
+        frames["base"],
+        frames["aligned"],
+        fps,
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _setting(opened: Inputs, asked: list[Request]) -> dict[str, Any]:
+    """Digests of what two evaluations must share to be comparable, and of what was evaluated."""
+    reward_files = {
+        name: opened.reward.manifest.files[name].sha256 for name in ("model.safetensors", "config.json")
+    }
+    return {
+        "requests_digest": _digest([asdict(one) for one in asked]),
+        "reward_digest": _digest(reward_files),
+        "lora_digest": opened.alignment.manifest.files[LORA].sha256,
+        "generator_digest": opened.generator.manifest.digest,
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _write_plots(folder: Path, verdict: Verdict) -> None:
+    """A table that plotting tools read: one row for each dimension and model."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "dimensions.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["dimension", "model", "score"])
+        for name, paired in verdict.dimensions.items():
+            writer.writerows([[name, "base", paired.base_mean], [name, "aligned", paired.aligned_mean]])
+
+
+def _totals_in_words(side: Side) -> str:
+    own = {
+        name: float(np.nanmean(scores)) for name, scores in side.scores.items() if not side.used[name].method
+    }
+    missing = totals(own).missing
+    if not missing:
+        found = totals(own)
+        figures = f"quality {found.quality:.4f}, semantic {found.semantic:.4f}, total {found.total:.4f}"
+        return f"VBench of the base model: {figures}."
+    number = len(QUALITY + SEMANTIC)
+    return (
+        f"No VBench total: {len(missing)} of its {number} dimensions are unavailable here "
+        "or measured by other means than VBench's models, and a total of the rest would not be comparable."
+    )
+
+
+def _in_words(asked: list[Request]) -> str:
+    prompts = len({one.prompt_id for one in asked})
+    seeds = len(asked) // prompts
+    return (
+        f"{len(asked)} pairs of clips, {prompts} held-out prompts x {seeds} seeds, the same for both models"
+    )
+
+
+def _provenance(opened: Inputs, params: EvaluationParams, asked: list[Request]) -> list[tuple[str, str]]:
+    version, dirty = provenance.code_version()
+    libraries = provenance.library_versions()
+    found = [(f"{name} artifact", artifact.manifest.digest) for name, artifact in vars(opened).items()]
+    found += [
+        ("run seed", str(params.run.seed)),
+        ("first and last sampling seed", f"{asked[0].seed}, {asked[-1].seed}"),
+        ("code", f"{version}{' with uncommitted changes' if dirty else ''}"),
+        ("libraries", ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries))),
+        (
+            "sampler",
+            opened.generator.file("generator.json").read_text(encoding="utf-8").strip().replace("\n", " "),
+        ),
+    ]
+    return found

@@ -1,0 +1,48 @@
+"""The comparison as a plain table for a terminal."""
+
+from __future__ import annotations
+
+from components.evaluation.comparison import Interval, Paired
+from components.evaluation.verdict import Verdict
+
+
+def as_table(verdict: Verdict, unavailable: dict[str, str], confidence: float) -> str:
+    """Base beside aligned, the change with its interval, the win rates, the margins; under 100 columns."""
+    percent = f"{100 * confidence:g} %"
+    lines = [f"{'':24}{'base':>9}{'aligned':>10}   {f'change [{percent} interval]':30}{'p (Holm)':>9}"]
+    lines.append(_row("training reward", verdict.reward))
+    if verdict.judge is not None:
+        lines.append(_row("independent judge", verdict.judge))
+    lines += [_row(name, paired, verdict.p_holm[name]) for name, paired in verdict.dimensions.items()]
+    for name, figures, ratio in (
+        ("motion (px per step)", verdict.motion, verdict.motion_ratio),
+        ("diversity", verdict.diversity, verdict.diversity_ratio),
+    ):
+        lines.append(f"{name:24}{figures[0]:9.4f}{figures[1]:10.4f}   x {span(ratio)}")
+    lines.append("")
+    for name, judged in (("training reward", verdict.reward), ("independent judge", verdict.judge)):
+        if judged is None:
+            lines.append(f"aligned wins by {name}: unavailable")
+        else:
+            counts = f"{judged.wins} won, {judged.ties} tied, {judged.losses} lost of {judged.pairs}"
+            lines.append(f"aligned wins by {name}: {span(judged.rate)} ({counts})")
+    for guard in verdict.broken:
+        allowed = (
+            f">= {guard.lowest:g}" if guard.highest is None else f"{guard.lowest:g} .. {guard.highest:g}"
+        )
+        lines.append(f"margin broken: {guard.name} {span(guard.figure)}, allowed {allowed}")
+    if unavailable:
+        lines.append(f"unavailable (reasons in the report): {', '.join(unavailable)}")
+    lines.append(verdict.headline)
+    return "\n".join(lines) + "\n"
+
+
+def span(found: Interval) -> str:
+    """``0.71 [0.63, 0.78]``."""
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _row(name: str, paired: Paired, p_value: float | None = None) -> str:
+    change = f"{paired.difference.value:+.4f} [{paired.difference.low:+.4f}, {paired.difference.high:+.4f}]"
+    end = "" if p_value is None else f"{p_value:9.4f}"
+    return f"{name:24}{paired.base_mean:9.4f}{paired.aligned_mean:10.4f}   {change:30}{end}".rstrip()

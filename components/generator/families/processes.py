@@ -1,0 +1,101 @@
+"""Noise processes: how clean latents become noisy ones, and what the network is asked to predict."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class NoiseProcess(ABC):
+    """Forward process of a diffusion or flow model; tensors (B, C, T, h, w), times (B,)."""
+
+    @abstractmethod
+    def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return ``count`` training times, (B,), drawn from the host ``generator``."""
+
+    @abstractmethod
+    def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Return the noisy latents x_t."""
+
+    @abstractmethod
+    def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """Return what the network should output at x_t."""
+
+    @abstractmethod
+    def clean_from(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        """Return the clean latents that a prediction at x_t implies: undoes ``noisy`` and ``target``."""
+
+
+def _over_latents(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(device=like.device, dtype=like.dtype).view(-1, *([1] * (like.ndim - 1)))
+
+
+class FlowMatching(NoiseProcess):
+    """Rectified flow as Wan trains it (arXiv 2210.02747).
+
+    x_t = (1 - t) x + t eps, target eps - x, model time 1000 t.
+
+    Args:
+        scale: training times run over (0, scale); 1000 for the released models.
+    """
+
+    def __init__(self, scale: float = 1000.0) -> None:
+        self.scale = scale
+
+    def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Logit-normal times (arXiv 2403.03206), in (0, scale)."""
+        return torch.sigmoid(torch.randn(count, generator=generator)) * self.scale
+
+    def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        t = _over_latents(time / self.scale, clean)
+        return (1.0 - t) * clean + t * noise
+
+    def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        return noise - clean
+
+    def clean_from(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        return noisy - _over_latents(time / self.scale, noisy) * prediction
+
+
+class DiscreteDiffusion(NoiseProcess):
+    """Variance-preserving diffusion over integer timesteps, with epsilon- or v-prediction.
+
+    x_t = a_t x + s_t eps with a_t = sqrt(alpha_bar_t), s_t = sqrt(1 - alpha_bar_t) (DDPM, arXiv 2006.11239);
+    target eps, or v = a_t eps - s_t x (arXiv 2202.00512).
+
+    Args:
+        scheduler: a diffusers scheduler with ``alphas_cumprod`` and ``config.prediction_type``.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod.double()
+        self.prediction_type: str = scheduler.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(f"prediction_type {self.prediction_type!r}: epsilon or v_prediction is allowed")
+
+    def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Uniform integer timesteps in [0, number of training timesteps)."""
+        return torch.randint(len(self.alphas_cumprod), (count,), generator=generator)
+
+    def _coefficients(self, time: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        alpha_bar = self.alphas_cumprod[time.long().cpu()]
+        return _over_latents(alpha_bar.sqrt(), like), _over_latents((1.0 - alpha_bar).sqrt(), like)
+
+    def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        signal, sigma = self._coefficients(time, clean)
+        return signal * clean + sigma * noise
+
+    def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        if self.prediction_type == "epsilon":
+            return noise
+        signal, sigma = self._coefficients(time, clean)
+        return signal * noise - sigma * clean
+
+    def clean_from(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
+        signal, sigma = self._coefficients(time, noisy)
+        if self.prediction_type == "epsilon":
+            return (noisy - sigma * prediction) / signal
+        return signal * noisy - sigma * prediction

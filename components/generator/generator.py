@@ -1,0 +1,151 @@
+"""A text-to-video model ready to draw clips: weights, sampler settings and, when given, a LoRA."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.generator.params import SamplingParams
+from components.generator.sampling import sample_latents
+from components.runtime.artifacts import MANIFEST, open_artifact
+from components.runtime.errors import InputError
+
+#: The sampler's settings, beside the pipeline in the generator's artifact.
+SETTINGS = "generator.json"
+PIPELINE = "pipeline"
+
+
+def load_family(folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> ModelFamily:
+    """Load a diffusers folder as the family that its ``model_index.json`` names.
+
+    Raises:
+        InputError: no pipeline in the folder, or one whose class no family serves. Only safetensors weights are read.
+    """
+    index = folder / "model_index.json"
+    try:
+        name = json.loads(index.read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{index}: not a diffusers pipeline: {error}") from error
+    family = FAMILIES.get(name)
+    if family is None:
+        raise InputError(f"{index}: pipeline {name} is not supported; allowed: {', '.join(sorted(FAMILIES))}")
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return family(pipeline.to(device))
+
+
+class Generator:
+    """Draws clips. Prompt embeddings are computed once per prompt and kept."""
+
+    def __init__(self, family: ModelFamily, settings: SamplingParams) -> None:
+        self.family = family
+        self.settings = settings
+        self.geometry = Geometry(settings.num_frames, settings.height, settings.width, settings.fps)
+        self._embeddings: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu", lora: str | Path | None = None) -> Generator:
+        """Load a generator artifact; ``lora`` is a folder with ``pytorch_lora_weights.safetensors`` in the diffusers format.
+
+        Raises:
+            InputError: settings, weights or LoRA are missing or do not fit.
+        """
+        folder = Path(folder)
+        try:
+            settings = SamplingParams.model_validate_json((folder / SETTINGS).read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder / SETTINGS}: not a generator: {' '.join(str(error).split())}") from error
+        family = load_family(folder / PIPELINE, torch.device(device))
+        if lora is not None:
+            try:
+                family.pipeline.load_lora_weights(str(lora), use_safetensors=True, local_files_only=True)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise InputError(f"{lora}: the LoRA cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        return cls(family, settings)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the clips."""
+        return self.geometry.fps
+
+    def embeddings(self, prompts: Sequence[str]) -> Tensor:
+        """Return prompt embeddings (B, L, D), computed once per distinct prompt."""
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
+        for start in range(0, len(missing), 64):
+            part = missing[start : start + 64]
+            self._embeddings.update(zip(part, self.family.encode_prompts(part), strict=True))
+        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    def sample_latents(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Return clean latents, float32 (B, C, T, h, w), one clip per prompt and seed."""
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: one seed per prompt")
+        parts = []
+        for start in range(0, len(prompts), self.settings.batch):
+            here = slice(start, start + self.settings.batch)
+            parts.append(
+                sample_latents(
+                    self.family,
+                    self.embeddings(prompts[here]),
+                    self.embeddings([""]),
+                    seeds[here],
+                    self.geometry,
+                    steps=self.settings.steps,
+                    guidance=self.settings.guidance,
+                )
+            )
+        return torch.cat(parts)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return frames, uint8 (B, T, 3, H, W) on the host, decoded in batches."""
+        return torch.cat([self.family.decode(part).cpu() for part in latents.split(self.settings.batch)])
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return frames, uint8 (B, T, 3, H, W), and the latents (B, C, T, h, w) they were decoded from."""
+        latents = self.sample_latents(prompts, seeds)
+        return self.decode(latents), latents
+
+
+def fetch_base(base: str, revision: str | None, to: Path) -> Path:
+    """Return a local folder with the base model: a folder as it is, an s3:// prefix or a hub id downloaded under ``to``.
+
+    The hub is asked only where HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
+
+    Raises:
+        InputError: nothing there, or the hub cannot be reached.
+    """
+    from components.runtime import storage
+
+    if storage.is_remote(base):
+        storage.download_dir(base, to)
+        return to
+    if Path(base).is_dir():
+        # A base of our own making carries digests: an altered weight is found here, not in strange samples later.
+        return open_artifact(base).path if (Path(base) / MANIFEST).is_file() else Path(base)
+    if base.count("/") != 1 or base.startswith((".", "/")):
+        raise InputError(f"generator.base = {base!r}: no such folder; allowed are a folder, an s3:// prefix or a hub id owner/name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    try:
+        snapshot: Any = snapshot_download(base, revision=revision, allow_patterns=patterns)
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise InputError(
+            f"generator.base = {base!r}: no such folder, and the hub cannot serve it{offline}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return Path(snapshot)

@@ -1,0 +1,55 @@
+"""Draws clips from a text-to-video model: one seed per clip, so that no clip depends on its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from components.generator.families.base import Geometry, ModelFamily
+
+
+def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], device: torch.device) -> Tensor:
+    """Return standard normal latents (B, C, T, h, w), row i drawn from ``seeds[i]`` alone.
+
+    Drawn on the host, so that they are the same on every device.
+    """
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(device)
+
+
+@torch.no_grad()
+def sample_latents(
+    family: ModelFamily,
+    embeddings: Tensor,
+    unconditional: Tensor,
+    seeds: Sequence[int],
+    geometry: Geometry,
+    *,
+    steps: int,
+    guidance: float,
+) -> Tensor:
+    """Return clean latents, float32 (B, C, T, h, w): a clip per row of ``embeddings`` (B, L, D) and per seed.
+
+    Args:
+        unconditional: embeddings (1, L, D) of the empty prompt; used when ``guidance`` is not 1.
+        steps: denoising steps, >= 1.
+        guidance: classifier-free guidance scale (arXiv 2207.12598), >= 1; 1 means none, at half the cost.
+    """
+    latents = initial_noise(seeds, family.latent_shape(geometry), family.device)
+    scheduler = family.sampling_scheduler()
+    scheduler.set_timesteps(steps, device=family.device)
+    latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+    guided = guidance != 1.0
+    if guided:
+        embeddings = torch.cat([embeddings, unconditional.expand(len(embeddings), *unconditional.shape[1:])])
+    for timestep in scheduler.timesteps:
+        batch = torch.cat([latents, latents]) if guided else latents
+        time = family.times_of(timestep).expand(len(batch))
+        prediction = family.predict(batch, time, embeddings)
+        if guided:
+            conditional, free = prediction.chunk(2)
+            prediction = free + guidance * (conditional - free)
+        latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
+    return latents.float()

@@ -1,0 +1,152 @@
+"""The generator step: obtain the base, examine it on held-out prompts, draw the base samples that later steps build on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from components.corpus import Corpus, Prompt
+from components.corpus.world.scene import Scene, parse_caption
+from components.generator.card import reconstruction_psnr, semantic_scores
+from components.generator.generator import PIPELINE, SETTINGS, Generator, fetch_base, load_family
+from components.generator.params import GeneratorParams
+from components.runtime.artifacts import MANIFEST, cache_dir, open_artifact, publish
+from components.runtime.devices import configure_determinism, configure_threads, resolve
+from components.runtime.progress import Progress
+from components.runtime.seeds import derive, torch_generator
+from components.runtime.tracking import track
+from components.video.clip import Clip
+from components.video.sheets import contact_sheet
+
+SAMPLES = "samples.safetensors"
+#: What an artifact holds besides its weights; the published generator has its own.
+NOT_WEIGHTS = (MANIFEST, "metrics.json")
+#: Clips of the corpus passed through the VAE: material for the reward, and for the card's reconstruction figures.
+RECONSTRUCTIONS = 96
+
+
+@dataclass(frozen=True)
+class GeneratorResult:
+    """Where the generator lies, and its card."""
+
+    out: Path
+    metrics: dict[str, float]
+
+
+def run(params: GeneratorParams, *, corpus: str | Path, out: str | Path) -> GeneratorResult:
+    """Publish the base model, its card and its samples at ``out``.
+
+    Raises:
+        InputError: the corpus or the base is missing, or the base cannot make clips of the corpus's size.
+    """
+    configure_threads()
+    configure_determinism()
+    device = resolve(params.run.device)
+    opened = open_artifact(corpus, step="corpus")
+    with (
+        track("generator", params),
+        publish(out, step="generator", params=params, inputs={"corpus": opened}) as workspace,
+    ):
+        source = fetch_base(params.base, params.revision, cache_dir() / "bases" / derive_name(params.base))
+        shutil.copytree(
+            source, workspace.dir / PIPELINE, ignore=shutil.ignore_patterns(".*", *NOT_WEIGHTS), dirs_exist_ok=True
+        )
+        (workspace.dir / SETTINGS).write_text(params.sampling.model_dump_json(indent=2) + "\n")
+        generator = Generator(load_family(workspace.dir / PIPELINE, device), params.sampling)
+        data = Corpus.open(opened.path)
+        metrics = _examine(generator, data, params, workspace.dir)
+        _draw_samples(generator, data, params, workspace.dir)
+        workspace.write_metrics(metrics)
+    assert workspace.published is not None
+    return GeneratorResult(workspace.published, metrics)
+
+
+def derive_name(base: str) -> str:
+    """Return a folder name for a base's URI."""
+    return f"{base.rstrip('/').rsplit('/', 1)[-1]}-{derive(0, base):016x}"
+
+
+def _examine(generator: Generator, data: Corpus, params: GeneratorParams, folder: Path) -> dict[str, float]:
+    """Sample the held-out prompts once each and read them back; draw the sheet. Without world prompts only the sheet is made."""
+    prompts = data.prompts("heldout")
+    seeds = [derive(params.run.seed, "generator card", prompt.id) for prompt in prompts]
+    frames = _sample(generator, prompts, seeds, "generator: held-out prompts")
+    shown = range(0, len(prompts), max(1, len(prompts) // 8))
+    sheet = contact_sheet(
+        [Clip(frames[index], generator.fps) for index in shown],
+        [prompts[index].text for index in shown],
+        title="Base samples on held-out prompts",
+    )
+    (folder / "plots").mkdir(exist_ok=True)
+    sheet.save(folder / "plots" / "samples.png")
+    metrics = {"heldout_prompts": float(len(prompts))}
+    scenes = [parse_caption(prompt.text) for prompt in prompts]
+    if all(scene is not None for scene in scenes):
+        known = [scene for scene in scenes if scene is not None]
+        metrics |= semantic_scores(frames, known)
+        metrics |= _reconstruction_card(generator, data)
+        metrics["shape_share_of_reconstruction"] = metrics["shape"] / max(metrics["reconstruction_shape"], 1e-9)
+    return metrics
+
+
+def _reconstruction_card(generator: Generator, data: Corpus) -> dict[str, float]:
+    """Pass held-out world clips through the VAE and read them back."""
+    clips, records = data.clips("test", "world")
+    clips, records = clips[:RECONSTRUCTIONS], records[:RECONSTRUCTIONS]
+    rebuilt = torch.cat([generator.family.decode(generator.family.encode(part)).cpu() for part in clips.split(16)])
+    scenes: list[Scene] = []
+    for record in records:
+        scene = parse_caption(record.caption or "")
+        assert scene is not None, f"{record.id} is no world clip"
+        scenes.append(scene)
+    scores = semantic_scores(rebuilt, scenes)
+    return {
+        "reconstruction_psnr_db": reconstruction_psnr(clips, rebuilt),
+        "reconstruction_shape": scores["shape"],
+        "reconstruction_iou": scores["template_iou"],
+    }
+
+
+def _draw_samples(generator: Generator, data: Corpus, params: GeneratorParams, folder: Path) -> None:
+    """Write base samples on training prompts, and training clips with their VAE reconstructions, for the reward's in-domain ladders."""
+    prompts = data.prompts("train")
+    order = torch.randperm(len(prompts), generator=torch_generator(params.run.seed, "generator samples"))
+    chosen = [prompts[int(index)] for index in order[: params.prompts]]
+    repeated = [prompt for prompt in chosen for _ in range(params.samples_per_prompt)]
+    seeds = [
+        derive(params.run.seed, "base sample", prompt.id, number)
+        for prompt in chosen
+        for number in range(params.samples_per_prompt)
+    ]
+    frames = _sample(generator, repeated, seeds, "generator: base samples")
+    clips, _ = data.clips("train")
+    step = max(1, len(clips) // RECONSTRUCTIONS)
+    originals = clips[::step][:RECONSTRUCTIONS].contiguous()
+    rebuilt = torch.cat([generator.family.decode(generator.family.encode(part)).cpu() for part in originals.split(16)])
+    tensors = {
+        "frames": frames.unflatten(0, (len(chosen), params.samples_per_prompt)).contiguous(),
+        "reconstructions": rebuilt.contiguous(),
+        "reconstructed_from": originals,
+    }
+    save_file(tensors, folder / SAMPLES)
+    lines = [json.dumps({"prompt_id": prompt.id, "text": prompt.text}) for prompt in chosen]
+    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def _sample(generator: Generator, prompts: Sequence[Prompt], seeds: Sequence[int], what: str) -> Tensor:
+    """Return frames, uint8 (N, T, 3, H, W), with progress."""
+    parts = []
+    batch = generator.settings.batch
+    with Progress(len(prompts), what) as progress:
+        for start in range(0, len(prompts), batch):
+            here = slice(start, start + batch)
+            parts.append(generator.sample([prompt.text for prompt in prompts[here]], seeds[here])[0])
+            progress.update(len(parts[-1]))
+    return torch.cat(parts)

@@ -1,0 +1,228 @@
+"""Ladders: one clip at rising levels of one damage, the only thing the reward learns from.
+
+Inside a ladder the order is known whatever the clip is worth, so a ladder can stand on pristine clips and
+on a
+generator's own samples alike. On the latter nothing but the order is used: an absolute label across domains
+would teach the
+reward what the domain looks like instead of what damage looks like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from components.reward.distortions import LEVELS, REGISTRY, Recipe, apply_recipe, random_recipe
+from components.reward.labels import differs, fidelity, quality
+from components.reward.statistics import clip_statistics
+from components.runtime.interrupts import StopSignal
+from components.runtime.progress import Progress
+from components.runtime.seeds import derive, torch_generator
+
+CHUNK = 32
+"""Clips handled at once: what fits the processor's cache."""
+
+
+@dataclass
+class Ladders:
+    """N ladders of K clips, best first.
+
+    Attributes:
+        frames: (N, K, T, 3, H, W) uint8.
+        levels: (N, K) float32, rising; the designed severity.
+        labels: (N, K) float32 in 0..1, or nan where only the order is known.
+        similarity: (N, K) float32 fidelity to the first clip; nan where not measured.
+        statistics: (N, K, F) float32.
+        seen: (N, K, K) float32, 1 where the two clips differ enough to be told apart.
+        recipes, sources, contents: what was done, on what kind of clip, on which one.
+    """
+
+    frames: Tensor
+    levels: Tensor
+    labels: Tensor
+    similarity: Tensor
+    statistics: Tensor
+    seen: Tensor
+    recipes: list[Recipe]
+    sources: list[str]
+    contents: list[str]
+
+    def __len__(self) -> int:
+        return len(self.recipes)
+
+    def where(self, keep: Sequence[bool]) -> Ladders:
+        """The ladders picked by a mask of length N."""
+        rows = [i for i, kept in enumerate(keep) if kept]
+        index = torch.tensor(rows, dtype=torch.long)
+        picked: dict[str, Any] = {name: getattr(self, name)[index] for name in TENSORS}
+        picked |= {name: [getattr(self, name)[i] for i in rows] for name in NAMES}
+        return Ladders(**picked)
+
+
+TENSORS = ("frames", "levels", "labels", "similarity", "statistics", "seen")
+NAMES = ("recipes", "sources", "contents")
+
+
+def join(parts: Sequence[Ladders]) -> Ladders:
+    """Ladders of equal K and geometry, one after the other."""
+    kept = [part for part in parts if len(part)]
+    joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in kept]) for name in TENSORS}
+    joined |= {name: [item for part in kept for item in getattr(part, name)] for name in NAMES}
+    return Ladders(**joined)
+
+
+def seen_types(heldout: Sequence[str]) -> list[str]:
+    """Names of the distortions that may be trained on, in the registry's order."""
+    return [name for name in REGISTRY if name not in heldout]
+
+
+def draw_recipes(
+    count: int, names: Sequence[str], stressed: Sequence[str], composed: float, seed: int
+) -> list[Recipe]:
+    """One recipe a ladder: every name about equally often, stressed ones twice, a share of compositions.
+
+    Names come from shuffled rounds, not from independent draws, so that no type is missed in a small set.
+    """
+    stream = torch_generator(seed, "recipes")
+    pool = [*names, *(name for name in stressed if name in names)]
+    recipes: list[Recipe] = []
+    while len(recipes) < count:
+        for index in torch.randperm(len(pool), generator=stream).tolist():
+            number = len(recipes)
+            if float(torch.rand((), generator=stream)) < composed:
+                parts = int(torch.randint(2, 5, (), generator=stream))
+                recipes.append(
+                    random_recipe(derive(seed, "composition", number), names, min(parts, len(names)))
+                )
+            else:
+                recipes.append((pool[index],))
+    return recipes[:count]
+
+
+def draw_levels(count: int, rungs: int, seed: int) -> Tensor:
+    """(count, rungs) int64: level 0 and rungs - 1 different levels of 1..5, rising."""
+    chance = torch.rand(count, LEVELS, generator=torch_generator(seed, "levels"))
+    drawn = chance.argsort(1)[:, : rungs - 1] + 1
+    return torch.cat((torch.zeros(count, 1, dtype=torch.long), drawn.sort(1).values), dim=1)
+
+
+def vary(frames: Tensor, seed: int) -> Tensor:
+    """Mirrors clips, swaps their axes and permutes their colours at random: more contents from the same
+    clips.
+
+    Args:
+        frames: uint8 (N, T, 3, H, W); axes are swapped only where H = W.
+    """
+    stream = torch_generator(seed, "vary")
+    out = []
+    for clip in frames:
+        choice = torch.randint(0, 2, (4,), generator=stream).tolist()
+        colours = torch.randperm(3, generator=stream)
+        clip = clip[:, colours]
+        if choice[0]:
+            clip = clip.flip(-1)
+        if choice[1]:
+            clip = clip.flip(-2)
+        if choice[2] and clip.shape[-1] == clip.shape[-2]:
+            clip = clip.transpose(-1, -2)
+        if choice[3]:
+            clip = clip.flip(0)
+        out.append(clip)
+    return torch.stack(out) if out else frames
+
+
+def build(
+    frames: Tensor,
+    contents: Sequence[str],
+    recipes: Sequence[Recipe],
+    levels: Tensor,
+    *,
+    source: str,
+    seed: int,
+    labelled: bool,
+    first: Tensor | None = None,
+    stop: StopSignal | None = None,
+    progress: Progress | None = None,
+    device: torch.device | None = None,
+) -> Ladders:
+    """Builds one ladder per row.
+
+    Args:
+        frames: uint8 (N, T, 3, H, W), the clip each ladder distorts.
+        contents: N names; with the seed and the row they fix the random draws.
+        recipes: N recipes.
+        levels: (N, K) int64, rising, the first 0.
+        labelled: whether the clips are pristine, so that the full-reference label means something.
+        first: uint8 (N, T, 3, H, W): clips better than `frames`, put before them at level -1. Their pair
+            with the next rung is a
+            weak one (one level apart) as a reconstruction loses little.
+
+    Returns:
+        N ladders of K clips (K + 1 with `first`).
+    """
+    count, rungs = levels.shape
+    device = device or torch.device("cpu")
+    table = torch.empty((count, rungs, *frames.shape[1:]), dtype=torch.uint8)
+    groups: dict[Recipe, list[int]] = {}
+    for row, recipe in enumerate(recipes):
+        groups.setdefault(tuple(recipe), []).append(row)
+    for recipe, members in groups.items():
+        for start in range(0, len(members), CHUNK):
+            if stop is not None:
+                stop.raise_if_requested()
+            rows = torch.tensor(members[start : start + CHUNK])
+            clips = frames[rows].to(device).float() / 255.0
+            for level in range(LEVELS + 1):
+                at, rung = (levels[rows] == level).nonzero(as_tuple=True)
+                if not len(at):
+                    continue
+                seeds = [derive(seed, source, contents[int(rows[i])], int(rows[i])) for i in at]
+                damaged = apply_recipe(recipe, clips[at.to(device)], level, seeds)
+                table[rows[at], rung] = (damaged * 255.0).round().to(torch.uint8).cpu()
+            if progress is not None:
+                progress.update(len(rows))
+    severity = levels.float()
+    if first is not None:
+        table = torch.cat((first[:, None], table), dim=1)
+        severity = torch.cat((torch.full((count, 1), -1.0), severity), dim=1)
+    similarity = torch.full(severity.shape, float("nan"))
+    labels = torch.full(severity.shape, float("nan"))
+    if labelled:
+        similarity = _similarity(table, device)
+        parts = torch.tensor([len(recipe) for recipe in recipes])
+        for size in parts.unique().tolist():
+            mine = parts == size
+            labels[mine] = quality(similarity[mine], levels[mine], size)
+    shape = table.shape
+    flat = table.flatten(0, 1)
+    stats = torch.cat(
+        [
+            clip_statistics(flat[i : i + CHUNK].to(device).float() / 255.0).cpu()
+            for i in range(0, len(flat), CHUNK)
+        ]
+        or [torch.zeros(0, 1)]
+    )
+    seen = torch.zeros(count, shape[1], shape[1])
+    for better in range(shape[1]):
+        for worse in range(better + 1, shape[1]):
+            for i in range(0, count, 4 * CHUNK):
+                part = slice(i, i + 4 * CHUNK)
+                a, b = table[part, better].float(), table[part, worse].float()
+                seen[part, better, worse] = differs(a / 255.0, b / 255.0).float()
+    return Ladders(
+        table, severity, labels, similarity, stats.reshape(count, shape[1], -1), seen,
+        [tuple(recipe) for recipe in recipes], [source] * count, list(contents),
+    )  # fmt: skip
+
+
+def _similarity(table: Tensor, device: torch.device) -> Tensor:
+    rows = []
+    for i in range(0, len(table), CHUNK):
+        part = table[i : i + CHUNK].to(device).float() / 255.0
+        reference = part[:, :1].expand_as(part).flatten(0, 1)
+        rows.append(fidelity(reference, part.flatten(0, 1)).reshape(part.shape[:2]).cpu())
+    return torch.cat(rows) if rows else torch.zeros(table.shape[:2])

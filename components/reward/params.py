@@ -1,0 +1,158 @@
+"""What the reward step can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from components.runtime.params import Section, StepParams
+
+
+class LadderParams(Section):
+    """How many ladders of each source the reward trains on, and what they are made of."""
+
+    world: int = Field(500, ge=0, le=100_000, description="ladders on pristine clips of the miniature world")
+    footage: int = Field(1000, ge=0, le=100_000, description="ladders on pristine real footage")
+    generated: int = Field(800, ge=0, le=100_000, description="ladders on the base generator's own samples")
+    reconstructed: int = Field(
+        160, ge=0, le=100_000, description="ladders of original, VAE reconstruction, reconstruction distorted"
+    )
+    rungs: int = Field(
+        4, ge=2, le=6, description="clips in a ladder: the original and this many less one levels"
+    )
+    composed: float = Field(
+        0.2, ge=0, le=1, description="share of ladders whose damage is a composition of 2 to 4 distortions"
+    )
+    stressed: tuple[str, ...] = Field(
+        (
+            "erase",
+            "ghost",
+            "freeze",
+            "lattice",
+            "warp",
+            "blur",
+            "boiling",
+            "flicker_white",
+            "first_frame_ramp",
+        ),
+        description="distortions drawn twice as often as the others: ways in which a policy games a reward",
+    )
+    heldout_types: tuple[str, ...] = Field(
+        ("motion_blur", "impulse_noise", "mpeg2", "stutter", "crawl", "colour_drift"),
+        description="distortions never trained on; the card measures generalisation on them",
+    )
+
+
+class TrainingParams(Section):
+    """The optimisation: fixed steps, never seconds."""
+
+    steps: int = Field(1200, ge=1, le=1_000_000, description="optimiser steps")
+    pixel_steps: int = Field(
+        100,
+        ge=0,
+        description="last steps, in which the pixel branch trains too; such a step costs ten times as much",
+    )
+    batch: int = Field(48, ge=2, le=4096, description="ladders in a batch")
+    learning_rate: float = Field(
+        2e-3, gt=0, le=1, description="peak AdamW learning rate; warm-up, then cosine to 0"
+    )
+    warmup: int = Field(30, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(0.3, ge=0, description="AdamW weight decay")
+    correlation_weight: float = Field(
+        2.0, ge=0, description="weight of the correlation loss against the labels"
+    )
+    rank_weight: float = Field(0.5, ge=0, description="weight of the ranking loss inside ladders")
+    margin: float = Field(
+        2.0, ge=0, description="score units a ladder's first and last level should lie apart"
+    )
+    average: float = Field(
+        0.99, ge=0, lt=1, description="decay per step of the averaged weights that are kept"
+    )
+    checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
+
+
+class NetworkParams(Section):
+    """Sizes of the scoring network."""
+
+    patch: int = Field(
+        4, ge=2, le=16, description="px step of the first convolution, on frames of the corpus's size"
+    )
+    channels: int = Field(
+        16, ge=4, le=256, description="channels of the first convolution; later ones grow from it"
+    )
+    bins: int = Field(5, ge=1, le=32, description="quantile bins into which each statistic is cut")
+    hidden: int = Field(96, ge=4, le=1024, description="width of the statistics branch")
+    embedding: int = Field(64, ge=4, le=512, description="width in which the two branches are added")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="probability of dropping a statistic or an embedding entry"
+    )
+
+
+class CardParams(Section):
+    """How large the held-out measurements are."""
+
+    contents_per_type: int = Field(
+        6, ge=1, le=1000, description="held-out clips of each source per distortion"
+    )
+    attacks: int = Field(
+        60, ge=4, le=10_000, description="held-out clips per source for frozen, blurred, blank, erased"
+    )
+    prompts: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of the generator's sampled prompts kept from training for the card",
+    )
+
+
+class GateParams(Section):
+    """The least a reward must show before anything is aligned to it; each is compared with held-out
+    content."""
+
+    srcc_world: float = Field(
+        0.85, ge=-1, le=1, description="rank correlation in the miniature world, seen types"
+    )
+    srcc_all: float = Field(
+        0.70, ge=-1, le=1, description="rank correlation over world and footage, seen types"
+    )
+    srcc_heldout_types: float = Field(
+        0.60, ge=-1, le=1, description="rank correlation on distortions never trained on"
+    )
+    reference_above: float = Field(
+        0.95, ge=0, le=1, description="share of distorted clips scored below their original"
+    )
+    attacks: float = Field(
+        0.90,
+        ge=0,
+        le=1,
+        description="share of frozen, blurred, blank and object-erased clips scored below their original",
+    )
+    judge_low: float = Field(
+        0.0,
+        ge=-2,
+        le=1,
+        description="the 95 % interval of its rank agreement with the judge inside a prompt lies above this",
+    )
+
+
+class RewardParams(StepParams):
+    """The video-quality reward: ladders, network, training, card, gate."""
+
+    ladders: LadderParams = Field(LadderParams(), description="training material")
+    network: NetworkParams = Field(NetworkParams(), description="the scoring network")
+    training: TrainingParams = Field(TrainingParams(), description="the optimisation")
+    card: CardParams = Field(CardParams(), description="held-out measurements")
+    gate: GateParams = Field(GateParams(), description="thresholds of the quality gate")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RewardParams:
+        if self.training.pixel_steps > self.training.steps:
+            raise ValueError(
+                f"training.pixel_steps = {self.training.pixel_steps}: "
+                f"at most training.steps, which is {self.training.steps}"
+            )
+        both = set(self.ladders.stressed) & set(self.ladders.heldout_types)
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))}: cannot be both stressed and held out")
+        if not (self.ladders.world or self.ladders.footage or self.ladders.generated):
+            raise ValueError("no ladders at all: world, footage and generated are 0")
+        return self

@@ -1,0 +1,164 @@
+"""Scoring clips with a trained reward."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from components.reward.filtering import resize
+from components.reward.network import RewardNet
+from components.reward.params import NetworkParams
+from components.reward.statistics import clip_statistics
+from components.runtime.devices import resolve
+from components.runtime.errors import InputError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+MAX_WINDOWS = 8
+BLOCK = 16
+"""Clips computed at once, short batches filled up: a clip's score then has the same bits in any batch."""
+DECIMALS = 5
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The clips a reward was trained on: frames, size in px, frames per second."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+class Scorer:
+    """A trained reward.
+
+    Any clip is brought to the geometry of training first: frame rate by nearest time stamps, size by
+        antialiased resizing; a
+    longer clip is scored in up to 8 windows spread evenly over it, and their scores averaged.
+    """
+
+    def __init__(self, network: RewardNet, geometry: Geometry, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device).float().eval()
+        self.geometry = geometry
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Scorer:
+        """Loads what `save` (or the reward step) wrote.
+
+        Raises:
+            InputError: a file is missing or not what it should be; the message names it.
+        """
+        folder = Path(folder)
+        config_file, weights_file = folder / CONFIG, folder / WEIGHTS
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8"))
+            network = RewardNet(NetworkParams(**config["network"]), int(config["statistics"]))
+            geometry = Geometry(**config["geometry"])
+        except OSError as error:
+            raise InputError(
+                f"{config_file}: {error.strerror}; a reward folder holds {CONFIG} and {WEIGHTS}"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{config_file}: not the description of a reward ({error})") from error
+        try:
+            network.load_state_dict(load_file(weights_file))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{weights_file}: not the weights that {CONFIG} describes ({reason})") from error
+        return cls(network, geometry, resolve(device))
+
+    def save(self, folder: Path, network: NetworkParams) -> None:
+        """Writes weights (safetensors) and description (JSON) into an existing folder."""
+        state = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()
+        }
+        save_file(state, folder / WEIGHTS)
+        description = {
+            "network": network.model_dump(mode="json"),
+            "statistics": int(self.network.statistics.knots.shape[0]),
+            "geometry": asdict(self.geometry),
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+        }
+        (folder / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+    def score(self, frames: Tensor, fps: float) -> Tensor:
+        """Scores each clip by itself.
+
+        Args:
+            frames: (B, T, 3, H, W), uint8 0..255 or float 0..1.
+            fps: their frame rate, frames per second.
+
+        Returns:
+            (B,) float32 on the CPU, higher is better. The level means nothing by itself: compare clips of
+            one prompt.
+
+        Raises:
+            InputError: wrong shape, fewer than 2 frames, non-positive rate, or values that are not finite.
+        """
+        if frames.ndim != 5 or frames.shape[2] != 3 or frames.shape[1] < 2:
+            raise InputError(f"clips to score must be (B, T >= 2, 3, H, W), got {tuple(frames.shape)}")
+        if not fps > 0:
+            raise InputError(f"clips to score need a frame rate above 0, got {fps}")
+        if frames.dtype != torch.uint8 and not bool(torch.isfinite(frames).all()):
+            raise InputError("clips to score hold values that are not finite")
+        if frames.shape[0] == 0:
+            return torch.zeros(0)
+        windows = self._windows(frames.shape[1], fps)
+        total = torch.zeros(frames.shape[0], dtype=torch.float64)
+        for index in windows:
+            total += self._score_window(frames[:, index])
+        return (total / len(windows)).round(decimals=DECIMALS).float()
+
+    def _windows(self, frames: int, fps: float) -> list[Tensor]:
+        """Frame indices of each window to score."""
+        goal = self.geometry
+        # Slower clips than in training are taken as they are: no frame is invented.
+        rate = max(fps / goal.fps, 1.0)
+        count = max(2, int((frames - 1) / rate + 1e-6) + 1)
+        picked = (torch.arange(count) * rate).round().long().clamp(max=frames - 1)
+        if count <= goal.frames:
+            return [picked]
+        number = min(MAX_WINDOWS, -(-count // goal.frames))
+        starts = torch.linspace(0, count - goal.frames, number).round().long().tolist()
+        return [picked[start : start + goal.frames] for start in starts]
+
+    def score_prepared(self, clips: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """Scores clips that already have the training geometry.
+
+        Args:
+            clips: (B, T, 3, height, width), uint8 or float 0..1.
+            statistics: (B, F) `clip_statistics` of them, where already known.
+
+        Returns:
+            (B,) float32 on the CPU.
+        """
+        return self._score_window(clips, statistics).round(decimals=DECIMALS).float()
+
+    @torch.no_grad()
+    def _score_window(self, clips: Tensor, statistics: Tensor | None = None) -> Tensor:
+        scores = []
+        for start in range(0, clips.shape[0], BLOCK):
+            block = _filled(clips[start : start + BLOCK].to(self.device))
+            pixels = block.float() / 255.0 if block.dtype == torch.uint8 else block.float().clamp(0.0, 1.0)
+            if pixels.shape[-2:] != (self.geometry.height, self.geometry.width):
+                pixels = resize(pixels, self.geometry.height, self.geometry.width, "bilinear").clamp(0.0, 1.0)
+            if statistics is None:
+                columns = clip_statistics(pixels)
+            else:
+                columns = _filled(statistics[start : start + BLOCK].to(self.device))
+            scores.append(self.network(pixels, columns).double().cpu())
+        return torch.cat(scores)[: clips.shape[0]]
+
+
+def _filled(block: Tensor) -> Tensor:
+    """A block of at most BLOCK rows, filled up with copies of its last."""
+    missing = BLOCK - block.shape[0]
+    return torch.cat((block, block[-1:].expand(missing, *block.shape[1:]))) if missing else block

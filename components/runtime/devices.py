@@ -1,0 +1,84 @@
+"""Where the computing happens: device choice, thread count, determinism."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve(device: str) -> torch.device:
+    """The torch device for "auto" (a GPU where there is one), "cpu" or "cuda".
+
+    Under torchrun each process gets the GPU of its local rank.
+
+    Raises:
+        InputError: if "cuda" is asked for and there is none, or the name is unknown.
+    """
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"run.device = {device!r}: must be one of auto, cpu, cuda")
+    if device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        return torch.device("cuda", local)
+    if device == "cuda":
+        raise InputError("run.device = 'cuda': this machine has no usable CUDA device; use auto or cpu")
+    return torch.device("cpu")
+
+
+def describe(device: str) -> str:
+    """What `device` is in words, for a manifest: "cpu (16 threads)" or "cuda (NVIDIA H100)"."""
+    import torch
+
+    found = resolve(device)
+    if found.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(found)})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def available_cpus() -> int:
+    """CPU cores this process may really use: affinity mask and container quota, not what the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)
+
+
+def configure_threads() -> int:
+    """Give torch this process's share of the cores and return the count.
+
+    OMP_NUM_THREADS wins when set (torchrun sets it to 1 where nobody did). More threads than cores, the
+    default inside a container with a quota, costs a factor in speed.
+    """
+    import torch
+
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    threads = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cpus() // processes)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def configure_determinism() -> None:
+    """Choose kernels that give the same bits each time on one device type.
+
+    warn_only, because a few backward kernels have no deterministic version and a step must still run on them.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,71 @@
+"""Local files made durable and known by digest."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Push a file's or folder's data to the disk, where the file system knows how."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network and FUSE file systems refuse fsync on folders; a full disk is reported here and must
+        # not pass.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def replace_dir(new: Path, target: Path) -> None:
+    """Make folder `new` appear as `target` in one rename; what was there before is removed.
+
+    A reader sees the old folder or the new one, never a mixture. Where the kernel cannot exchange two
+    folders in one call, the old one is renamed away first, and `target` is absent for the moment between
+    two renames.
+    """
+    if not target.exists():
+        new.rename(target)
+    elif _exchange(new, target):
+        shutil.rmtree(new)
+    else:
+        aside = target.with_name(f"{target.name}.previous")
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            target.rename(aside)
+        except OSError as error:
+            # A folder that came with a container image lies on another layer and cannot be renamed, only
+            # removed.
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.rmtree(target)
+        new.rename(target)
+        shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        fsync(target.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one system call (Linux renameat2); False where that is not to be had."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0

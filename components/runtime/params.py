@@ -1,0 +1,232 @@
+"""Params: one pydantic section per step, read from one YAML file and `--set` overrides.
+
+The file holds one top-level key per step and `run:`, which every step shares. A step reads `run` and its
+own section only, yet an unknown top-level key is an error in every step: a misspelt section would otherwise
+be silently ignored.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.runtime.errors import InputError
+
+
+class Section(BaseModel):
+    """A group of params: frozen, closed to unknown keys; each field's description names its unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class RunParams(Section):
+    """What every step of one run shares."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="seed from which every other seed is derived by name")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to compute; auto takes a GPU where there is one"
+    )
+
+
+class StepParams(Section):
+    """Base of every step's params; `run` comes from the file's top level, not from the step's section."""
+
+    run: RunParams = Field(default_factory=RunParams, description="shared by every step; set as `run.<key>`")
+
+
+P = TypeVar("P", bound=StepParams)
+M = TypeVar("M", bound=BaseModel)
+
+
+def known_sections() -> list[str]:
+    """Allowed top-level keys: `run` and each package beside this one that declares params."""
+    beside = Path(__file__).resolve().parents[1]
+    return ["run", *sorted(p.parent.name for p in beside.glob("*/params.py") if p.parent.name != "runtime")]
+
+
+def load_step_params(cls: type[P], section: str, file: Path | None, overrides: Sequence[str] = ()) -> P:
+    """A step's params from `file` (None: defaults) and `overrides` of the form "section.key=value".
+
+    Values are YAML: numbers, true/false, lists. Later overrides win over earlier ones and over the file.
+
+    Raises:
+        InputError: naming the key path, what was given and what is allowed.
+    """
+    for override in overrides:
+        key = override.split("=", 1)[0].strip()
+        first = key.split(".", 1)[0].split("[", 1)[0]
+        if first not in ("run", section):
+            why = "has no effect on" if first in known_sections() else "is unknown to"
+            raise InputError(
+                f"--set {override}: `{key}` {why} step {section}; allowed are run.<key> and {section}.<key>"
+            )
+    tree = load_tree(file, overrides, (*known_sections(), section))
+    own = section_of(tree, section)
+    return validated(cls, {**own, "run": section_of(tree, "run")}, section)
+
+
+def load_tree(
+    file: Path | None, overrides: Sequence[str] = (), allowed: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """The merged plain tree of `file` and `overrides`, its top-level keys checked, its sections not yet.
+
+    Args:
+        file: a YAML file, None for nothing but the overrides.
+        overrides: "section.key=value" texts.
+        allowed: top-level keys, `known_sections()` if not given.
+
+    Raises:
+        InputError: if the file is missing or not YAML, an override is malformed, or a top-level key is
+            unknown.
+    """
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    known = sorted(set(known_sections() if allowed is None else allowed))
+    config: Any = OmegaConf.create({})
+    if file is not None:
+        try:
+            config = OmegaConf.load(file)
+        except OSError as error:
+            raise InputError(f"params file {file}: {error.strerror or error}") from error
+        except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+            raise InputError(f"params file {file}: not readable as YAML: {_one_line(error)}") from error
+        if not isinstance(config, DictConfig):
+            raise InputError(f"params file {file}: must hold sections ({', '.join(known)}), not a list")
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key.strip() or "." not in key:
+            raise InputError(f"--set {override}: must have the form section.key=value, e.g. run.seed=1")
+        try:
+            config.merge_with_dotlist([override])
+        except (YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"--set {override}: cannot be applied: {_one_line(error)}") from error
+    # Left unresolved: a ${...} in a params file would otherwise read the environment into manifest and
+    # tracking.
+    tree = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(tree, dict)
+    named = {str(name): section for name, section in tree.items()}
+    for name in named:
+        if name not in known:
+            raise InputError(f"{file or '--set'}: unknown section `{name}`; {_allowed(name, known)}")
+    return named
+
+
+def section_of(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Section `name` of a plain tree as a dict ({} where absent or empty).
+
+    Raises:
+        InputError: if it is not a mapping, or holds `run`, which belongs to the top level.
+    """
+    section = tree.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise InputError(
+            f"{name} = {_shown(section)}: must be a section of keys, e.g. {name}: {{key: value}}"
+        )
+    if "run" in section:
+        raise InputError(f"{name}.run: not allowed here; `run` is a top-level section that every step shares")
+    return section
+
+
+def validated(cls: type[M], values: Mapping[str, Any], section: str = "") -> M:
+    """`cls` built from plain `values`, or one line about everything that is wrong with them.
+
+    Raises:
+        InputError: naming each bad key path under `section`, what was given and what is allowed.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise InputError("; ".join(_describe(cls, e, section) for e in error.errors())) from None
+
+
+def digest(params: BaseModel) -> str:
+    """SHA-256 (hex) of the params as canonical JSON: sorted keys, no spaces."""
+    return hashlib.sha256(canonical_json(params.model_dump(mode="json")).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """`value` as JSON text that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _describe(cls: type[BaseModel], error: Any, section: str) -> str:
+    loc: tuple[str | int, ...] = error["loc"]
+    prefix = [section] if section and not (loc and loc[0] == "run") else []
+    path = ".".join([*prefix, *(str(part) for part in loc)]) or "params"
+    if error["type"] == "extra_forbidden":
+        keys = _keys_at(cls, loc[:-1])
+        hidden = {"run"} if prefix and len(loc) == 1 else set()
+        return (
+            f"unknown key `{path}` (given {_shown(error['input'])}); {_allowed(str(loc[-1]), keys - hidden)}"
+        )
+    if error["type"] == "missing":
+        return f"{path}: required, not given{_about(cls, loc)}"
+    message = str(error["msg"])
+    for start, instead in (
+        ("Input should be ", "must be "),
+        ("Value error, ", ""),
+        ("Assertion failed, ", ""),
+    ):
+        if message.startswith(start):
+            message = instead + message.removeprefix(start)
+    given = f" = {_shown(error['input'])}" if not isinstance(error["input"], dict) else ""
+    return f"{path}{given}: {message}{_about(cls, loc)}"
+
+
+def _about(cls: type[BaseModel], loc: Sequence[str | int]) -> str:
+    """The description of the field at `loc`, in brackets, for the reader of an error."""
+    models: set[type[BaseModel]] = {cls}
+    text = ""
+    for part in loc:
+        fields = [m.model_fields[part] for m in models if isinstance(part, str) and part in m.model_fields]
+        if fields:
+            text = fields[0].description or ""
+            models = {m for f in fields for m in _models_in(f.annotation)}
+    return f" ({text})" if text else ""
+
+
+def _keys_at(cls: type[BaseModel], loc: Sequence[str | int]) -> set[str]:
+    """Field names of the section at `loc`; list indices and union tags in `loc` are stepped over."""
+    models: set[type[BaseModel]] = {cls}
+    for part in loc:
+        found = {
+            inner
+            for model in models
+            if isinstance(part, str) and part in model.model_fields
+            for inner in _models_in(model.model_fields[part].annotation)
+        }
+        tagged = {m for m in models if m.__name__ == part}
+        models = found or tagged or models
+    return {name for model in models for name in model.model_fields}
+
+
+def _models_in(annotation: Any) -> set[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {model for argument in get_args(annotation) for model in _models_in(argument)}
+
+
+def _allowed(given: str, keys: Iterable[str]) -> str:
+    names = sorted(keys)
+    close = difflib.get_close_matches(given, names, n=1)
+    hint = f"did you mean `{close[0]}`? " if close else ""
+    return f"{hint}allowed: {', '.join(names) or 'nothing'}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

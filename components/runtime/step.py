@@ -1,0 +1,154 @@
+"""A step as a command: the `run` verb every step shares, and exit codes from errors."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from components.runtime.errors import Interrupted, OnlineVPOError, storage_failure
+from components.runtime.params import StepParams, load_step_params
+
+DEFAULT_PARAMS = Path("params.yaml")
+_TYPER_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt before it can be caught here
+
+ParamsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--params", help="YAML file of params [default: params.yaml if there is one]", show_default=False
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", help="override one param; may be repeated", show_default=False
+    ),
+]
+
+
+def step_app(
+    name: str,
+    params: type[StepParams],
+    run: Callable[..., Any] | str,
+    inputs: Sequence[str] = (),
+    help: str | None = None,
+) -> typer.Typer:
+    """The command line of a step, with its `run` verb; the step's package may add more.
+
+    Args:
+        name: the step, its section of the params and its package under components.
+        params: the class of its params.
+        run: `run(params, *, <input>=..., out=...)`, or "package.module:function", imported only when it is
+            called so
+            that --help stays quick.
+        inputs: names of the input artifacts; each becomes an option --<input> URI.
+        help: what the step does, in a line.
+    """
+    app = typer.Typer(
+        name=name, help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+
+    @app.callback()
+    def _verbs() -> None:  # makes typer keep `run` as a verb even where it is the only one
+        pass
+
+    def command(**given: Any) -> None:
+        loaded = load_params(params, name, given.pop("params_file"), given.pop("overrides"))
+        from components.runtime import devices
+
+        devices.configure_threads()
+        devices.configure_determinism()
+        done = _resolved(run)(loaded, **given)
+        _report(name, given["out"], getattr(done, "metrics", None))
+
+    wanted = [_parameter("params_file", ParamsOption, None), _parameter("overrides", SetOption, None)]
+    for key in inputs:
+        flag = f"--{key.replace('_', '-')}"
+        about = f"the {key} artifact: a folder or s3:// URI"
+        wanted.append(_parameter(key, Annotated[str, typer.Option(flag, help=about)], f"artifacts/{key}"))
+    about = "where to publish the result: a folder or s3:// URI"
+    wanted.append(_parameter("out", Annotated[str, typer.Option("--out", help=about)], f"artifacts/{name}"))
+    command.__signature__ = inspect.Signature(wanted)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in wanted}
+    app.command("run", help=f"Run step {name} and publish its artifact.")(command)
+    return app
+
+
+def load_params(
+    cls: type[StepParams], section: str, file: Path | None, overrides: Sequence[str] | None
+) -> Any:
+    """Params for a verb: `file`, or params.yaml in the current folder if there is one, and overrides."""
+    chosen = file or (DEFAULT_PARAMS if DEFAULT_PARAMS.is_file() else None)
+    return load_step_params(cls, section, chosen, overrides or ())
+
+
+def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and exit with the code that its end stands for.
+
+    0 done; 2 bad params, input or output; 3 refused by a gate; 75 interrupted and resumable; 1 a bug, with
+    its traceback.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except OnlineVPOError as error:
+        _exit(error.exit_code, f"{error.label}: {error}")
+    except (KeyboardInterrupt, typer.Abort):
+        _exit(Interrupted.exit_code, f"{Interrupted.label}: {Interrupted()}")
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if callable(show) and hasattr(error, "exit_code"):  # a usage error of the command line itself
+            show()
+            _exit(int(error.exit_code))
+        reason = storage_failure(error)
+        if reason is None:
+            raise
+        _exit(2, f"error: {reason}")
+    if code == _TYPER_INTERRUPT:
+        _exit(Interrupted.exit_code, f"{Interrupted.label}: {Interrupted()}")
+    _exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM outside a loop that watches for it: stop here, the workspace keeps what was checkpointed.
+
+    Not an Exception: it may strike inside code that survives every Exception, such as tracking.
+    """
+    raise KeyboardInterrupt
+
+
+def _exit(code: int, line: str = "") -> NoReturn:
+    sys.stdout.flush()
+    if line:
+        print(" ".join(line.split()), file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _resolved(run: Callable[..., Any] | str) -> Callable[..., Any]:
+    if not isinstance(run, str):
+        return run
+    module, _, function = run.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _report(name: str, out: str, metrics: dict[str, float] | None) -> None:
+    from components.runtime.distributed import is_main_process
+
+    if not is_main_process():
+        return
+    print(f"{name}: done, {out}")
+    width = max((len(key) for key in metrics or {}), default=0)
+    for key, value in sorted((metrics or {}).items()):
+        print(f"  {key:<{width}}  {value:.6g}")
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -1,0 +1,284 @@
+"""Places by URI: a local path, file:// or s3://, with whole folders as the unit.
+
+S3 settings come from the environment as every AWS tool reads them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) for any S3-compatible store, AWS_REGION, AWS_MAX_ATTEMPTS.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from components.runtime.errors import InputError
+from components.runtime.files import sha256_file
+
+MULTIPART_BYTES = 16 * 2**20
+_DENIED = {
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "AccessDenied",
+    "Forbidden",
+    "403",
+    "ExpiredToken",
+    "401",
+}
+_MISSING = {"NoSuchKey", "NotFound", "404"}
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file under a URI: `name` relative to it with forward slashes, size in bytes, the store's own tag."""
+
+    name: str
+    size: int
+    etag: str = ""
+
+
+def is_remote(uri: str | Path) -> bool:
+    """Whether `uri` is an s3:// place rather than a local one.
+
+    Raises:
+        InputError: for any other scheme than s3 and file.
+    """
+    text = str(uri)
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return False
+    if scheme not in ("s3", "file"):
+        raise InputError(
+            f"{text}: unknown kind of place `{scheme}://`; allowed: a path, file://, s3://bucket/prefix"
+        )
+    return scheme == "s3"
+
+
+def endpoint() -> str:
+    """The S3 endpoint the environment names, "" for AWS itself."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def local_path(uri: str | Path) -> Path:
+    """The path that a plain path or a file:// URI names."""
+    text = str(uri)
+    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(uri)
+
+
+def list_files(uri: str | Path) -> list[StoredFile]:
+    """Every file under `uri`, at any depth, in order of name; [] where nothing is there.
+
+    Raises:
+        InputError: if the place cannot be reached or read.
+    """
+    if not is_remote(uri):
+        root = local_path(uri)
+        found = [p for p in root.rglob("*") if p.is_file()]
+        return sorted(
+            (StoredFile(p.relative_to(root).as_posix(), p.stat().st_size) for p in found), key=_by_name
+        )
+    bucket, prefix = _split(uri)
+    start = f"{prefix}/" if prefix else ""
+    files = []
+    with _explained(uri):
+        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
+        for page in pages:
+            for item in page.get("Contents", []):
+                name = item["Key"].removeprefix(start)
+                if name and not name.endswith("/"):
+                    files.append(StoredFile(name, item["Size"], item.get("ETag", "").strip('"')))
+    return sorted(files, key=_by_name)
+
+
+def list_dir(uri: str | Path) -> list[str]:
+    """Names of every file under `uri`, relative to it, sorted."""
+    return [file.name for file in list_files(uri)]
+
+
+def read_bytes(uri: str | Path) -> bytes | None:
+    """The bytes of one (small) file, None where there is none."""
+    if not is_remote(uri):
+        path = local_path(uri)
+        return path.read_bytes() if path.is_file() else None
+    from botocore.exceptions import ClientError
+
+    bucket, key = _split(uri)
+    with _explained(uri):
+        try:
+            return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read())
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in _MISSING:
+                return None
+            raise
+
+
+def download_dir(uri: str | Path, dest: Path) -> list[str]:
+    """Copy every object under an s3:// prefix into `dest`; returns their names.
+
+    Streams in parts, several at a time; each file's size, and its SHA-256 where the uploader recorded one,
+    is checked.
+
+    Raises:
+        InputError: if nothing is there, keys are wrong, the place is out of reach, or a file arrives damaged.
+    """
+    bucket, prefix = _split(uri)
+    files = list_files(uri)
+    if not files:
+        raise InputError(f"{uri}: nothing there (no object under this prefix)")
+    for file in files:
+        parts = PurePosixPath(file.name).parts
+        if file.name.startswith("/") or ".." in parts or "\\" in file.name:
+            raise InputError(f"{uri}: refuses to download an object with an unsafe name: {file.name!r}")
+        target = dest / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        key = f"{prefix}/{file.name}" if prefix else file.name
+        with _explained(f"{str(uri).rstrip('/')}/{file.name}"):
+            _client().download_file(bucket, key, str(target), Config=_transfer())
+            recorded = _client().head_object(Bucket=bucket, Key=key).get("Metadata", {}).get("sha256")
+        if target.stat().st_size != file.size or (recorded and sha256_file(target) != recorded):
+            raise InputError(f"{uri}/{file.name}: arrived damaged (size or SHA-256 differs); try again")
+    return [file.name for file in files]
+
+
+def upload_dir(src: Path, uri: str, last: str = "manifest.json") -> None:
+    """Copy the files of `src` to an s3:// prefix, hidden ones left out, the file `last` at the very end.
+
+    An older `last` is removed first and files that `src` does not have are removed afterwards, so that a
+    reader who finds `last` finds everything it speaks of, and a reader in between finds nothing rather than
+    a mixture.
+
+    Raises:
+        InputError: if keys are wrong, the bucket is missing or out of reach, or a file arrives with another
+            size.
+    """
+    bucket, prefix = _split(uri)
+    start = f"{prefix}/" if prefix else ""
+    names = [
+        f.name for f in list_files(src) if not any(p.startswith(".") for p in PurePosixPath(f.name).parts)
+    ]
+    stale = set(list_dir(uri)) - set(names)
+    with _explained(uri):
+        _client().delete_object(Bucket=bucket, Key=start + last)
+    for name in sorted(names, key=lambda n: (n == last, n)):
+        path = src / name
+        with _explained(f"{uri.rstrip('/')}/{name}"):
+            extra = {"Metadata": {"sha256": sha256_file(path)}}
+            _client().upload_file(str(path), bucket, start + name, ExtraArgs=extra, Config=_transfer())
+            stored = _client().head_object(Bucket=bucket, Key=start + name)["ContentLength"]
+        if stored != path.stat().st_size:
+            raise InputError(
+                f"{uri}/{name}: the store kept {stored} bytes of {path.stat().st_size}; try again"
+            )
+    with _explained(uri):
+        for name in sorted(stale):
+            _client().delete_object(Bucket=bucket, Key=start + name)
+
+
+def check_writable(uri: str) -> None:
+    """Write and remove a tiny object under `uri`, so that wrong keys are found before the work, not after it.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    bucket, prefix = _split(uri)
+    key = f"{prefix}/.writable" if prefix else ".writable"
+    with _explained(uri):
+        _client().put_object(Bucket=bucket, Key=key, Body=b"")
+        _client().delete_object(Bucket=bucket, Key=key)
+
+
+def _by_name(file: StoredFile) -> str:
+    return file.name
+
+
+def _split(uri: str | Path) -> tuple[str, str]:
+    bucket, _, prefix = str(uri).removeprefix("s3://").partition("/")
+    if not bucket:
+        raise InputError(f"{uri}: no bucket named; the form is s3://bucket/prefix")
+    return bucket, prefix.strip("/")
+
+
+def _client() -> Any:
+    """The S3 client for the environment as it is now; made once per set of settings, it is slow to make."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    more = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS")
+    return _make_client(tuple(os.environ.get(n) for n in (*names, *more)))
+
+
+@lru_cache(maxsize=4)
+def _make_client(settings: tuple[str | None, ...]) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard"}
+    if not os.environ.get("AWS_MAX_ATTEMPTS"):
+        retries["max_attempts"] = 5
+    options: dict[str, Any] = {}
+    # S3-compatible stores do not all understand the newer trailing checksums; SHA-256 is checked here
+    # instead.
+    if not os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION"):
+        options["request_checksum_calculation"] = "when_required"
+    if not os.environ.get("AWS_RESPONSE_CHECKSUM_VALIDATION"):
+        options["response_checksum_validation"] = "when_required"
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path"},
+        retries=retries,
+        connect_timeout=10,
+        read_timeout=60,
+        **options,
+    )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return boto3.session.Session().client(
+        "s3", endpoint_url=endpoint() or None, region_name=region, config=config
+    )
+
+
+def _transfer() -> Any:
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(
+        multipart_threshold=MULTIPART_BYTES, multipart_chunksize=MULTIPART_BYTES, max_concurrency=4
+    )
+
+
+@contextmanager
+def _explained(uri: str | Path) -> Iterator[None]:
+    """Turn what boto3 raises into one line that names the place and what to do."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        ConnectionError,
+        HTTPClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
+
+    store = endpoint() or "AWS"
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        raise InputError(_reason(uri, code, str(error), store)) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise InputError(f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise InputError(f"{uri}: cannot reach the store at {store}; check AWS_ENDPOINT_URL_S3") from error
+    except (BotoCoreError, Boto3Error, ValueError) as error:
+        text = " ".join(str(error).split())
+        code = next((c for c in sorted(_DENIED | {"NoSuchBucket"}) if f"({c})" in text), "")
+        raise InputError(_reason(uri, code, text, store)) from error
+
+
+def _reason(uri: str | Path, code: str, text: str, store: str) -> str:
+    if code in _DENIED:
+        return f"{uri}: access denied by {store} ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if code == "NoSuchBucket":
+        return f"{uri}: no such bucket at {store}; create it first"
+    if code in _MISSING:
+        return f"{uri}: nothing there ({code})"
+    return f"{uri}: the store at {store} failed: {' '.join(text.split())}"

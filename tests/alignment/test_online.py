@@ -1,0 +1,125 @@
+"""The loop: it raises its reward, forgets nothing when it is killed, and is the same run on any number of processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.alignment.tiny import PARAMS, PROMPTS, make_trainer
+
+from components.alignment.ledger import join_parts
+from components.alignment.online import OnlineDPO
+from components.alignment.rollout import prompts_of_iteration
+from components.generator import Generator
+
+
+def weights(trainer: OnlineDPO) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.policy.tensors().items()}
+
+
+def pairs_of(checkpoints: Path) -> list[tuple[object, ...]]:
+    join_parts(checkpoints / "ledger", PARAMS.iterations, checkpoints / "all.parquet")
+    rows = pq.read_table(checkpoints / "all.parquet").to_pylist()
+    return [(r["iteration"], r["prompt_id"], r["candidate"], r["seed"], r["role"], r["verdict"]) for r in rows]
+
+
+def test_updates_learn_the_preference(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
+    params = PARAMS.model_copy(update={"iterations": 1, "updates": 30, "refresh_every": 1000})
+    trainer = make_trainer(new_generator(), tmp_path, params)
+    trainer.run()
+    # The curve holds the last update's figures: on the pairs of one iteration the policy now tells winner from loser.
+    assert trainer.curve[0]["accuracy"] > 0.7
+    assert trainer.curve[0]["margin"] > 0.1
+    assert trainer.curve[0]["drift_from_base"] > 0
+
+
+def test_the_reference_is_refreshed_on_its_beat(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
+    trainer = make_trainer(new_generator(), tmp_path)
+    trainer.run()
+    assert trainer.updates == 8
+    assert [row["reference_version"] for row in trainer.curve] == [0, 1, 2, 2]
+    policy, reference = trainer.policy.parameters("policy"), trainer.policy.parameters("reference")
+    assert any(not torch.equal(value, reference[name]) for name, value in policy.items())
+
+
+def test_first_update_of_all_sees_no_margin(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
+    params = PARAMS.model_copy(update={"iterations": 1, "updates": 1, "winner_weight": 0.0})
+    trainer = make_trainer(new_generator(), tmp_path, params)
+    trainer.run()
+    # Policy and reference are both the base: margin 0, loss log 2.
+    assert trainer.curve[0]["margin"] == pytest.approx(0.0, abs=1e-6)
+    assert trainer.curve[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(
+    new_generator: Callable[..., Generator], tmp_path: Path
+) -> None:
+    whole = make_trainer(new_generator(), tmp_path / "whole")
+    whole.run()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(row: dict[str, float]) -> None:
+        # Before the checkpoint of iteration 2 is written, so that this iteration is done twice.
+        if row["iteration"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_trainer(new_generator(), tmp_path / "cut", on_iteration=kill).run()
+    resumed = make_trainer(new_generator(), tmp_path / "cut")
+    assert resumed.done == 2
+    resumed.run()
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(resumed).items())
+    assert resumed.curve == whole.curve
+    assert pairs_of(tmp_path / "cut") == pairs_of(tmp_path / "whole")
+
+
+def test_sampling_batch_does_not_change_the_pairs(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
+    for batch in (2, 9):
+        make_trainer(new_generator(batch=batch), tmp_path / str(batch)).run()
+    assert pairs_of(tmp_path / "2") == pairs_of(tmp_path / "9")
+
+
+def test_pairs_per_forward_is_only_about_memory(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
+    results = []
+    for size in (1, 64):
+        params = PARAMS.model_copy(update={"pairs_per_forward": size, "iterations": 2})
+        trainer = make_trainer(new_generator(), tmp_path / str(size), params)
+        trainer.run()
+        results.append(weights(trainer))
+    assert all(torch.allclose(value, results[1][name], atol=1e-5) for name, value in results[0].items())
+
+
+def test_two_processes_make_the_same_pairs_and_weights(
+    new_generator: Callable[..., Generator], tiny_folder: Path, tmp_path: Path
+) -> None:
+    alone = make_trainer(new_generator(), tmp_path / "one")
+    alone.run()
+    program = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(tiny_folder), str(tmp_path / "two")], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert pairs_of(tmp_path / "two") == pairs_of(tmp_path / "one")
+    together = load_file(tmp_path / "two" / "weights.safetensors")
+    for name, value in weights(alone).items():
+        assert torch.allclose(value, together[name], atol=1e-6), name
+
+
+def test_prompts_are_dealt_out_evenly() -> None:
+    seen = [prompt.id for iteration in range(5) for prompt in prompts_of_iteration(PROMPTS, 2, 0, iteration)]
+    assert sorted(seen) == sorted(2 * [prompt.id for prompt in PROMPTS])
+    straddling = [prompts_of_iteration(PROMPTS, 3, seed, 1) for seed in range(20)]
+    assert all(len({p.id for p in chosen}) == len(chosen) for chosen in straddling)

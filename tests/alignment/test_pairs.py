@@ -1,0 +1,73 @@
+"""Which candidates become a pair: against brute force, and each reason against a group that must end for it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.alignment.pairs import Candidate, count_reasons, judge_group, judge_iteration, motion_of
+
+
+def group(*rewards: float, motion: float | list[float] = 1.0, prompt: str = "p") -> list[Candidate]:
+    motions = motion if isinstance(motion, list) else [motion] * len(rewards)
+    return [Candidate(prompt, i, 100 + i, r, m) for i, (r, m) in enumerate(zip(rewards, motions, strict=True))]
+
+
+def test_best_against_worst() -> None:
+    verdict = judge_group(group(0.2, 0.9, 0.1, 0.5), 0.0, 0.0)
+    assert (verdict.winner, verdict.loser, verdict.reason) == (1, 2, "accepted")
+    assert verdict.gap == pytest.approx(0.8)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=8), st.randoms())
+def test_the_gap_is_the_largest_and_order_does_not_matter(rewards: list[float], random: object) -> None:
+    candidates = group(*rewards)
+    verdict = judge_group(candidates, 0.0, 0.0)
+    largest = max(a - b for a in rewards for b in rewards)
+    assert verdict.gap == pytest.approx(largest)
+    assert verdict.accepted == (largest > 0)
+    random.shuffle(candidates)  # type: ignore[attr-defined]
+    assert judge_group(candidates, 0.0, 0.0) == verdict
+
+
+def test_ties_are_no_preference() -> None:
+    assert judge_group(group(0.4, 0.4, 0.4), 0.0, 0.0).reason == "gap_too_small"
+
+
+def test_nan_and_infinity_are_left_out() -> None:
+    verdict = judge_group(group(math.nan, 0.3, math.inf, 0.1), 0.0, 0.0)
+    assert (verdict.winner, verdict.loser) == (1, 3)
+    assert judge_group(group(math.nan, 0.3), 0.0, 0.0).reason == "too_few_finite"
+
+
+def test_a_still_winner_is_passed_over_for_the_next() -> None:
+    still = judge_group(group(0.9, 0.6, 0.1, motion=[0.1, 0.9, 1.0]), 0.0, 0.6)
+    assert (still.winner, still.loser) == (1, 2)
+    assert still.gap == pytest.approx(0.5)
+    assert judge_group(group(0.9, 0.6, 0.1, motion=[0.1, 0.2, 1.0]), 0.0, 0.6).reason == "winner_too_still"
+
+
+def test_the_smallest_gap_is_measured_in_the_spread_inside_groups() -> None:
+    # Group means differ by 100, which must not count. Inside: deviations (-1, 1), (-3, 3), sum of squares 20, 2 degrees of
+    # freedom: spread sqrt(10) = 3.162. With min_gap 1 a gap of 2 is too small and one of 6 is not.
+    verdicts = judge_iteration([group(1.0, 3.0, prompt="a"), group(98.0, 104.0, prompt="b")], 1.0, 0.0)
+    assert [v.reason for v in verdicts] == ["gap_too_small", "accepted"]
+    assert count_reasons(verdicts) == {
+        "accepted": 1, "too_few_finite": 0, "gap_too_small": 1, "winner_too_still": 0,
+    }  # fmt: skip
+
+
+def test_motion_sees_movement_and_not_a_change_of_light() -> None:
+    torch.manual_seed(0)
+    picture = torch.randint(40, 200, (3, 16, 16))
+    still = picture.expand(5, -1, -1, -1)
+    gain = torch.tensor([1.0, 0.6, 0.9, 0.5, 0.8]).view(5, 1, 1, 1)
+    flickering = (still * gain).round()
+    moving = torch.stack([picture.roll(t, dims=2) for t in range(5)])
+    values = motion_of(torch.stack([still.float(), flickering, moving.float()]).to(torch.uint8))
+    assert values[0] == 0
+    assert values[1] < 0.05 * values[2]

@@ -1,0 +1,85 @@
+"""The parts the alignment tests share, importable by the program that torchrun starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from torch import Tensor
+
+from components.alignment.online import OnlineDPO
+from components.alignment.params import AlignmentParams
+from components.corpus import Prompt
+from components.generator import Generator
+from components.generator.generator import load_family
+from components.generator.miniature.architecture import TEXT_WIDTH, build_text_encoder, build_tokenizer
+from components.generator.params import SamplingParams
+from components.runtime.distributed import Ranks
+
+PROMPTS = [
+    Prompt(id=f"p{number}", text=f"a {colour} circle moving left slowly on a grey background", split="train")
+    for number, colour in enumerate(("red", "green", "blue", "yellow", "cyan"))
+]
+PARAMS = AlignmentParams(
+    iterations=4, prompts=3, candidates=3, updates=2, noise_draws=2, refresh_every=3, learning_rate=1e-2,
+    lora_rank=2, beta=50.0, min_gap=0.0, motion_floor=0.0, checkpoint_every=1,
+)  # fmt: skip
+
+
+class Brightness:
+    """A reward without a network: the mean of the clip's pixels, 0..1."""
+
+    def score(self, frames: Tensor, fps: float) -> Tensor:
+        """frames uint8 (B, T, 3, H, W) -> (B,)."""
+        return frames.double().mean(dim=(1, 2, 3, 4)).div(255).float()
+
+
+def save_tiny(folder: Path) -> Path:
+    """Write a tiny WanPipeline with seeded random weights to a folder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        tokenizer = build_tokenizer()
+        pipeline = WanPipeline(
+            tokenizer=tokenizer,
+            text_encoder=build_text_encoder(len(tokenizer)),
+            vae=AutoencoderKLWan(
+                base_dim=4, z_dim=4, dim_mult=[1], num_res_blocks=1, temperal_downsample=[], in_channels=48,
+                out_channels=48, patch_size=4, scale_factor_temporal=1, scale_factor_spatial=4,
+                latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+            ),
+            transformer=WanTransformer3DModel(
+                patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+                text_dim=TEXT_WIDTH, freq_dim=16, ffn_dim=32, num_layers=1, rope_max_seq_len=16,
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+        )  # fmt: skip
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def make_generator(folder: Path, batch: int = 16) -> Generator:
+    """Load the tiny pipeline; clips of 5 frames, 16 x 16 px, in two denoising steps."""
+    settings = SamplingParams(num_frames=5, height=16, width=16, fps=8.0, steps=2, guidance=1.0, batch=batch)
+    return Generator(load_family(folder, torch.device("cpu")), settings)
+
+
+def make_trainer(
+    generator: Generator,
+    checkpoints: Path,
+    params: AlignmentParams = PARAMS,
+    ranks: Ranks | None = None,
+    on_iteration: Callable[[dict[str, float]], None] = lambda row: None,
+) -> OnlineDPO:
+    """An alignment of the tiny model to brightness."""
+    return OnlineDPO(
+        generator,
+        Brightness(),  # type: ignore[arg-type]
+        PROMPTS,
+        params,
+        reward_digest="brightness",
+        checkpoints=checkpoints,
+        ranks=ranks or Ranks(),
+        on_iteration=on_iteration,
+    )

@@ -1,0 +1,191 @@
+"""Dimensions against clips whose answer is known, and what every registered dimension must do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from components.corpus.world.render import render
+from components.corpus.world.scene import Scene, all_scenes
+from components.evaluation.dimensions import Clips, Dimension, catalogue
+from components.evaluation.dimensions.motion import flickering, is_dynamic, motion, smoothness
+from components.evaluation.dimensions.weights import DIMENSIONS as WEIGHTED
+from components.evaluation.measure import measure
+from components.evaluation.totals import QUALITY, SEMANTIC
+
+SCENES = [
+    Scene("circle", "red", "left", "quickly", "black"),
+    Scene("square", "cyan", "up", "slowly", "white"),
+    Scene("triangle", "blue", "down", "quickly", "grey"),
+    Scene("cross", "magenta", "right", "slowly", "white"),
+]
+WORLD = ("object_class", "color", "shape", "direction", "speed", "background")
+
+
+class NoReward:
+    def score(self, frames: torch.Tensor, fps: float) -> torch.Tensor:
+        return torch.zeros(len(frames))
+
+
+def clips(scenes: list[Scene] = SCENES, prompts: list[str] | None = None) -> Clips:
+    frames = torch.stack([render(scene, seed) for seed, scene in enumerate(scenes)])
+    return Clips(frames, 8.0, tuple(prompts or [scene.caption for scene in scenes]))
+
+
+def provider(name: str) -> Dimension:
+    return catalogue()[name][0]
+
+
+def score(name: str, of: Clips) -> np.ndarray:
+    found = provider(name).measure
+    assert found is not None
+    return found(of)
+
+
+def test_every_vbench_dimension_is_in_the_catalogue_and_quality_comes_first() -> None:
+    names = list(catalogue())
+    assert set(QUALITY + SEMANTIC) <= set(names)
+    groups = [catalogue()[name][0].group for name in names]
+    assert groups == sorted(groups)
+
+
+@pytest.mark.parametrize(
+    "dimension",
+    [d for providers in catalogue().values() for d in providers],
+    ids=lambda d: f"{d.name}-{d.needs}",
+)
+def test_every_dimension_measures_or_says_why_not(dimension: Dimension) -> None:
+    assert dimension.definition
+    reason = dimension.unavailable(clips())
+    if dimension.measure is None:
+        assert reason is not None
+        assert dimension.provider in reason
+    else:
+        assert reason is None
+        found = dimension.measure(clips())
+        assert found.shape == (4,)
+        assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_flickering_by_hand() -> None:
+    frames = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
+    frames[1] += 51
+    frames[2] += 51
+    assert flickering(frames) == pytest.approx((255 - 51 / 2) / 255, abs=1e-7)
+    assert flickering(torch.full((5, 3, 4, 4), 90, dtype=torch.uint8)) == 1.0
+
+
+def test_uint8_differences_do_not_wrap_around() -> None:
+    frames = torch.tensor([0, 255, 0], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 3, 4, 4)
+    assert flickering(frames) == 0.0
+
+
+def test_smoothness_of_even_motion_is_higher_than_of_shuffled_frames() -> None:
+    clip = render(SCENES[0], 0)
+    even = smoothness(clip.numpy())
+    assert even > 0.995
+    assert smoothness(clip[torch.tensor([0, 5, 1, 7, 2, 8, 3, 6, 4])].numpy()) < even - 0.01
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(1, False), (2, True), (8, True)])
+def test_dynamic_needs_a_quarter_of_the_steps_above_the_threshold(fast: int, expected: bool) -> None:
+    """9 frames: round(4 * 9 / 16) = 2 steps above 6 * 48 / 256 = 1.125 px."""
+    lengths = np.array([1.2] * fast + [1.0] * (8 - fast))
+    assert is_dynamic(lengths, 48) is expected
+    assert not is_dynamic(lengths, 256)
+
+
+def test_dynamic_degree_tells_a_fast_clip_from_a_still_one() -> None:
+    fast = render(SCENES[0], 0)
+    still = fast[:1].expand(9, -1, -1, -1)
+    both = Clips(torch.stack([fast, still]), 8.0, ("a", "b"))
+    assert score("dynamic_degree", both).tolist() == [1.0, 0.0]
+
+
+def test_flow_is_only_estimated_where_asked() -> None:
+    some = Clips(clips().frames, 8.0, clips().prompts, flow_on=np.array([True, False, True, False]))
+    assert np.isnan(score("dynamic_degree", some)).tolist() == [False, True, False, True]
+    assert np.isnan(score("temporal_flickering", some)).sum() == 0
+
+
+def test_motion_in_the_world_is_the_objects_way_and_blind_to_flicker() -> None:
+    moves, how = motion(clips())
+    assert "detector" in how
+    # Speeds are 0.44 and 0.20 of the side over 8 steps, within 10 %.
+    expected = np.array([0.44, 0.20, 0.44, 0.20]) * 48 / 8
+    assert np.abs(moves / expected - 1).max() < 0.12
+    rng = np.random.default_rng(0)
+    x = clips().frames.numpy() * (1 + 0.1 * rng.standard_normal((4, 9, 1, 1, 1)))
+    flickering_clips = Clips(torch.from_numpy(np.clip(x, 0, 255).astype(np.uint8)), 8.0, clips().prompts)
+    assert np.abs(motion(flickering_clips)[0] / moves - 1).max() < 0.05
+
+
+def test_motion_elsewhere_is_flow() -> None:
+    elsewhere = clips(prompts=["one", "two", "three", "four"])
+    moves, how = motion(elsewhere)
+    assert "flow" in how
+    assert moves[0] > 1.5 * moves[1] > 0
+
+
+@pytest.mark.parametrize("name", WORLD)
+def test_the_world_dimensions_are_one_on_their_own_prompt(name: str) -> None:
+    assert score(name, clips()).tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("color", "colour"),
+        ("shape", "shape"),
+        ("direction", "direction"),
+        ("speed", "speed"),
+        ("background", "background"),
+    ],
+)
+def test_the_world_dimensions_are_zero_where_the_prompt_says_otherwise(name: str, field: str) -> None:
+    others = []
+    for scene in SCENES:
+        other = next(s for s in all_scenes() if getattr(s, field) != getattr(scene, field))
+        values = {key: getattr(scene, key) for key in ("shape", "colour", "direction", "speed", "background")}
+        others.append(Scene(**(values | {field: getattr(other, field)})).caption)
+    wrong = clips(prompts=others)
+    assert score(name, wrong).tolist() == [0.0] * 4
+    for kept in set(WORLD) - {name}:
+        assert score(kept, wrong).tolist() == [1.0] * 4
+
+
+def test_a_blank_clip_scores_zero_and_is_not_left_out() -> None:
+    blank = Clips(torch.full((1, 9, 3, 48, 48), 20, dtype=torch.uint8), 8.0, (SCENES[0].caption,))
+    for name in ("object_class", "color", "shape", "direction", "speed"):
+        assert score(name, blank).tolist() == [0.0]
+
+
+def test_without_world_prompts_the_world_is_unavailable_with_its_reason() -> None:
+    elsewhere = clips(prompts=["a cat", "a dog", "a bird", "a fish"])
+    side = measure(elsewhere.frames, 8.0, elsewhere.prompts, NoReward(), 2)
+    assert side.judge is None
+    assert set(WORLD) <= set(side.unavailable)
+    assert "miniature world" in side.unavailable["color"]
+    assert "GRiT" in side.unavailable["color"]
+    assert set(side.scores) == {"temporal_flickering", "motion_smoothness", "dynamic_degree"}
+
+
+def test_a_reward_that_fails_is_not_taken_for_a_low_one() -> None:
+    class Broken:
+        def score(self, frames: torch.Tensor, fps: float) -> torch.Tensor:
+            return torch.full((len(frames),), float("nan"))
+
+    with pytest.raises(ValueError, match="not finite"):
+        measure(clips().frames, 8.0, clips().prompts, Broken(), 2)
+
+
+def test_wrong_clips_are_refused() -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        Clips(torch.zeros(1, 9, 3, 8, 8), 8.0, ("a",))
+    with pytest.raises(ValueError, match="2 prompts"):
+        Clips(torch.zeros(1, 9, 3, 8, 8, dtype=torch.uint8), 8.0, ("a", "b"))
+
+
+def test_nothing_that_needs_weights_pretends_to_measure() -> None:
+    assert all(dimension.measure is None and dimension.needs == "weights" for dimension in WEIGHTED)

@@ -1,0 +1,90 @@
+"""The latents' shape against what each pipeline makes itself, and sizes that must be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.runtime.errors import InputError
+
+Loader = Callable[[str], ModelFamily]
+
+REFUSED = [
+    ("miniature", (5, 48, 48), r"num_frames = 5: .* 4k \+ 1 frames in multiples of 3 latent frames"),
+    ("miniature", (12, 48, 48), "num_frames = 12"),
+    ("miniature", (0, 48, 48), "num_frames = 0"),
+    ("miniature", (9, 44, 48), "height = 44: .* multiple of 8 pixels"),
+    ("miniature", (9, 48, 0), "width = 0"),
+    ("wan-2.1", (8, 32, 48), r"num_frames = 8: .* 4k \+ 1"),
+    ("wan-2.1", (9, 40, 48), "height = 40: .* multiple of 16 pixels"),
+    ("wan-2.1", (9, 32, 49), "width = 49"),
+    ("cogvideox-2b", (13, 32, 48), r"num_frames = 13: .* 8k or 8k \+ 1 frames"),
+    ("cogvideox-2b", (0, 32, 48), "num_frames = 0"),
+    ("cogvideox-2b", (9, 24, 48), "height = 24: .* multiple of 16 pixels"),
+    ("cogvideox-5b", (9, 32, -16), "width = -16"),
+    ("cogvideox-1.5", (8, 16, 32), r"num_frames = 8: .* makes 8k \+ 1 frames"),
+    ("cogvideox-1.5", (9, 48, 32), "height = 48: .* at most 32 pixels"),
+]
+
+
+def test_each_pipeline_class_has_its_family(tiny: str, family: ModelFamily) -> None:
+    assert FAMILIES[type(family.pipeline).__name__] is type(family)
+
+
+def test_shape_is_the_pipelines_own(family: ModelFamily, geometry: Geometry, asked_frames: int) -> None:
+    made = family.pipeline(
+        "a red circle",
+        height=geometry.height,
+        width=geometry.width,
+        num_frames=asked_frames,
+        num_inference_steps=1,
+        guidance_scale=1.0,
+        max_sequence_length=16,
+        output_type="latent",
+    ).frames
+    if family.pipeline_class == "CogVideoXPipeline":
+        made = made.transpose(1, 2)
+    assert tuple(made.shape[1:]) == family.latent_shape(geometry)
+
+
+def test_the_decoded_clip_has_the_asked_size(family: ModelFamily, geometry: Geometry) -> None:
+    frames = family.decode(torch.zeros(1, *family.latent_shape(geometry)))
+    assert tuple(frames.shape) == (1, geometry.num_frames, 3, geometry.height, geometry.width)
+
+
+@pytest.mark.parametrize(("name", "size", "message"), REFUSED)
+def test_sizes_the_model_cannot_make_are_refused(
+    load_family: Loader, name: str, size: tuple[int, int, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load_family(name).latent_shape(Geometry(*size, fps=8.0))
+
+
+def accepts(family: ModelFamily, num_frames: int, height: int, width: int) -> bool:
+    try:
+        family.latent_shape(Geometry(num_frames, height, width, 8.0))
+    except InputError:
+        return False
+    return True
+
+
+def test_cogvideox_accepts_just_the_clips_its_vae_gives_back(load_family: Loader) -> None:
+    family = load_family("cogvideox-2b")
+    vae = family.pipeline.vae
+    for num_frames in range(1, 26):
+        latent_frames = (num_frames - 1) // 4 + 1  # as the pipeline counts them
+        with torch.no_grad():
+            decoded = vae.decode(torch.zeros(1, 4, latent_frames, 2, 2)).sample.shape[2]
+
+        assert accepts(family, num_frames, 16, 16) == (decoded == num_frames), num_frames
+
+
+def test_the_miniature_accepts_just_the_clips_its_vae_encodes_whole(load_family: Loader) -> None:
+    family = load_family("miniature")
+    for num_frames in range(3, 31, 3):  # the transformer's patches are three frames deep
+        frames = torch.zeros(1, num_frames, 3, 8, 8, dtype=torch.uint8)
+        whole = family.encode(frames).shape[2] == num_frames
+        assert accepts(family, num_frames, 8, 8) == whole, num_frames

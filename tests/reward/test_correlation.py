@@ -1,0 +1,58 @@
+"""Correlations against scipy and closed forms, the logistic against a known curve, the bootstrap against
+theory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from components.reward.correlation import bootstrap_mean, krcc, logistic, plcc_rmse, srcc
+
+
+@given(st.lists(st.integers(0, 6), min_size=3, max_size=25), st.integers(0, 99))
+def test_rank_correlations_are_scipys_with_ties(values: list[int], seed: int) -> None:
+    truth = np.asarray(values, float)
+    scores = np.random.default_rng(seed).integers(0, 5, len(values)).astype(float)
+    if np.ptp(truth) == 0 or np.ptp(scores) == 0:
+        assert math.isnan(srcc(scores, truth)) and math.isnan(krcc(scores, truth))
+        return
+    ranks = np.corrcoef(stats.rankdata(scores), stats.rankdata(truth))[0, 1]
+    assert srcc(scores, truth) == pytest.approx(ranks, abs=1e-9)
+    assert krcc(scores, truth) == pytest.approx(stats.kendalltau(scores, truth).statistic, abs=1e-12)
+
+
+def test_monotone_but_curved_scores_are_linear_after_the_logistic() -> None:
+    scores = np.linspace(-6, 6, 200)
+    truth = logistic(scores, 0.9, 0.1, 0.5, 1.3)
+    plcc, rmse = plcc_rmse(scores, truth)
+    assert plcc == pytest.approx(1.0, abs=1e-6) and rmse < 1e-4
+    assert np.corrcoef(scores, truth)[0, 1] < 0.99
+
+
+def test_the_logistic_is_the_published_formula() -> None:
+    assert logistic(np.array([2.0]), 5.0, 1.0, 2.0, -3.0)[0] == pytest.approx(3.0)
+    assert logistic(np.array([5.0]), 5.0, 1.0, 2.0, -3.0)[0] == pytest.approx(1 + 4 / (1 + math.exp(-1)))
+
+
+def test_too_little_to_fit_is_nan() -> None:
+    assert all(math.isnan(value) for value in plcc_rmse(np.ones(10), np.arange(10.0)))
+
+
+def test_bootstrap_interval_matches_the_normal_one() -> None:
+    values = np.random.default_rng(1).normal(0.3, 0.5, 400)
+    found = bootstrap_mean(values.tolist(), seed=0)
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - half, abs=0.006)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.006)
+    assert found == bootstrap_mean(values.tolist(), seed=0)
+
+
+def test_bootstrap_leaves_out_nan_and_says_how_many_are_left() -> None:
+    assert bootstrap_mean([1.0, float("nan"), 1.0], seed=0).clusters == 2
+    assert bootstrap_mean([float("nan")], seed=0).clusters == 0

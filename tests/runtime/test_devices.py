@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from components.runtime import devices
+from components.runtime.errors import InputError
+
+
+def test_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.resolve("auto") == devices.resolve("cpu") == torch.device("cpu")
+    with pytest.raises(InputError, match="no usable CUDA device"):
+        devices.resolve("cuda")
+    with pytest.raises(InputError, match="auto, cpu, cuda"):
+        devices.resolve("tpu")
+    assert devices.describe("auto").startswith("cpu (")
+
+
+def test_each_process_has_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert devices.resolve("auto") == torch.device("cuda", 1)
+    assert devices.resolve("cpu") == torch.device("cpu")
+
+
+def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(devices, "available_cpus", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert devices.configure_threads() == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert devices.configure_threads() == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert devices.configure_threads() == 5
+    assert asked == [8, 2, 5]

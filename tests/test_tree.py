@@ -1,0 +1,84 @@
+"""The composed tree of params and the commands that print it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.params import Params, json_schema, load_params, resolved, step_sections
+from components.runtime.errors import InputError
+from components.runtime.params import known_sections
+
+
+def test_every_step_with_params_is_in_the_tree() -> None:
+    assert sorted(["run", *step_sections()]) == sorted(known_sections())
+
+
+def test_every_param_is_described() -> None:
+    bare = [
+        f"{name}.{key}"
+        for name, definition in json_schema()["$defs"].items()
+        for key, value in definition.get("properties", {}).items()
+        if not value.get("description")
+    ]
+    assert bare == []
+
+
+def test_run_is_shared_by_every_section(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("run: {seed: 5, device: cpu}\n")
+    params = load_params(file, ["run.seed=6"])
+    assert {getattr(params, name).run.seed for name in step_sections()} == {6}
+    tree = resolved(params)
+    assert tree["run"] == {"seed": 6, "device": "cpu"}
+    assert all("run" not in tree[name] for name in step_sections())
+
+
+def test_the_printed_tree_reads_back_as_itself(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(resolved(Params())))
+    assert load_params(file) == Params()
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("run.sed=1", "unknown key `run.sed`"),
+        ("rewad.x=1", "did you mean `reward`"),
+        ("corpus.run=1", "corpus.run: not allowed here"),
+        ("corpus.no_such_key=1", "unknown key `corpus.no_such_key`"),
+    ],
+)
+def test_errors_are_one_line(override: str, part: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_params(None, [override])
+    assert part in str(caught.value)
+    assert ";" not in str(caught.value).replace("; did", "").replace("; allowed", "").replace(
+        "here; `run`", ""
+    )
+
+
+def test_commands(repository: Path, tmp_path: Path) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "components", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(repository)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    schema = json.loads(command("schema").stdout)
+    assert set(schema["properties"]) == {"run", *step_sections()}
+    assert yaml.safe_load(command("params", "--set", "run.seed=3").stdout)["run"]["seed"] == 3
+    wrong = command("params", "--set", "run.seed=-3")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: run.seed = -3: must be greater than or equal to 0")
+    assert wrong.stderr.count("\n") == 1
