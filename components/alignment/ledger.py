@@ -31,7 +31,11 @@ SCHEMA = pa.schema(
 
 
 def rows_of(
-    iteration: int, groups: Sequence[Group], verdicts: Sequence[Verdict], reference_version: int, reward_digest: str
+    iteration: int,
+    groups: Sequence[Group],
+    verdicts: Sequence[Verdict],
+    reference_version: int,
+    reward_digest: str,
 ) -> list[dict[str, Any]]:
     """Return an iteration's rows, one per candidate; ``role`` is winner, loser or empty."""
     rows = []
@@ -58,7 +62,10 @@ def rows_of(
 
 
 def write_part(folder: Path, iteration: int, rows: Sequence[dict[str, Any]]) -> None:
-    """Write one iteration's rows, whole or not at all; written again after a resume, they are the same rows."""
+    """Write one iteration's rows, whole or not at all.
+
+    Written again after a resume, they are the same rows.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{iteration:06d}.parquet"
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), aside)
@@ -67,5 +74,7 @@ def write_part(folder: Path, iteration: int, rows: Sequence[dict[str, Any]]) -> 
 
 def join_parts(folder: Path, iterations: int, target: Path) -> None:
     """Join the parts of all iterations into one Parquet file."""
-    tables = [pq.read_table(folder / f"{iteration:06d}.parquet", schema=SCHEMA) for iteration in range(iterations)]
+    tables = [
+        pq.read_table(folder / f"{iteration:06d}.parquet", schema=SCHEMA) for iteration in range(iterations)
+    ]
     pq.write_table(pa.concat_tables(tables), target)

@@ -1,7 +1,11 @@
-"""The online loop: roll out, score, pair, update, refresh the reference; from a checkpoint where there is one."""
+"""The online loop: roll out, score, pair, update, refresh the reference.
+
+It goes on from a checkpoint where there is one.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -26,14 +30,18 @@ from components.runtime.progress import Progress
 
 #: Columns of the training curve, in order.
 CURVE = (
-    "iteration", "updates", "reference_version", "pairs", "reward_mean", "reward_best", "gap_mean", "motion_mean",
-    "loss", "accuracy", "margin", "saturated", "winner_error", "loser_error", "winner_above_reference",
-    "gradient_norm", "drift_from_base", "gap_too_small", "winner_too_still", "too_few_finite",
+    "iteration", "updates", "reference_version", "pairs", "reward_mean", "reward_best", "gap_mean",
+    "motion_mean", "loss", "accuracy", "margin", "saturated", "winner_error", "loser_error",
+    "winner_above_reference", "gradient_norm", "drift_from_base", "gap_too_small", "winner_too_still",
+    "too_few_finite",
 )  # fmt: skip
 
 
 class OnlineDPO:
-    """Aligns a generator to a reward. All randomness is drawn by name, so batch sizes and processes do not change the pairs."""
+    """Aligns a generator to a reward.
+
+    All randomness is drawn by name, so batch sizes and processes do not change the pairs.
+    """
 
     def __init__(
         self,
@@ -59,7 +67,11 @@ class OnlineDPO:
         self._resume()
 
     def run(self) -> None:
-        """Run the iterations that are left. Raises ``Interrupted`` after a checkpoint when the process is told to stop."""
+        """Run the iterations that are left.
+
+        Raises:
+            Interrupted: the process was told to stop; a checkpoint is written first.
+        """
         total = self.params.iterations
         with StopSignal() as stop, Progress(total, "alignment", start=self.done) as progress:
             for iteration in range(self.done, total):
@@ -67,7 +79,9 @@ class OnlineDPO:
                 self.curve.append(row)
                 self.done = iteration + 1
                 self.on_iteration(row)
-                progress.update(1, reward=row["reward_mean"], pairs=row["pairs"], accuracy=row.get("accuracy", 0.0))
+                progress.update(
+                    1, reward=row["reward_mean"], pairs=row["pairs"], accuracy=row.get("accuracy", 0.0)
+                )
                 stopping = stop.should_stop(self.ranks)
                 if stopping or self.done % self.params.checkpoint_every == 0 or self.done == total:
                     self._save()
@@ -78,10 +92,14 @@ class OnlineDPO:
         seed = self.params.run.seed
         chosen = prompts_of_iteration(self.prompts, self.params.prompts, seed, iteration)
         own = [chosen[index] for index in self.ranks.mine(len(chosen))]
-        groups = roll_out(self.generator, self.scorer, own, self.params.candidates, seed, iteration) if own else []
+        groups = (
+            roll_out(self.generator, self.scorer, own, self.params.candidates, seed, iteration) if own else []
+        )
         began = self._clock("rollout", began)
         everyone = self._gather(groups, chosen)
-        verdicts = judge_iteration([g.candidates for g in everyone], self.params.min_gap, self.params.motion_floor)
+        verdicts = judge_iteration(
+            [g.candidates for g in everyone], self.params.min_gap, self.params.motion_floor
+        )
         pairs = self._pairs(groups, verdicts)
         if self.ranks.is_main:
             rows = rows_of(iteration, everyone, verdicts, self.refreshes, self.reward_digest)
@@ -96,7 +114,9 @@ class OnlineDPO:
             if self.updates % self.params.refresh_every == 0:
                 self.policy.refresh_reference()
                 self.refreshes += 1
-        row["drift_from_base"] = self.updater.drift(pairs, iteration)
+        drift = self.updater.drift(pairs, iteration)
+        if drift is not None:
+            row["drift_from_base"] = drift
         self._clock("update", began)
         return {**row, "updates": self.updates, "reference_version": self.refreshes}
 
@@ -106,7 +126,10 @@ class OnlineDPO:
         return now
 
     def _gather(self, groups: list[Group], chosen: Sequence[Prompt]) -> list[Group]:
-        """Return every process's groups in the order of the iteration's prompts; only their figures travel, not their latents."""
+        """Return every process's groups in the order of the iteration's prompts.
+
+        Only their figures travel, not their latents.
+        """
         light = [Group(g.prompt, torch.empty(0), g.candidates) for g in groups]
         by_prompt = {g.prompt.id: g for part in self.ranks.all_gather_object(light) for g in part}
         return [by_prompt[prompt.id] for prompt in chosen]
@@ -150,16 +173,22 @@ class OnlineDPO:
 
 
 def _describe(groups: Sequence[Group], verdicts: Sequence[Verdict]) -> dict[str, float]:
-    rewards = [c.reward for g in groups for c in g.candidates]
-    motions = [c.motion for g in groups for c in g.candidates]
-    best = [max(c.reward for c in g.candidates) for g in groups]
+    # A broken score is counted under its reason; it must not turn the curve's means into NaN.
+    finite = [[c for c in g.candidates if math.isfinite(c.reward)] for g in groups]
+    rewards = [c.reward for group in finite for c in group]
+    motions = [c.motion for g in groups for c in g.candidates if math.isfinite(c.motion)]
+    best = [max(c.reward for c in group) for group in finite if group]
     gaps = [v.gap for v in verdicts if v.accepted]
     reasons = count_reasons(verdicts)
     return {
         "pairs": float(reasons.pop("accepted")),
-        "reward_mean": sum(rewards) / len(rewards),
-        "reward_best": sum(best) / len(best),
-        "gap_mean": sum(gaps) / len(gaps) if gaps else 0.0,
-        "motion_mean": sum(motions) / len(motions),
+        "reward_mean": _mean(rewards),
+        "reward_best": _mean(best),
+        "gap_mean": _mean(gaps),
+        "motion_mean": _mean(motions),
         **{name: float(count) for name, count in reasons.items()},
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,4 +1,7 @@
-"""From scored candidates to preference pairs: best against worst, with reasons for every group that gives none."""
+"""From scored candidates to preference pairs: best against worst.
+
+Every group that gives no pair gives a reason.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,10 @@ REASONS = ("accepted", "too_few_finite", "gap_too_small", "winner_too_still")
 
 @torch.no_grad()
 def motion_of(frames: Tensor) -> Tensor:
-    """Return how much each clip moves, (B,), of uint8 frames (B, T, 3, H, W): mean |difference| of neighbouring frames.
+    """Return how much each clip moves, (B,), of uint8 frames (B, T, 3, H, W).
 
-    Each frame is first brought to zero mean and unit deviation, so that a change of brightness or contrast does not pass for motion.
+    It is the mean |difference| of neighbouring frames. Each frame is first brought to zero mean and unit
+    deviation, so that a change of brightness or contrast does not pass for motion.
     """
     grey = frames.float().mean(dim=2).flatten(2)
     spread = grey.std(dim=2, keepdim=True).clamp_min(1.0)
@@ -57,8 +61,8 @@ def motion_of(frames: Tensor) -> Tensor:
 def judge_group(group: Sequence[Candidate], smallest_gap: float, motion_floor: float) -> Verdict:
     """Return the pair a prompt's candidates give: the best against the worst by reward.
 
-    A winner that moves less than ``motion_floor`` times its loser is passed over for the next best one. Ties break by index, so the verdict
-    does not depend on the order in which candidates were drawn.
+    A winner that moves less than ``motion_floor`` times its loser is passed over for the next best one. Ties
+    break by index, so the verdict does not depend on the order in which candidates were drawn.
 
     Args:
         group: candidates of one prompt.
@@ -83,10 +87,13 @@ def judge_group(group: Sequence[Candidate], smallest_gap: float, motion_floor: f
     return Verdict(prompt_id, None, None, ranked[0].reward - loser.reward, "winner_too_still")
 
 
-def judge_iteration(groups: Sequence[Sequence[Candidate]], min_gap: float, motion_floor: float) -> list[Verdict]:
-    """Judge every group of an iteration; ``min_gap`` is in standard deviations of the iteration's finite rewards within groups.
+def judge_iteration(
+    groups: Sequence[Sequence[Candidate]], min_gap: float, motion_floor: float
+) -> list[Verdict]:
+    """Judge every group of an iteration.
 
-    Deviations are taken from each group's own mean: what prompts are worth against each other is not a preference.
+    ``min_gap`` is in standard deviations of the iteration's finite rewards within groups. Deviations are
+    taken from each group's own mean: what prompts are worth against each other is not a preference.
     """
     squares, count = 0.0, 0
     for group in groups:

@@ -1,7 +1,11 @@
-"""The policy and its reference as two LoRA adapters on one frozen network: no second copy of the base in memory."""
+"""The policy and its reference as two LoRA adapters on one frozen network.
+
+There is no second copy of the base in memory.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +24,19 @@ POLICY, REFERENCE = "policy", "reference"
 class Policy:
     """LoRA adapters ``policy`` (trained) and ``reference`` (frozen) on a family's denoiser.
 
-    Both start as the base: LoRA's second matrix is zero. The base itself is the network with adapters switched off.
+    Both start as the base: LoRA's second matrix is zero. The base itself is the network with adapters
+    switched off.
     """
 
     def __init__(self, family: ModelFamily, rank: int, seed: int) -> None:
         self.family = family
         self.network: Any = family.denoiser
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(family.lora_targets), init_lora_weights=True)
-        with torch.random.fork_rng(devices=[]):
+        config = LoraConfig(
+            r=rank, lora_alpha=rank, target_modules=list(family.lora_targets), init_lora_weights=True
+        )
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # Two adapters on one network are the point here.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             torch.manual_seed(derive(seed, "lora"))
             self.network.add_adapter(config, adapter_name=REFERENCE)
             self.network.add_adapter(config, adapter_name=POLICY)
@@ -63,7 +72,9 @@ class Policy:
         """Return an adapter's parameters by module path."""
         marker = f".{adapter}."
         return {
-            name.replace(marker, "."): value for name, value in self.network.named_parameters() if marker in name
+            name.replace(marker, "."): value
+            for name, value in self.network.named_parameters()
+            if marker in name
         }
 
     @torch.no_grad()

@@ -1,4 +1,7 @@
-"""One iteration's clips: every candidate of several prompts in one sampler call, scored, each with a seed of its own name."""
+"""One iteration's clips: every candidate of several prompts in one sampler call, scored.
+
+Each candidate has a seed of its own name.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,10 @@ class Group:
 
 
 def prompts_of_iteration(prompts: Sequence[Prompt], count: int, seed: int, iteration: int) -> list[Prompt]:
-    """Return the prompts of an iteration: the list is dealt in seeded order, shuffled anew each time it has been dealt out.
+    """Return the prompts of an iteration.
 
-    A prompt that comes up twice, at the seam of two deals, is taken once.
+    The list is dealt in seeded order, shuffled anew each time it has been dealt out. A prompt that comes up
+    twice, at the seam of two deals, is taken once.
     """
     chosen: dict[str, Prompt] = {}
     for position in range(iteration * count, (iteration + 1) * count):
@@ -45,7 +49,12 @@ def candidate_seed(seed: int, iteration: int, prompt_id: str, index: int) -> int
 
 @torch.no_grad()
 def roll_out(
-    generator: Generator, scorer: Scorer, prompts: Sequence[Prompt], candidates: int, seed: int, iteration: int
+    generator: Generator,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    candidates: int,
+    seed: int,
+    iteration: int,
 ) -> list[Group]:
     """Sample, decode and score ``candidates`` clips for each prompt with the network as it stands."""
     seeds = [
@@ -60,7 +69,8 @@ def roll_out(
     for number, prompt in enumerate(prompts):
         here = range(number * candidates, (number + 1) * candidates)
         group = [
-            Candidate(prompt.id, index, seeds[row], rewards[row], motions[row]) for index, row in enumerate(here)
+            Candidate(prompt.id, index, seeds[row], rewards[row], motions[row])
+            for index, row in enumerate(here)
         ]
         groups.append(Group(prompt, latents[here.start : here.stop], group))
     return groups

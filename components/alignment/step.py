@@ -40,10 +40,13 @@ class AlignmentResult:
 def run(
     params: AlignmentParams, *, corpus: str | Path, generator: str | Path, reward: str | Path, out: str | Path
 ) -> AlignmentResult:
-    """Align the generator to the reward and publish the LoRA at ``out``. Runs on 1 .. N processes under torchrun.
+    """Align the generator to the reward and publish the LoRA at ``out``.
+
+    Runs on 1 .. N processes under torchrun.
 
     Raises:
-        InputError: an input is missing, altered or refused by its gate, or there are fewer training prompts than an iteration needs.
+        InputError: an input is missing, altered or refused by its gate, or there are fewer training prompts
+            than an iteration needs.
         Interrupted: told to stop; the same command goes on from the last checkpoint.
     """
     configure_threads()
@@ -57,7 +60,8 @@ def run(
     prompts = Corpus.open(artifacts["corpus"].path).prompts("train")
     if len(prompts) < params.prompts:
         raise InputError(
-            f"alignment.prompts = {params.prompts}: the corpus has {len(prompts)} training prompts; at most that many are allowed"
+            f"alignment.prompts = {params.prompts}: the corpus has {len(prompts)} training prompts; "
+            "at most that many are allowed"
         )
     with (
         process_group(str(device)) as ranks,
@@ -67,7 +71,7 @@ def run(
         policy_generator = Generator.load(artifacts["generator"].path, device)
         trainer = OnlineDPO(
             policy_generator,
-            Scorer.load(artifacts["reward"].path, device),
+            Scorer.load(artifacts["reward"].path, str(device)),
             prompts,
             params,
             reward_digest=artifacts["reward"].manifest.digest,
@@ -93,17 +97,25 @@ def _summary(trainer: OnlineDPO) -> dict[str, float]:
     curve = trainer.curve
     quarter = max(1, len(curve) // 4)
 
-    def mean(name: str, rows: Sequence[dict[str, float]]) -> float:
+    def mean(name: str, rows: Sequence[dict[str, float]]) -> dict[str, float]:
         values = [row[name] for row in rows if name in row]
-        return sum(values) / len(values) if values else 0.0
+        return {name: sum(values) / len(values)} if values else {}
 
-    metrics = {f"{name}_first": mean(name, curve[:quarter]) for name in ("reward_mean", "motion_mean")}
-    metrics |= {f"{name}_last": mean(name, curve[-quarter:]) for name in ("reward_mean", "motion_mean")}
-    for name in ("accuracy", "winner_error", "loser_error", "winner_above_reference", "saturated"):
-        metrics[name] = mean(name, curve[-quarter:])
+    metrics: dict[str, float] = {}
+    for label, rows in (("first", curve[:quarter]), ("last", curve[-quarter:])):
+        for name in ("reward_mean", "motion_mean"):
+            metrics |= {f"{name}_{label}": value for value in mean(name, rows).values()}
+    for name in (
+        "accuracy",
+        "winner_error",
+        "loser_error",
+        "winner_above_reference",
+        "saturated",
+        "drift_from_base",
+    ):
+        metrics |= mean(name, curve[-quarter:])
     for name in ("pairs", "gap_too_small", "winner_too_still", "too_few_finite"):
         metrics[name] = sum(row[name] for row in curve)
-    metrics["drift_from_base"] = curve[-1]["drift_from_base"]
     metrics["updates"] = float(trainer.updates)
     metrics["reference_refreshes"] = float(trainer.refreshes)
     return metrics

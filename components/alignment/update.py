@@ -1,4 +1,8 @@
-"""Gradient steps on an iteration's pairs: shared noise and time inside a pair, reference without gradients, one forward for both sides."""
+"""Gradient steps on an iteration's pairs.
+
+Noise and time are shared inside a pair, the reference runs without gradients, and one forward serves
+both sides.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,10 @@ GRADIENT_CLIP = 1.0
 
 @dataclass(frozen=True)
 class Pair:
-    """A preference of one prompt: clean latents (C, T, h, w) of winner and loser, and the prompt's embeddings (L, D)."""
+    """A preference of one prompt.
+
+    Clean latents (C, T, h, w) of winner and loser, and the prompt's embeddings (L, D).
+    """
 
     prompt_id: str
     embeddings: Tensor
@@ -29,7 +36,10 @@ class Pair:
 
 
 def draw_noise(policy: Policy, pair: Pair, seed: int, names: tuple[str | int, ...]) -> tuple[Tensor, Tensor]:
-    """Return noise (C, T, h, w) and a training time (1,) for one pair: drawn on the host from a name, the same whoever computes it."""
+    """Return noise (C, T, h, w) and a training time (1,) for one pair.
+
+    They are drawn on the host from a name, the same whoever computes them.
+    """
     generator = torch_generator(seed, "dpo noise", *names, pair.prompt_id)
     noise = torch.randn(pair.winner.shape, generator=generator)
     return noise, policy.family.process.draw_times(1, generator)
@@ -45,8 +55,19 @@ class Updater:
         self.weights = list(policy.parameters().values())
         self.optimizer = torch.optim.AdamW(self.weights, lr=params.learning_rate, weight_decay=0.0)
 
-    def errors(self, pairs: Sequence[Pair], noises: Sequence[Tensor], times: Tensor) -> tuple[PairErrors, Tensor]:
-        """Return the denoising errors of P (pair, noise, time) rows, and the policy's predictions (2P, ...) behind them."""
+    def learning_rate(self, iteration: int) -> float:
+        """Linear decay over the run, from the params' learning rate to a tenth of it.
+
+        Late pairs differ little, and drift is what they teach.
+        """
+        share = iteration / max(1, self.params.iterations - 1)
+        return self.params.learning_rate * (1.0 - 0.9 * share)
+
+    def errors(self, pairs: Sequence[Pair], noises: Sequence[Tensor], times: Tensor) -> PairErrors:
+        """Return the denoising errors of P (pair, noise, time) rows.
+
+        Winners and losers share noise and time, and one forward pass.
+        """
         policy, family = self.policy, self.policy.family
         device = family.device
         noise = torch.stack(list(noises)).to(device)
@@ -58,15 +79,15 @@ class Updater:
         target = family.process.target(clean, noise, time)
         with policy.reference():
             reference = denoising_error(family.predict(noisy, time, text), target, self.params.loss_reduction)
-        predicted = family.predict(noisy, time, text)
-        own = denoising_error(predicted, target, self.params.loss_reduction)
+        own = denoising_error(family.predict(noisy, time, text), target, self.params.loss_reduction)
         count = len(pairs)
-        return PairErrors(own[:count], own[count:], reference[:count], reference[count:]), predicted.detach()
+        return PairErrors(own[:count], own[count:], reference[:count], reference[count:])
 
     def step(self, pairs: Sequence[Pair], iteration: int, update: int) -> dict[str, float]:
-        """Take one optimizer step over this process's pairs (all processes together); return the figures, averaged over all pairs.
+        """Take one optimizer step over this process's pairs (all processes together).
 
-        With no pairs anywhere nothing is changed and {} is returned.
+        Returns the figures, averaged over all pairs. With no pairs anywhere nothing is changed and {} is
+        returned.
         """
         draws = self.params.noise_draws
         rows = [
@@ -77,11 +98,13 @@ class Updater:
         total = sum(self.ranks.all_gather_object(len(rows)))
         if total == 0:
             return {}
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(iteration)
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = defaultdict(float)
         for start in range(0, len(rows), self.params.pairs_per_forward):
             part = rows[start : start + self.params.pairs_per_forward]
-            errors, _ = self.errors([r[0] for r in part], [r[1] for r in part], torch.cat([r[2] for r in part]))
+            errors = self.errors([r[0] for r in part], [r[1] for r in part], torch.cat([r[2] for r in part]))
             loss = dpo_loss(errors, self.params.beta, self.params.winner_weight).sum() / total
             loss.backward()
             sums["loss"] += loss.item()
@@ -101,10 +124,11 @@ class Updater:
         return {**figures, "gradient_norm": gathered[0]["gradient_norm"]}
 
     @torch.no_grad()
-    def drift(self, pairs: Sequence[Pair], iteration: int) -> float:
-        """Return how far the policy has gone from the original base: mean squared difference of their predictions on winners.
+    def drift(self, pairs: Sequence[Pair], iteration: int) -> float | None:
+        """Return how far the policy has gone from the original base.
 
-        Measured against the base, not the reference, whose refreshes set the implicit margin back to 0.
+        It is the mean squared difference of their predictions on winners, measured against the base, not the
+        reference, whose refreshes set the implicit margin back to 0.
         """
         total, count = 0.0, 0
         family = self.policy.family
@@ -118,4 +142,4 @@ class Updater:
             total, count = total + (own - base).square().mean().item(), count + 1
         gathered = self.ranks.all_gather_object((total, count))
         pairs_seen = sum(part[1] for part in gathered)
-        return sum(part[0] for part in gathered) / pairs_seen if pairs_seen else 0.0
+        return sum(part[0] for part in gathered) / pairs_seen if pairs_seen else None

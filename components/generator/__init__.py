@@ -1,4 +1,7 @@
-"""The base text-to-video model: families over diffusers, sampling, and the miniature that ships with the project."""
+"""The base text-to-video model: families over diffusers, sampling, and the miniature.
+
+The miniature ships with the project.
+"""
 
 from __future__ import annotations
 

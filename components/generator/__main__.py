@@ -24,7 +24,10 @@ def train(
     params_file: ParamsOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Train the miniature from nothing: minutes on a GPU, many hours on two cores. A stopped run goes on where it was."""
+    """Train the miniature from nothing: minutes on a GPU, many hours on two cores.
+
+    A stopped run goes on where it was.
+    """
     from components.generator.miniature.train import train_miniature
 
     train_miniature(load_params(GeneratorParams, "generator", params_file, overrides), out)

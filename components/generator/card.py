@@ -1,8 +1,11 @@
-"""The generator's card: what the base makes of held-out prompts, read back from pixels by the world's detector."""
+"""The generator's card: what the base makes of held-out prompts.
+
+It is read back from pixels by the world's detector.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,12 +33,15 @@ def semantic_scores(frames: Tensor, scenes: Sequence[Scene]) -> dict[str, float]
     }
 
 
-def _share(hits: object) -> float:
-    values = [bool(hit) for hit in hits]  # type: ignore[attr-defined]
+def _share(hits: Iterable[bool]) -> float:
+    values = list(hits)
     return sum(values) / len(values)
 
 
 def reconstruction_psnr(original: Tensor, reconstruction: Tensor) -> float:
-    """Return the mean over clips of the PSNR in dB, 10 log10(255^2 / MSE of the clip), of uint8 clips (N, T, 3, H, W)."""
+    """Return the mean over clips of the PSNR in dB, of uint8 clips (N, T, 3, H, W).
+
+    A clip's PSNR is 10 log10(255^2 / MSE of the clip).
+    """
     squared = (original.double() - reconstruction.double()).square().mean(dim=(1, 2, 3, 4)).clamp_min(1e-6)
     return float((10.0 * torch.log10(255.0**2 / squared)).mean())

@@ -15,6 +15,7 @@ from torch import Tensor
 from components.generator.families import FAMILIES, Geometry, ModelFamily
 from components.generator.params import SamplingParams
 from components.generator.sampling import sample_latents
+from components.runtime import storage
 from components.runtime.artifacts import MANIFEST, open_artifact
 from components.runtime.errors import InputError
 
@@ -27,7 +28,8 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype = torch.f
     """Load a diffusers folder as the family that its ``model_index.json`` names.
 
     Raises:
-        InputError: no pipeline in the folder, or one whose class no family serves. Only safetensors weights are read.
+        InputError: no pipeline in the folder, or one whose class no family serves. Only safetensors weights
+            are read.
     """
     index = folder / "model_index.json"
     try:
@@ -42,7 +44,9 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype = torch.f
             folder, dtype=dtype, use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise InputError(
+            f"{folder}: weights cannot be loaded: {' '.join(str(error).split())[:300]}"
+        ) from error
     pipeline.set_progress_bar_config(disable=True)
     return family(pipeline.to(device))
 
@@ -57,8 +61,12 @@ class Generator:
         self._embeddings: dict[str, Tensor] = {}
 
     @classmethod
-    def load(cls, folder: str | Path, device: torch.device | str = "cpu", lora: str | Path | None = None) -> Generator:
-        """Load a generator artifact; ``lora`` is a folder with ``pytorch_lora_weights.safetensors`` in the diffusers format.
+    def load(
+        cls, folder: str | Path, device: torch.device | str = "cpu", lora: str | Path | None = None
+    ) -> Generator:
+        """Load a generator artifact, with a LoRA on top where one is given.
+
+        ``lora`` is a folder with ``pytorch_lora_weights.safetensors`` in the diffusers format.
 
         Raises:
             InputError: settings, weights or LoRA are missing or do not fit.
@@ -67,13 +75,17 @@ class Generator:
         try:
             settings = SamplingParams.model_validate_json((folder / SETTINGS).read_text())
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder / SETTINGS}: not a generator: {' '.join(str(error).split())}") from error
+            raise InputError(
+                f"{folder / SETTINGS}: not a generator: {' '.join(str(error).split())}"
+            ) from error
         family = load_family(folder / PIPELINE, torch.device(device))
         if lora is not None:
             try:
                 family.pipeline.load_lora_weights(str(lora), use_safetensors=True, local_files_only=True)
             except (OSError, ValueError, RuntimeError) as error:
-                raise InputError(f"{lora}: the LoRA cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+                raise InputError(
+                    f"{lora}: the LoRA cannot be loaded: {' '.join(str(error).split())[:300]}"
+                ) from error
         return cls(family, settings)
 
     @property
@@ -120,23 +132,32 @@ class Generator:
 
 
 def fetch_base(base: str, revision: str | None, to: Path) -> Path:
-    """Return a local folder with the base model: a folder as it is, an s3:// prefix or a hub id downloaded under ``to``.
+    """Return a local folder with the base model.
 
-    The hub is asked only where HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
+    A folder is taken as it is, an s3:// prefix is downloaded to ``to``, a hub id to the hub's own cache. The
+    hub is asked only where HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
 
     Raises:
-        InputError: nothing there, or the hub cannot be reached.
+        InputError: nothing there, the hub cannot be reached, or a revision that would have no effect.
     """
-    from components.runtime import storage
-
-    if storage.is_remote(base):
-        storage.download_dir(base, to)
-        return to
-    if Path(base).is_dir():
-        # A base of our own making carries digests: an altered weight is found here, not in strange samples later.
-        return open_artifact(base).path if (Path(base) / MANIFEST).is_file() else Path(base)
+    local = storage.is_remote(base) or Path(base).is_dir()
+    if local and revision is not None:
+        raise InputError(
+            f"generator.revision = {revision!r}: has no effect on {base}; only a hub id has revisions"
+        )
+    if local:
+        # Our own base carries digests: an altered weight is found here, not in strange samples.
+        if storage.read_bytes(f"{base.rstrip('/')}/{MANIFEST}") is not None:
+            return open_artifact(base).path
+        if storage.is_remote(base):
+            storage.download_dir(base, to)
+            return to
+        return Path(base)
     if base.count("/") != 1 or base.startswith((".", "/")):
-        raise InputError(f"generator.base = {base!r}: no such folder; allowed are a folder, an s3:// prefix or a hub id owner/name")
+        raise InputError(
+            f"generator.base = {base!r}: no such folder; "
+            "allowed are a folder, an s3:// prefix or a hub id owner/name"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -146,6 +167,7 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
     except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(
-            f"generator.base = {base!r}: no such folder, and the hub cannot serve it{offline}: {' '.join(str(error).split())[:200]}"
+            f"generator.base = {base!r}: no such folder, and the hub cannot serve it{offline}: "
+            f"{' '.join(str(error).split())[:200]}"
         ) from error
     return Path(snapshot)

@@ -15,8 +15,12 @@ class SamplingParams(Section):
     width: int = Field(48, ge=16, description="width in pixels")
     fps: float = Field(8.0, gt=0, description="frames per second of the clip")
     steps: int = Field(8, ge=1, description="denoising steps per clip")
-    guidance: float = Field(1.0, ge=1, description="classifier-free guidance scale; 1 = none, at half the cost")
-    batch: int = Field(48, ge=1, description="clips drawn in one batch; changes speed and memory, not the clips")
+    guidance: float = Field(
+        1.0, ge=1, description="classifier-free guidance scale; 1 = none, at half the cost"
+    )
+    batch: int = Field(
+        48, ge=1, description="clips drawn in one batch; changes speed and memory, not the clips"
+    )
 
 
 class MiniatureParams(Section):
@@ -31,7 +35,9 @@ class MiniatureParams(Section):
     vae_learning_rate: float = Field(1.5e-3, gt=0, description="peak AdamW learning rate of the VAE")
     flow_steps: int = Field(14_000, ge=1, description="steps of flow-matching training")
     flow_batch: int = Field(256, ge=1, description="clips per flow-matching step")
-    flow_learning_rate: float = Field(1e-3, gt=0, description="peak AdamW learning rate of transformer and text encoder")
+    flow_learning_rate: float = Field(
+        1e-3, gt=0, description="peak AdamW learning rate of transformer and text encoder"
+    )
     shift: float = Field(3.0, gt=0, description="time shift of the sampling schedule")
 
 
@@ -39,10 +45,16 @@ class GeneratorParams(StepParams):
     """The base text-to-video model and the clips drawn from it for the steps that follow."""
 
     base: str = Field(
-        "models/miniature", min_length=1, description="diffusers pipeline: local folder, s3:// prefix or hub id"
+        "models/miniature",
+        min_length=1,
+        description="diffusers pipeline: local folder, s3:// prefix or hub id",
     )
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id; null = the hub's default")
+    revision: str | None = Field(
+        None, description="branch, tag or commit of a hub id; null = the hub's default"
+    )
     sampling: SamplingParams = Field(default_factory=SamplingParams, description="how a clip is drawn")
     prompts: int = Field(64, ge=1, description="training prompts to draw base samples for")
     samples_per_prompt: int = Field(6, ge=2, description="base samples per prompt, each with its own seed")
-    miniature: MiniatureParams = Field(default_factory=MiniatureParams, description="training of the miniature")
+    miniature: MiniatureParams = Field(
+        default_factory=MiniatureParams, description="training of the miniature"
+    )

@@ -1,4 +1,7 @@
-"""The generator step: obtain the base, examine it on held-out prompts, draw the base samples that later steps build on."""
+"""The generator step: obtain the base, examine it on held-out prompts, draw the base samples.
+
+Later steps build on the samples.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ from components.video.sheets import contact_sheet
 SAMPLES = "samples.safetensors"
 #: What an artifact holds besides its weights; the published generator has its own.
 NOT_WEIGHTS = (MANIFEST, "metrics.json")
-#: Clips of the corpus passed through the VAE: material for the reward, and for the card's reconstruction figures.
+#: Clips of the corpus passed through the VAE: material for the reward,
+#: and for the card's reconstruction figures.
 RECONSTRUCTIONS = 96
 
 
@@ -56,7 +60,10 @@ def run(params: GeneratorParams, *, corpus: str | Path, out: str | Path) -> Gene
     ):
         source = fetch_base(params.base, params.revision, cache_dir() / "bases" / derive_name(params.base))
         shutil.copytree(
-            source, workspace.dir / PIPELINE, ignore=shutil.ignore_patterns(".*", *NOT_WEIGHTS), dirs_exist_ok=True
+            source,
+            workspace.dir / PIPELINE,
+            ignore=shutil.ignore_patterns(".*", *NOT_WEIGHTS),
+            dirs_exist_ok=True,
         )
         (workspace.dir / SETTINGS).write_text(params.sampling.model_dump_json(indent=2) + "\n")
         generator = Generator(load_family(workspace.dir / PIPELINE, device), params.sampling)
@@ -74,8 +81,13 @@ def derive_name(base: str) -> str:
 
 
 def _examine(generator: Generator, data: Corpus, params: GeneratorParams, folder: Path) -> dict[str, float]:
-    """Sample the held-out prompts once each and read them back; draw the sheet. Without world prompts only the sheet is made."""
+    """Sample the held-out prompts once each and read them back; draw the sheet.
+
+    Without world prompts only the sheet is made.
+    """
     prompts = data.prompts("heldout")
+    if not prompts:
+        return {"heldout_prompts": 0.0}
     seeds = [derive(params.run.seed, "generator card", prompt.id) for prompt in prompts]
     frames = _sample(generator, prompts, seeds, "generator: held-out prompts")
     shown = range(0, len(prompts), max(1, len(prompts) // 8))
@@ -92,7 +104,9 @@ def _examine(generator: Generator, data: Corpus, params: GeneratorParams, folder
         known = [scene for scene in scenes if scene is not None]
         metrics |= semantic_scores(frames, known)
         metrics |= _reconstruction_card(generator, data)
-        metrics["shape_share_of_reconstruction"] = metrics["shape"] / max(metrics["reconstruction_shape"], 1e-9)
+        metrics["shape_share_of_reconstruction"] = metrics["shape"] / max(
+            metrics["reconstruction_shape"], 1e-9
+        )
     return metrics
 
 
@@ -100,7 +114,9 @@ def _reconstruction_card(generator: Generator, data: Corpus) -> dict[str, float]
     """Pass held-out world clips through the VAE and read them back."""
     clips, records = data.clips("test", "world")
     clips, records = clips[:RECONSTRUCTIONS], records[:RECONSTRUCTIONS]
-    rebuilt = torch.cat([generator.family.decode(generator.family.encode(part)).cpu() for part in clips.split(16)])
+    rebuilt = torch.cat(
+        [generator.family.decode(generator.family.encode(part)).cpu() for part in clips.split(16)]
+    )
     scenes: list[Scene] = []
     for record in records:
         scene = parse_caption(record.caption or "")
@@ -115,7 +131,10 @@ def _reconstruction_card(generator: Generator, data: Corpus) -> dict[str, float]
 
 
 def _draw_samples(generator: Generator, data: Corpus, params: GeneratorParams, folder: Path) -> None:
-    """Write base samples on training prompts, and training clips with their VAE reconstructions, for the reward's in-domain ladders."""
+    """Write base samples on training prompts, and training clips with their VAE reconstructions.
+
+    They are for the reward's in-domain ladders.
+    """
     prompts = data.prompts("train")
     order = torch.randperm(len(prompts), generator=torch_generator(params.run.seed, "generator samples"))
     chosen = [prompts[int(index)] for index in order[: params.prompts]]
@@ -129,7 +148,9 @@ def _draw_samples(generator: Generator, data: Corpus, params: GeneratorParams, f
     clips, _ = data.clips("train")
     step = max(1, len(clips) // RECONSTRUCTIONS)
     originals = clips[::step][:RECONSTRUCTIONS].contiguous()
-    rebuilt = torch.cat([generator.family.decode(generator.family.encode(part)).cpu() for part in originals.split(16)])
+    rebuilt = torch.cat(
+        [generator.family.decode(generator.family.encode(part)).cpu() for part in originals.split(16)]
+    )
     tensors = {
         "frames": frames.unflatten(0, (len(chosen), params.samples_per_prompt)).contiguous(),
         "reconstructions": rebuilt.contiguous(),

@@ -47,10 +47,16 @@ def checks(card: Card, gate: GateParams) -> list[Check]:
         Check("reference_above_all", number("all", "reference_above"), gate.reference_above),
         Check("reference_above_generated", number("generated", "reference_above"), gate.reference_above),
     ]
-    for source, wins in card.attacks.items():
-        for attack, value in wins.items():
-            known = None if value != value else value
-            found.append(Check(f"{attack}_below_original_{source}", known, gate.attacks))
+    # An attack must fail on all sources together, and on generated clips by themselves, which is what a policy
+    # would attack. Footage alone rests on a handful of contents; its figures stand in the card.
+    for attack in dict.fromkeys(name for wins in card.attacks.values() for name in wins):
+        known = [w[attack] for w in card.attacks.values() if attack in w and w[attack] == w[attack]]
+        pooled = sum(known) / len(known) if known else None
+        found.append(Check(f"{attack}_below_original", pooled, gate.attacks))
+        generated = card.attacks.get("generated", {}).get(attack)
+        if generated is not None:
+            usable = generated if generated == generated else None
+            found.append(Check(f"{attack}_below_original_generated", usable, gate.attacks))
     low = card.judge.low if card.judge is not None and card.judge.clusters else None
     found.append(Check("judge_srcc_low", low, gate.judge_low, strict=True))
     return found

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.alignment.tiny import make_generator, save_tiny
-
 from components.generator import Generator
+from tests.alignment.tiny import make_generator, save_tiny
 
 
 @pytest.fixture(scope="session")

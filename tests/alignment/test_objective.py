@@ -14,7 +14,10 @@ def errors(*values: tuple[float, float, float, float], gradient: bool = False) -
     columns = torch.tensor(values, dtype=torch.float64).T
     winner, loser, reference_winner, reference_loser = columns
     return PairErrors(
-        winner.clone().requires_grad_(gradient), loser.clone().requires_grad_(gradient), reference_winner, reference_loser
+        winner.clone().requires_grad_(gradient),
+        loser.clone().requires_grad_(gradient),
+        reference_winner,
+        reference_loser,
     )
 
 

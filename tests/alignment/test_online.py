@@ -1,4 +1,7 @@
-"""The loop: it raises its reward, forgets nothing when it is killed, and is the same run on any number of processes."""
+"""The loop: it raises its reward and forgets nothing when it is killed.
+
+It is the same run on any number of processes.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.alignment.tiny import PARAMS, PROMPTS, make_trainer
-
 from components.alignment.ledger import join_parts
 from components.alignment.online import OnlineDPO
 from components.alignment.rollout import prompts_of_iteration
 from components.generator import Generator
+from tests.alignment.tiny import PARAMS, PROMPTS, make_trainer
 
 
 def weights(trainer: OnlineDPO) -> dict[str, torch.Tensor]:
@@ -28,20 +30,25 @@ def weights(trainer: OnlineDPO) -> dict[str, torch.Tensor]:
 def pairs_of(checkpoints: Path) -> list[tuple[object, ...]]:
     join_parts(checkpoints / "ledger", PARAMS.iterations, checkpoints / "all.parquet")
     rows = pq.read_table(checkpoints / "all.parquet").to_pylist()
-    return [(r["iteration"], r["prompt_id"], r["candidate"], r["seed"], r["role"], r["verdict"]) for r in rows]
+    return [
+        (r["iteration"], r["prompt_id"], r["candidate"], r["seed"], r["role"], r["verdict"]) for r in rows
+    ]
 
 
 def test_updates_learn_the_preference(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
     params = PARAMS.model_copy(update={"iterations": 1, "updates": 30, "refresh_every": 1000})
     trainer = make_trainer(new_generator(), tmp_path, params)
     trainer.run()
-    # The curve holds the last update's figures: on the pairs of one iteration the policy now tells winner from loser.
+    # The curve holds the last update's figures: on the pairs of one iteration the policy now tells winner
+    # from loser.
     assert trainer.curve[0]["accuracy"] > 0.7
     assert trainer.curve[0]["margin"] > 0.1
     assert trainer.curve[0]["drift_from_base"] > 0
 
 
-def test_the_reference_is_refreshed_on_its_beat(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
+def test_the_reference_is_refreshed_on_its_beat(
+    new_generator: Callable[..., Generator], tmp_path: Path
+) -> None:
     trainer = make_trainer(new_generator(), tmp_path)
     trainer.run()
     assert trainer.updates == 8
@@ -84,13 +91,17 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     assert pairs_of(tmp_path / "cut") == pairs_of(tmp_path / "whole")
 
 
-def test_sampling_batch_does_not_change_the_pairs(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
+def test_sampling_batch_does_not_change_the_pairs(
+    new_generator: Callable[..., Generator], tmp_path: Path
+) -> None:
     for batch in (2, 9):
         make_trainer(new_generator(batch=batch), tmp_path / str(batch)).run()
     assert pairs_of(tmp_path / "2") == pairs_of(tmp_path / "9")
 
 
-def test_pairs_per_forward_is_only_about_memory(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
+def test_pairs_per_forward_is_only_about_memory(
+    new_generator: Callable[..., Generator], tmp_path: Path
+) -> None:
     results = []
     for size in (1, 64):
         params = PARAMS.model_copy(update={"pairs_per_forward": size, "iterations": 2})
@@ -106,10 +117,21 @@ def test_two_processes_make_the_same_pairs_and_weights(
     alone = make_trainer(new_generator(), tmp_path / "one")
     alone.run()
     program = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(program),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, str(tiny_folder), str(tmp_path / "two")], env=environment, capture_output=True, text=True, timeout=240
+        [*command, str(tiny_folder), str(tmp_path / "two")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert pairs_of(tmp_path / "two") == pairs_of(tmp_path / "one")

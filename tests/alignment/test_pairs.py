@@ -1,4 +1,7 @@
-"""Which candidates become a pair: against brute force, and each reason against a group that must end for it."""
+"""Which candidates become a pair: against brute force.
+
+Each reason is tried against a group that must end for it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from components.alignment.pairs import Candidate, count_reasons, judge_group, ju
 
 def group(*rewards: float, motion: float | list[float] = 1.0, prompt: str = "p") -> list[Candidate]:
     motions = motion if isinstance(motion, list) else [motion] * len(rewards)
-    return [Candidate(prompt, i, 100 + i, r, m) for i, (r, m) in enumerate(zip(rewards, motions, strict=True))]
+    return [
+        Candidate(prompt, i, 100 + i, r, m) for i, (r, m) in enumerate(zip(rewards, motions, strict=True))
+    ]
 
 
 def test_best_against_worst() -> None:
@@ -52,8 +57,9 @@ def test_a_still_winner_is_passed_over_for_the_next() -> None:
 
 
 def test_the_smallest_gap_is_measured_in_the_spread_inside_groups() -> None:
-    # Group means differ by 100, which must not count. Inside: deviations (-1, 1), (-3, 3), sum of squares 20, 2 degrees of
-    # freedom: spread sqrt(10) = 3.162. With min_gap 1 a gap of 2 is too small and one of 6 is not.
+    # Group means differ by 100, which must not count. Inside: deviations (-1, 1), (-3, 3), sum of squares 20,
+    # 2 degrees of freedom: spread sqrt(10) = 3.162. With min_gap 1 a gap of 2 is too small and one of 6
+    # is not.
     verdicts = judge_iteration([group(1.0, 3.0, prompt="a"), group(98.0, 104.0, prompt="b")], 1.0, 0.0)
     assert [v.reason for v in verdicts] == ["gap_too_small", "accepted"]
     assert count_reasons(verdicts) == {

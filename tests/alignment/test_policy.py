@@ -1,4 +1,7 @@
-"""Adapters: the base stays reachable to the bit, the reference stays put, the saved LoRA is what diffusers loads."""
+"""Adapters: the base stays reachable to the bit, the reference stays put.
+
+The saved LoRA is what diffusers loads.
+"""
 
 from __future__ import annotations
 

@@ -50,8 +50,9 @@ def save_tiny(folder: Path) -> Path:
                 latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
             ),
             transformer=WanTransformer3DModel(
-                patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
-                text_dim=TEXT_WIDTH, freq_dim=16, ffn_dim=32, num_layers=1, rope_max_seq_len=16,
+                patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4,
+                out_channels=4, text_dim=TEXT_WIDTH, freq_dim=16, ffn_dim=32, num_layers=1,
+                rope_max_seq_len=16,
             ),
             scheduler=FlowMatchEulerDiscreteScheduler(),
         )  # fmt: skip

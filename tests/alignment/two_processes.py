@@ -1,4 +1,7 @@
-"""What torchrun starts in ``test_online``: the tiny alignment on all processes; the main one writes the weights."""
+"""What torchrun starts in ``test_online``: the tiny alignment on all processes.
+
+The main one writes the weights.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from tests.alignment.tiny import make_generator, make_trainer
-
 from components.runtime.distributed import process_group
+from tests.alignment.tiny import make_generator, make_trainer
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -19,4 +21,6 @@ if __name__ == "__main__":
         trainer = make_trainer(make_generator(folder), out, ranks=ranks)
         trainer.run()
         if ranks.is_main:
-            save_file({k: v.contiguous() for k, v in trainer.policy.tensors().items()}, out / "weights.safetensors")
+            save_file(
+                {k: v.contiguous() for k, v in trainer.policy.tensors().items()}, out / "weights.safetensors"
+            )

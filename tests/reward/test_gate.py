@@ -47,9 +47,20 @@ def test_each_column_can_refuse(column: str, field: str, value: float, named: st
 def test_each_attack_can_refuse(attack: str) -> None:
     bad = card()
     bad.attacks["generated"][attack] = 0.5
+    # Once by itself, and once as the mean over both sources.
+    pooled = (WINS[attack] + 0.5) / 2
     assert refusals(checks(bad, GateParams())) == [
-        f"{attack}_below_original_generated is 0.500, must be at least 0.9"
+        f"{attack}_below_original is {pooled:.3f}, must be at least 0.9",
+        f"{attack}_below_original_generated is 0.500, must be at least 0.9",
     ]
+
+
+def test_footage_counts_through_the_mean_over_sources() -> None:
+    weak = card()
+    weak.attacks = {"world": {"erased": 1.0}, "footage": {"erased": 0.8}, "generated": {"erased": 0.99}}
+    assert refusals(checks(weak, GateParams())) == []
+    weak.attacks["footage"]["erased"] = 0.6
+    assert refusals(checks(weak, GateParams())) == ["erased_below_original is 0.863, must be at least 0.9"]
 
 
 def test_a_judge_no_better_than_chance_refuses() -> None:

@@ -1,8 +1,9 @@
 """Gives the miniature world's training footage the mixed quality that web video has.
 
-A generator trained on spotless clips makes samples that hardly differ in quality, and preference learning has nothing to act on. A stated
-share of its training clips is therefore degraded, mildly, and the caption does not say so. These are properties of a *corpus*;
-the reward's severity ladders are another thing and live with the reward.
+A generator trained on spotless clips makes samples that hardly differ in quality, and preference learning
+has nothing to act on. A stated share of its training clips is therefore degraded, mildly, and the caption
+does not say so. These are properties of a *corpus*; the reward's severity ladders are another thing and live
+with the reward.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def _desaturate(x: Frames, rng: np.random.Generator) -> Frames:
 
 def _jitter(x: Frames, rng: np.random.Generator) -> Frames:
     shifts = rng.normal(0.0, rng.uniform(0.6, 1.6), (len(x), 2))
-    return np.stack([ndimage.shift(f, (0.0, *s), order=1, mode="nearest") for f, s in zip(x, shifts, strict=True)])
+    return np.stack(
+        [ndimage.shift(f, (0.0, *s), order=1, mode="nearest") for f, s in zip(x, shifts, strict=True)]
+    )
 
 
 def _warp(x: Frames, rng: np.random.Generator) -> Frames:
@@ -79,7 +82,10 @@ DEGRADATIONS: dict[str, Callable[[Frames, np.random.Generator], Frames]] = {
 
 
 def degrade(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Apply one or two mild degradations, drawn from ``rng``, to a uint8 clip (T, 3, H, W); return uint8 of the same shape."""
+    """Apply one or two mild degradations, drawn from ``rng``, to a uint8 clip (T, 3, H, W).
+
+    Returns uint8 of the same shape.
+    """
     count = 1 if rng.random() < 0.7 else 2
     names = rng.choice(sorted(DEGRADATIONS), size=count, replace=False)
     x = frames.astype(np.float32) / 255.0

@@ -1,7 +1,8 @@
 """Reads a scene of the miniature world back from pixels.
 
-The world's backgrounds are grey and its objects saturated, so the object is where the chroma is. Everything is measured, nothing is
-learned: the detector shares no weights, labels or statistics with any model that is trained in this project.
+The world's backgrounds are grey and its objects saturated, so the object is where the chroma is. Everything
+is measured, nothing is learned: the detector shares no weights, labels or statistics with any model that is
+trained in this project.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from torch import Tensor
 from components.corpus.world.render import coverage
 from components.corpus.world.scene import COLOURS, DIRECTIONS, SHAPES, SPEEDS
 
-#: A frame holds an object when its chroma (max - min over RGB, 0..1) passes this in at least ``MIN_AREA`` pixels.
+#: A frame holds an object when its chroma (max - min over RGB, 0..1) passes this
+#: in at least ``MIN_AREA`` pixels.
 MIN_CHROMA = 0.18
 MIN_AREA = 12
 #: Below this net path (fraction of the side) the object is called still.
 STILL_PATH = 0.08
 #: Radii tried for the template, as fractions of the side.
 TEMPLATE_RADII = tuple(np.linspace(0.10, 0.20, 9))
-#: Blurs of the template (standard deviation in pixels at a side of 48) tried when the shape is named: a blurred cross is still a cross.
+#: Blurs of the template (standard deviation in pixels at a side of 48) tried when the shape is named:
+#: a blurred cross is still a cross.
 TEMPLATE_BLURS = (0.0, 0.8, 1.4, 2.0)
 
 
@@ -53,7 +56,10 @@ class Reading:
 
     @property
     def object_found(self) -> bool:
-        """The object is present in at least 8 of 9 frames (VBench counts frames; a clip needs one verdict)."""
+        """The object is present in at least 8 of 9 frames.
+
+        VBench counts frames; a clip needs one verdict.
+        """
         return bool(self.found.mean() >= 8 / 9 - 1e-9)
 
 
@@ -100,12 +106,13 @@ def object_masks(frames: Tensor) -> np.ndarray:
 
 
 def template_iou(mask: np.ndarray, shape: str, centroid: np.ndarray) -> float:
-    """Return the best IoU of a soft mask (H, W) with sharp templates of a shape centred at (x, y) pixels, over all radii.
+    """Return the best IoU of a soft mask (H, W) with sharp templates of a shape, over all radii.
 
-    Soft IoU: sum(min(a, b)) / sum(max(a, b)).
+    The templates are centred at (x, y) pixels. Soft IoU: sum(min(a, b)) / sum(max(a, b)).
     """
     height, width = mask.shape
-    # Templates are zero away from the object: only a window is compared, and what the mask has outside it counts against every template.
+    # Templates are zero away from the object: only a window is compared, and what the mask has outside it
+    # counts against every template.
     reach = round(0.3 * width)
     top, left = (max(0, int(centroid[axis]) - reach) for axis in (1, 0))
     window = (slice(top, min(height, top + 2 * reach)), slice(left, min(width, left + 2 * reach)))
@@ -121,9 +128,10 @@ def template_iou(mask: np.ndarray, shape: str, centroid: np.ndarray) -> float:
 
 
 def object_alpha(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return how much of each pixel is object, (H, W) in 0..1, of one frame (3, H, W): its colour unmixed into object and background.
+    """Return how much of each pixel is object, (H, W) in 0..1, of one frame (3, H, W).
 
-    Chroma alone is the blurriest part of a decoded video; the mixture b + a (o - b) also uses brightness. Least squares: a = (x - b).(o - b) / |o - b|^2.
+    A pixel's colour is unmixed into object and background. Chroma alone is the blurriest part of a decoded
+    video; the mixture b + a (o - b) also uses brightness. Least squares: a = (x - b).(o - b) / |o - b|^2.
     """
     near = ndimage.binary_dilation(mask > 0.2, iterations=4)
     core = mask > 0.85
@@ -137,7 +145,10 @@ def object_alpha(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _shape_templates(side: int) -> np.ndarray:
-    """Zero-mean, unit-norm templates (shapes, radii * blurs, window pixels), centred in a window of 0.6 sides."""
+    """Return zero-mean, unit-norm templates (shapes, radii * blurs, window pixels).
+
+    They are centred in a window of 0.6 sides.
+    """
     window = 2 * round(0.3 * side)
     y, x = np.mgrid[0:window, 0:window] + 0.5 - window / 2
     stacks = [
@@ -154,7 +165,10 @@ def _shape_templates(side: int) -> np.ndarray:
 
 
 def name_shape(mean_mask: np.ndarray) -> str:
-    """Return the shape whose template, at any radius and blur, correlates best with a centred mean mask (H, W)."""
+    """Return the shape whose template correlates best with a centred mean mask (H, W).
+
+    Every radius and blur of the template is tried.
+    """
     height, width = mean_mask.shape
     window = 2 * round(0.3 * width)
     top, left = (height - window) // 2, (width - window) // 2
@@ -164,11 +178,15 @@ def name_shape(mean_mask: np.ndarray) -> str:
 
 
 def average_mask(masks: np.ndarray, centroids: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return the object's mean mask (H, W) over the frames it was found in, moved so that its centroid is the frame's centre."""
+    """Return the object's mean mask (H, W) over the frames it was found in.
+
+    It is moved so that its centroid is the frame's centre.
+    """
     height, width = masks.shape[1:]
     centre = np.array([width / 2.0, height / 2.0])
     moved = [
-        ndimage.shift(masks[t], (centre - centroids[t])[::-1], order=1, mode="constant") for t in np.flatnonzero(found)
+        ndimage.shift(masks[t], (centre - centroids[t])[::-1], order=1, mode="constant")
+        for t in np.flatnonzero(found)
     ]
     return np.mean(moved, axis=0)
 

@@ -51,8 +51,8 @@ def coverage(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndar
 def render(scene: Scene, seed: int, frames: int = 9, size: int = 48) -> Tensor:
     """Return the clip of a scene as uint8 (T, 3, H, W).
 
-    The caption fixes shape, colour, direction, speed and background; the seed draws the start, the size, the exact
-    shade and a small change of speed. The object stays inside the frame for the whole clip.
+    The caption fixes shape, colour, direction, speed and background; the seed draws the start, the size, the
+    exact shade and a small change of speed. The object stays inside the frame for the whole clip.
     """
     rng = numpy_rng(seed, "world", scene.caption)
     radius = float(rng.uniform(*SIZE_RANGE)) * size

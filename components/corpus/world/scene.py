@@ -1,7 +1,7 @@
 """The miniature world's language: what a scene is, and the sentence that describes it.
 
-A scene is one plain-coloured shape that moves in a straight line over a plain background. 4 shapes x 6 colours x
-4 directions x 2 speeds x 3 backgrounds = 576 scenes, each with exactly one caption.
+A scene is one plain-coloured shape that moves in a straight line over a plain background.
+4 shapes x 6 colours x 4 directions x 2 speeds x 3 backgrounds = 576 scenes, each with exactly one caption.
 """
 
 from __future__ import annotations

@@ -92,7 +92,10 @@ class ModelFamily(ABC):
         return timesteps
 
     def save_lora(self, folder: Path, adapter: str) -> None:
-        """Write one adapter of the denoiser as ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` of diffusers reads."""
+        """Write one adapter of the denoiser as ``pytorch_lora_weights.safetensors``.
+
+        ``load_lora_weights`` of diffusers reads it.
+        """
         state = get_peft_model_state_dict(self.denoiser, adapter_name=adapter)
         layers = {name: value.detach().cpu().contiguous() for name, value in state.items()}
         self.pipeline.save_lora_weights(

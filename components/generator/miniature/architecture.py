@@ -1,10 +1,13 @@
-"""The miniature text-to-video model: the real Wan classes of diffusers at a size that a laptop samples in milliseconds.
+"""The miniature text-to-video model: the real Wan classes of diffusers at a small size.
 
-Nothing here is a look-alike: the parts are ``AutoencoderKLWan``, ``UMT5EncoderModel``, ``WanTransformer3DModel`` and
-``FlowMatchEulerDiscreteScheduler``, assembled as a ``WanPipeline`` that ``WanPipeline.from_pretrained`` loads.
+A laptop samples it in milliseconds. Nothing here is a look-alike: the parts are ``AutoencoderKLWan``,
+``UMT5EncoderModel``, ``WanTransformer3DModel`` and ``FlowMatchEulerDiscreteScheduler``, assembled as a
+``WanPipeline`` that ``WanPipeline.from_pretrained`` loads.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
@@ -59,11 +62,13 @@ def build_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
 
 
 def build_vae() -> AutoencoderKLWan:
-    """Return a Wan VAE that works on 4 x 4 pixel patches without temporal compression: 48 x 48 px x T -> 12 x 12 x T.
+    """Return a Wan VAE that works on 4 x 4 pixel patches without temporal compression.
 
-    All convolutions run on the 12 x 12 grid, and because no layer mixes time in strides, the un-chunked pass equals the chunked one.
+    48 x 48 px x T -> 12 x 12 x T. All convolutions run on the 12 x 12 grid, and because no layer mixes time
+    in strides, the un-chunked pass equals the chunked one.
     """
-    vae = AutoencoderKLWan(
+    # Any: diffusers hides the module's attributes from type checkers.
+    vae: Any = AutoencoderKLWan(
         base_dim=48,
         z_dim=LATENT_CHANNELS,
         dim_mult=[1],
@@ -77,8 +82,9 @@ def build_vae() -> AutoencoderKLWan:
         latents_mean=[0.0] * LATENT_CHANNELS,
         latents_std=[1.0] * LATENT_CHANNELS,
     )
-    # Wan's RMS norm divides every position by its own length, so absolute brightness is the last thing that is learnt. A constant
-    # in some channels of each half's first layer dominates that length and makes the norm almost linear at the start.
+    # Wan's RMS norm divides every position by its own length, so absolute brightness is the last thing that
+    # is learnt. A constant in some channels of each half's first layer dominates that length and makes the
+    # norm almost linear at the start.
     with torch.no_grad():
         for convolution in (vae.encoder.conv_in, vae.decoder.conv_in):
             nn.init.constant_(convolution.bias[:8], 2.0)
@@ -101,7 +107,7 @@ def build_transformer() -> WanTransformer3DModel:
 
 
 def build_pipeline(shift: float) -> WanPipeline:
-    """Return the untrained miniature as a ``WanPipeline``; ``shift`` is the flow-matching schedule's time shift."""
+    """Return the untrained miniature; ``shift`` is the flow-matching schedule's time shift."""
     tokenizer = build_tokenizer()
     return WanPipeline(
         tokenizer=tokenizer,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanPipeline
 from torch import Tensor, nn
 
 from components.generator.miniature.architecture import MAX_TOKENS
@@ -19,24 +19,28 @@ CAPTION_DROPOUT = 0.1
 
 
 @torch.no_grad()
-def encode_footage(vae: AutoencoderKLWan, footage: Tensor, device: torch.device) -> Tensor:
-    """Return normalised latents (N, C, T, h, w), float16 on the device, of uint8 clips (N, T, 3, H, W)."""
+def encode_footage(vae: Any, footage: Tensor, device: torch.device) -> Tensor:
+    """Return normalised latents (N, C, T, h, w), float16 on the device, of uint8 clips (N, T, 3, H, W).
+
+    ``vae`` is an ``AutoencoderKLWan``.
+    """
     mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
     parts = [
-        ((moments(vae, to_model_range(part.to(device)))[0] - mean) / std).half() for part in footage.split(256)
+        ((moments(vae, to_model_range(part.to(device)))[0] - mean) / std).half()
+        for part in footage.split(256)
     ]
     return torch.cat(parts)
 
 
 def encode_text(text_encoder: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Return text embeddings (B, 16, D), zero after the end of each caption, as ``WanPipeline`` makes them."""
+    """Return text embeddings (B, 16, D) as ``WanPipeline`` makes them: zero after the end of each caption."""
     hidden = text_encoder(tokens, mask).last_hidden_state
     return hidden * mask[..., None]
 
 
 def train_flow(
-    pipeline: WanPipeline,
+    pipeline: Any,
     footage: Tensor,
     captions: Sequence[str],
     *,
@@ -47,14 +51,19 @@ def train_flow(
     device: torch.device,
     checkpoints: Path,
 ) -> None:
-    """Train ``pipeline.transformer`` and ``pipeline.text_encoder`` in place.
+    """Train ``transformer`` and ``text_encoder`` of a ``WanPipeline`` in place.
 
-    Flow matching (Lipman et al. 2023, arXiv 2210.02747; the parametrisation of Wan): x_t = (1 - t) x + t eps, target eps - x, mean
-    squared error, t logit-normal (Esser et al. 2024, arXiv 2403.03206) with a tenth drawn uniformly so that the ends are seen.
+    Flow matching (Lipman et al. 2023, arXiv 2210.02747; the parametrisation of Wan): x_t = (1 - t) x + t eps,
+    target eps - x, mean squared error, t logit-normal (Esser et al. 2024, arXiv 2403.03206) with a tenth
+    drawn uniformly so that the ends are seen.
     """
     vae = pipeline.vae.to(device).eval()
     latents = encode_footage(vae, footage, device)
-    both = nn.ModuleDict({"transformer": pipeline.transformer, "text_encoder": pipeline.text_encoder}).to(device).train()
+    both = (
+        nn.ModuleDict({"transformer": pipeline.transformer, "text_encoder": pipeline.text_encoder})
+        .to(device)
+        .train()
+    )
     if device.type == "cuda":
         # The network is so small that launching its kernels takes longer than running them.
         pipeline.transformer.compile()

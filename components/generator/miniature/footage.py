@@ -1,4 +1,7 @@
-"""The miniature generator's own training footage: clips of the training scenes, a stated share of them degraded."""
+"""The miniature generator's own training footage: clips of the training scenes.
+
+A stated share of them is degraded.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,13 @@ from components.corpus.world.scene import Scene
 from components.runtime.seeds import derive, numpy_rng
 
 
-def make_clip(index: int, scenes: Sequence[Scene], seed: int, degraded_share: float, frames: int, size: int) -> np.ndarray:
-    """Return clip ``index`` of the footage, uint8 (T, 3, H, W). It depends on its arguments alone, not on other clips."""
+def make_clip(
+    index: int, scenes: Sequence[Scene], seed: int, degraded_share: float, frames: int, size: int
+) -> np.ndarray:
+    """Return clip ``index`` of the footage, uint8 (T, 3, H, W).
+
+    It depends on its arguments alone, not on other clips.
+    """
     scene = scenes[index % len(scenes)]
     clip = render(scene, derive(seed, "generator footage", index), frames, size).numpy()
     rng = numpy_rng(seed, "generator wear", index)
@@ -28,9 +36,10 @@ def make_clip(index: int, scenes: Sequence[Scene], seed: int, degraded_share: fl
 def make_footage(
     scenes: Sequence[Scene], count: int, seed: int, degraded_share: float, frames: int = 9, size: int = 48
 ) -> tuple[Tensor, list[str]]:
-    """Return ``count`` clips, uint8 (N, T, 3, H, W), and their captions; scene ``i`` of clip ``i`` cycles through ``scenes``.
+    """Return ``count`` clips, uint8 (N, T, 3, H, W), and their captions.
 
-    ``degraded_share`` in 0..1 is the probability that a clip is degraded (its caption does not say so).
+    Scene ``i`` of clip ``i`` cycles through ``scenes``. ``degraded_share`` in 0..1 is the probability that a
+    clip is degraded (its caption does not say so).
     """
     work = partial(
         make_clip, scenes=scenes, seed=seed, degraded_share=degraded_share, frames=frames, size=size

@@ -1,4 +1,7 @@
-"""Makes the miniature from nothing: footage, VAE, transformer with text encoder; saved as a ``WanPipeline`` in fp16."""
+"""Makes the miniature from nothing: footage, VAE, transformer with text encoder.
+
+It is saved as a ``WanPipeline`` in fp16.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanPipeline
 
 from components.corpus.world.render import render
 from components.corpus.world.scene import all_scenes
@@ -30,9 +32,10 @@ RECORD = "training.json"
 
 
 def train_miniature(params: GeneratorParams, out: str | Path) -> dict[str, float]:
-    """Train the miniature, publish it at ``out`` as a diffusers folder with its card and record, and return the card.
+    """Train the miniature, publish it at ``out`` with its card and record, and return the card.
 
-    Only the training split's scenes are seen. A killed run goes on from its last checkpoint.
+    It is published as a diffusers folder. Only the training split's scenes are seen. A killed run goes on
+    from its last checkpoint.
     """
     configure_threads()
     device = resolve(params.run.device)
@@ -44,7 +47,8 @@ def train_miniature(params: GeneratorParams, out: str | Path) -> dict[str, float
             scenes, recipe.clips, seed, recipe.degraded_share, sampling.num_frames, sampling.height
         )
         torch.manual_seed(derive(seed, "miniature weights"))
-        pipeline = build_pipeline(recipe.shift)
+        # Any: diffusers hides a pipeline's parts from type checkers.
+        pipeline: Any = build_pipeline(recipe.shift)
         shared: dict[str, Any] = {"seed": seed, "device": device}
         stages = []
         began = time.monotonic()
@@ -76,9 +80,12 @@ def train_miniature(params: GeneratorParams, out: str | Path) -> dict[str, float
 
 
 def save_miniature(
-    pipeline: WanPipeline, params: GeneratorParams, stages: list[dict[str, Any]], folder: Path
+    pipeline: Any, params: GeneratorParams, stages: list[dict[str, Any]], folder: Path
 ) -> dict[str, float]:
-    """Write the pipeline in fp16 and the record of its making to ``folder``; return its card, measured on what was written."""
+    """Write the ``WanPipeline`` in fp16 and the record of its making to ``folder``.
+
+    Returns its card, measured on what was written.
+    """
     for part in (pipeline.vae, pipeline.transformer, pipeline.text_encoder):
         part.to("cpu").half()
     pipeline.save_pretrained(folder, safe_serialization=True)
@@ -97,10 +104,15 @@ def save_miniature(
 def examine(generator: Generator, seed: int) -> dict[str, float]:
     """Return the miniature's card: held-out scenes sampled and reconstructed, read back by the detector."""
     scenes = heldout_scenes()
-    pristine = torch.stack([render(scene, derive(seed, "miniature card", i)) for i, scene in enumerate(scenes)])
-    rebuilt = torch.cat([generator.family.decode(generator.family.encode(part)).cpu() for part in pristine.split(16)])
+    pristine = torch.stack(
+        [render(scene, derive(seed, "miniature card", i)) for i, scene in enumerate(scenes)]
+    )
+    rebuilt = torch.cat(
+        [generator.family.decode(generator.family.encode(part)).cpu() for part in pristine.split(16)]
+    )
     frames, _ = generator.sample(
-        [scene.caption for scene in scenes], [derive(seed, "miniature card", scene.caption) for scene in scenes]
+        [scene.caption for scene in scenes],
+        [derive(seed, "miniature card", scene.caption) for scene in scenes],
     )
     card = semantic_scores(frames, scenes)
     reconstruction = semantic_scores(rebuilt, scenes)
@@ -111,4 +123,9 @@ def examine(generator: Generator, seed: int) -> dict[str, float]:
 
 def _stage(name: str, steps: int, device: torch.device, began: float) -> dict[str, Any]:
     seconds = round(time.monotonic() - began, 1)
-    return {"stage": name, "steps": steps, "device": describe(str(device)), "seconds_of_last_attempt": seconds}
+    return {
+        "stage": name,
+        "steps": steps,
+        "device": describe(str(device)),
+        "seconds_of_last_attempt": seconds,
+    }

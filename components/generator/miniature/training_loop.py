@@ -1,4 +1,7 @@
-"""The loop both of the miniature's trainings share: AdamW, cosine decay, an averaged copy of the weights, exact resume."""
+"""The loop both of the miniature's trainings share.
+
+AdamW, cosine decay, an averaged copy of the weights, exact resume.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,14 @@ CHECKPOINT_EVERY = 250
 
 
 class TrainingLoop:
-    """Trains ``module`` for a fixed number of steps and leaves the exponential moving average of its weights in it."""
+    """Trains ``module`` for a fixed number of steps.
 
-    def __init__(self, module: nn.Module, *, steps: int, learning_rate: float, checkpoints: Path, what: str) -> None:
+    Leaves the exponential moving average of its weights in it.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, steps: int, learning_rate: float, checkpoints: Path, what: str
+    ) -> None:
         self.module = module
         self.steps = steps
         self.what = what
@@ -40,7 +48,10 @@ class TrainingLoop:
         return self.learning_rate * warmup * 0.5 * (1.0 + math.cos(math.pi * step / self.steps))
 
     def run(self, loss_at: Callable[[int], tuple[Tensor, dict[str, float]]]) -> None:
-        """Call ``loss_at(step)`` for each step and descend. The loss must depend on the step alone, so that a resumed run is the same run."""
+        """Call ``loss_at(step)`` for each step and descend.
+
+        The loss must depend on the step alone, so that a resumed run is the same run.
+        """
         with StopSignal() as stop, Progress(self.steps, self.what, start=self.done) as progress:
             for step in range(self.done, self.steps):
                 for group in self.optimizer.param_groups:

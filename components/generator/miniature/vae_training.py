@@ -1,11 +1,15 @@
-"""Trains the miniature's VAE."""
+"""Trains the miniature's VAE.
+
+``vae`` is an ``AutoencoderKLWan`` throughout; it is typed ``Any`` because diffusers hides the module's
+attributes from type checkers.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 from torch import Tensor
 
@@ -27,13 +31,16 @@ def to_frames(video: Tensor) -> Tensor:
     return video.clamp(-1.0, 1.0).add(1.0).mul(127.5).round().to(torch.uint8).transpose(1, 2)
 
 
-def moments(vae: AutoencoderKLWan, video: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and log-variance, (B, C, T, h, w) each, of videos (B, 3, T, H, W), un-chunked (equal to the chunked pass here)."""
+def moments(vae: Any, video: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and log-variance, (B, C, T, h, w) each, of videos (B, 3, T, H, W).
+
+    The pass is un-chunked (equal to the chunked pass here).
+    """
     mean, log_variance = vae.quant_conv(vae.encoder(patchify(video, vae.config.patch_size))).chunk(2, dim=1)
     return mean, log_variance.clamp(-30.0, 20.0)
 
 
-def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+def decode(vae: Any, latents: Tensor) -> Tensor:
     """Return videos (B, 3, T, H, W), unclamped, of latents (B, C, T, h, w), un-chunked."""
     return unpatchify(vae.decoder(vae.post_quant_conv(latents)), vae.config.patch_size)
 
@@ -41,7 +48,9 @@ def decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 def pixel_loss(reconstruction: Tensor, video: Tensor) -> Tensor:
     """L1 + 2 MSE + 0.5 L1 of the spatial gradients, each a mean over all elements."""
     error = reconstruction - video
-    gradient = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
+    gradient = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (
+        error[..., 1:] - error[..., :-1]
+    ).abs().mean()
     return error.abs().mean() + SQUARED_WEIGHT * error.square().mean() + GRADIENT_WEIGHT * gradient
 
 
@@ -51,7 +60,7 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def train_vae(
-    vae: AutoencoderKLWan,
+    vae: Any,
     footage: Tensor,
     *,
     steps: int,
@@ -61,9 +70,10 @@ def train_vae(
     device: torch.device,
     checkpoints: Path,
 ) -> None:
-    """Train the VAE in place on uint8 clips (N, T, 3, H, W), then set its latents' mean and standard deviation per channel.
+    """Train the VAE in place on uint8 clips (N, T, 3, H, W), then set its latents' statistics.
 
-    Clips are drawn by step from the seed, so a resumed run sees the same batches.
+    These are the latents' mean and standard deviation per channel. Clips are drawn by step from the seed, so
+    a resumed run sees the same batches.
     """
     vae.to(device).train()
     loop = TrainingLoop(vae, steps=steps, learning_rate=learning_rate, checkpoints=checkpoints, what="vae")
@@ -83,8 +93,11 @@ def train_vae(
 
 
 @torch.no_grad()
-def set_latent_statistics(vae: AutoencoderKLWan, footage: Tensor, device: torch.device) -> None:
-    """Write the per-channel mean and standard deviation of the latents of ``footage`` into the VAE's config (Wan's convention)."""
+def set_latent_statistics(vae: Any, footage: Tensor, device: torch.device) -> None:
+    """Write the per-channel mean and standard deviation of the latents of ``footage`` into the VAE's config.
+
+    This is Wan's convention.
+    """
     means = torch.cat([moments(vae, to_model_range(part.to(device)))[0] for part in footage.split(64)])
     vae.register_to_config(
         latents_mean=[round(v, 5) for v in means.mean(dim=(0, 2, 3, 4)).tolist()],

@@ -1,0 +1,104 @@
+"""Real steps killed in the middle: the same command again ends in the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.slow
+
+REWARD = (
+    "reward.ladders.world=40", "reward.ladders.footage=40", "reward.ladders.generated=40",
+    "reward.ladders.reconstructed=10", "reward.training.steps=300", "reward.training.checkpoint_every=20",
+    "reward.card.contents_per_type=1", "reward.card.attacks=4",
+    "reward.gate.srcc_world=-1", "reward.gate.srcc_all=-1", "reward.gate.srcc_heldout_types=-1",
+    "reward.gate.reference_above=0", "reward.gate.attacks=0", "reward.gate.judge_low=-1",
+)  # fmt: skip
+ALIGNMENT = (
+    "alignment.iterations=6", "alignment.prompts=3", "alignment.candidates=3", "alignment.updates=2",
+    "alignment.refresh_every=5", "alignment.checkpoint_every=2",
+)  # fmt: skip
+
+
+def command(step: str, settings: tuple[str, ...], *paths: str) -> list[str]:
+    flags = [part for setting in settings for part in ("--set", setting)]
+    return [sys.executable, "-m", f"components.{step}", "run", *flags, *paths]
+
+
+def environment(threads: int = 2) -> dict[str, str]:
+    repository = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": repository, "OMP_NUM_THREADS": str(threads)}
+
+
+def finish(arguments: list[str], cwd: Path, threads: int = 2) -> None:
+    done = subprocess.run(
+        arguments, cwd=cwd, env=environment(threads), capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def kill_at_checkpoint(arguments: list[str], cwd: Path, checkpoints: Path, number: int) -> None:
+    """Start the command and kill -9 it once the checkpoint of ``number`` steps is there."""
+    with open(cwd / "killed.log", "w") as log:
+        process = subprocess.Popen(arguments, cwd=cwd, env=environment(), stdout=log, stderr=log)
+        deadline = time.monotonic() + 600
+        while not (checkpoints / f"step-{number:010d}").exists():
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A folder with a small corpus, generator and reward, made by the real steps."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "models").symlink_to(repository / "models")
+    finish(command("corpus", (), "--out", "corpus"), folder)
+    small = ("generator.prompts=12", "generator.samples_per_prompt=4")
+    finish(command("generator", small, "--corpus", "corpus", "--out", "generator"), folder)
+    finish(
+        command("reward", REWARD, "--corpus", "corpus", "--generator", "generator", "--out", "reward"), folder
+    )
+    return folder
+
+
+def test_reward(made: Path) -> None:
+    arguments = command(
+        "reward", REWARD, "--corpus", "corpus", "--generator", "generator", "--out", "cut-reward"
+    )
+    kill_at_checkpoint(arguments, made, made / "cut-reward.partial" / ".checkpoints", 140)
+    assert not (made / "cut-reward").exists()
+    finish(arguments, made)
+    weights = "model.safetensors"
+    assert (made / "cut-reward" / weights).read_bytes() == (made / "reward" / weights).read_bytes()
+
+
+def test_alignment(made: Path) -> None:
+    inputs = ("--corpus", "corpus", "--generator", "generator", "--reward", "reward")
+    whole = command("alignment", ALIGNMENT, *inputs, "--out", "whole")
+    finish(whole, made)
+    cut = command("alignment", ALIGNMENT, *inputs, "--out", "cut")
+    kill_at_checkpoint(cut, made, made / "cut.partial" / ".checkpoints", 2)
+    assert not (made / "cut").exists()
+    finish(cut, made)
+    for name in ("lora/pytorch_lora_weights.safetensors", "plots/training.csv", "ledger.parquet"):
+        assert (made / "cut" / name).read_bytes() == (made / "whole" / name).read_bytes(), name
+    # Two processes, and another batch in the sampler, draw the same clips and make the same pairs of them.
+    module = command("alignment", ALIGNMENT, *inputs, "--out", "two")[1:]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *module]
+    finish(torchrun, made, threads=1)
+
+    def pairs(folder: str) -> list[tuple[object, ...]]:
+        rows = pq.read_table(made / folder / "ledger.parquet").to_pylist()
+        return [(r["iteration"], r["prompt_id"], r["candidate"], r["seed"], r["role"]) for r in rows]
+
+    assert pairs("two") == pairs("whole")
