@@ -47,8 +47,8 @@ def checks(card: Card, gate: GateParams) -> list[Check]:
         Check("reference_above_all", number("all", "reference_above"), gate.reference_above),
         Check("reference_above_generated", number("generated", "reference_above"), gate.reference_above),
     ]
-    # An attack must fail on all sources together, and on generated clips by themselves, which is what a policy
-    # would attack. Footage alone rests on a handful of contents; its figures stand in the card.
+    # An attack must fail on all sources together, and by itself on generated clips, which a policy would use.
+    # Footage alone rests on a handful of contents; its figures stand in the card.
     for attack in dict.fromkeys(name for wins in card.attacks.values() for name in wins):
         known = [w[attack] for w in card.attacks.values() if attack in w and w[attack] == w[attack]]
         pooled = sum(known) / len(known) if known else None
