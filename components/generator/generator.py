@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from components.generator.families import FAMILIES, Geometry, ModelFamily
 from components.generator.params import SamplingParams
@@ -39,6 +41,9 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype = torch.f
     family = FAMILIES.get(name)
     if family is None:
         raise InputError(f"{index}: pipeline {name} is not supported; allowed: {', '.join(sorted(FAMILIES))}")
+    # Their bars say nothing of a step's own progress, and a log file gets every redraw of them.
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, local_files_only=True
