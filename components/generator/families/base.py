@@ -98,9 +98,13 @@ class ModelFamily(ABC):
         """
         state = get_peft_model_state_dict(self.denoiser, adapter_name=adapter)
         layers = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        # peft keeps module names in sets, whose order changes from process to process;
+        # equal weights shall be equal files.
+        config = self.denoiser.peft_config[adapter].to_dict()
+        metadata = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
         self.pipeline.save_lora_weights(
             folder,
             transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata=self.denoiser.peft_config[adapter].to_dict(),
+            transformer_lora_adapter_metadata=metadata,
             safe_serialization=True,
         )
