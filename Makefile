@@ -8,7 +8,7 @@ export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: install run test test-slow lint ui clean
+.PHONY: install run test test-slow test-containers lint ui clean
 
 install: $(VENV)/.installed
 
@@ -23,10 +23,13 @@ run: install
 	@$(BIN)/python -m components.evaluation table
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not containers"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+test-containers: install
+	tests/containers/run.sh
 
 lint: install
 	$(BIN)/ruff check .

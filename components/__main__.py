@@ -7,7 +7,7 @@ import json
 import typer
 import yaml
 
-from components.runtime.step import DEFAULT_PARAMS, ParamsOption, SetOption, main
+from components.runtime.step import ParamsOption, SetOption, default_params, main
 
 app = typer.Typer(
     help="The tree of params that every step reads.",
@@ -30,8 +30,8 @@ def params(params_file: ParamsOption = None, overrides: SetOption = None) -> Non
     """Print every param as it would be read, defaults and overrides applied."""
     from components.params import load_params, resolved
 
-    chosen = params_file or (DEFAULT_PARAMS if DEFAULT_PARAMS.is_file() else None)
-    print(yaml.safe_dump(resolved(load_params(chosen, overrides or ())), sort_keys=False), end="")
+    tree = resolved(load_params(params_file or default_params(), overrides or ()))
+    print(yaml.safe_dump(tree, sort_keys=False), end="")
 
 
 if __name__ == "__main__":

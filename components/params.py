@@ -48,7 +48,7 @@ def step_sections() -> list[str]:
     return [name for name in Params.model_fields if name != "run"]
 
 
-def load_params(file: Path | None, overrides: Sequence[str] = ()) -> Params:
+def load_params(file: str | Path | None, overrides: Sequence[str] = ()) -> Params:
     """The whole tree from a YAML file and "section.key=value" overrides.
 
     Raises:

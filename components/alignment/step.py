@@ -87,6 +87,7 @@ def run(
             _write_curve(trainer.curve, workspace.dir / "plots" / "training.csv")
             _draw_sheet(trainer, [p.text for p in prompts], workspace.dir / "plots" / "before_after.png")
             (workspace.dir / "timing.json").write_text(json.dumps(dict(trainer.seconds), indent=2) + "\n")
+            workspace.about_run.add("timing.json")
             workspace.write_metrics(metrics)
     assert workspace.published is not None
     return AlignmentResult(workspace.published, metrics)

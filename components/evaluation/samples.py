@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.corpus.dataset import Corpus
+from components.runtime import mirror
 from components.runtime.errors import InputError
 from components.runtime.seeds import derive, numpy_rng
 
@@ -107,6 +108,7 @@ def sample_side(
             aside = file.with_suffix(".new")
             save_file({"frames": frames}, aside)
             os.replace(aside, file)
+            mirror.saved(file)
         parts.append(frames)
         after_batch(len(part))
     return torch.cat(parts)

@@ -118,6 +118,7 @@ def run(
         metrics = flat_metrics(verdict, base, aligned, len({one.prompt_id for one in asked}))
         table = as_table(verdict, base.unavailable, params.confidence)
         _write(workspace.dir, opened, params, asked, frames, fps, base, aligned, verdict, table)
+        workspace.about_run.add("report.html")  # it names the code version
         workspace.write_metrics(metrics)
     tracked.finish(workspace.published or Path(out))
     return EvaluationResult(workspace.published or Path(out), metrics, table)

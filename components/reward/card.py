@@ -60,7 +60,6 @@ class Card:
     attacks: dict[str, dict[str, float]] = field(default_factory=dict)
     judge: Interval | None = None
     judge_pairs: float = float("nan")
-    throughput: dict[str, float] = field(default_factory=dict)
     reversed_change: float = float("nan")
     unavailable: dict[str, str] = field(default_factory=dict)
 
@@ -81,7 +80,6 @@ class Card:
             flat["judge_srcc"], flat["judge_srcc_low"] = self.judge.mean, self.judge.low
             flat["judge_srcc_high"], flat["judge_prompts"] = self.judge.high, float(self.judge.clusters)
             flat["judge_pair_accuracy"] = self.judge_pairs
-        flat.update({f"throughput_{key}": value for key, value in self.throughput.items()})
         flat["reversed_change"] = self.reversed_change
         return {key: float(value) for key, value in flat.items() if math.isfinite(value)}
 
@@ -236,7 +234,6 @@ def measure(
     seen = set(seen_types(params.ladders.heldout_types))
     everything = join(list(parts.values()))
     scores = score_ladders(score, everything)
-    card.throughput = _throughput(score, everything.frames[:, 0])
     pristine = [name for name in ("world", "footage") if name in parts]
     masks: dict[str, list[bool]] = {}
     for source in parts:
@@ -310,8 +307,13 @@ def _by_type(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, float]
     return table
 
 
-def _throughput(score: ScoreClips, clips: Tensor) -> dict[str, float]:
-    """Clips and megapixels scored in a second, statistics included, over at most 256 clips."""
+def throughput(score: ScoreClips, clips: Tensor) -> dict[str, float]:
+    """Clips and megapixels scored in a second, statistics included.
+
+    Args:
+        score: the reward.
+        clips: (N, T, 3, H, W), of which at most 256 are scored.
+    """
     clips = clips[:256]
     began = time.perf_counter()
     score(clips, None)

@@ -14,6 +14,7 @@ from components.reward import gate, plots
 from components.reward.card import Card
 from components.reward.distortions import REGISTRY
 from components.reward.ladders import Ladders, build, draw_levels, draw_recipes, join, seen_types, vary
+from components.reward.markdown import as_markdown
 from components.reward.material import Clips, Material, gather, judge_of
 from components.reward.params import RewardParams
 from components.reward.scorer import Scorer
@@ -73,6 +74,9 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
                 (workspace.dir / "plots").mkdir(exist_ok=True)
                 plots.draw(workspace.dir / "plots", card, held, scores, curve)
                 metrics = _write(workspace.dir, card, checks, refused, len(ladders))
+                timing = cards.throughput(scorer.score_prepared, held.frames[:, 0])
+                (workspace.dir / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
+                workspace.about_run.add("timing.json")
                 if refused:
                     workspace.publish_on_refusal = True
                     raise GateRefused("reward gate: " + "; ".join(refused))
@@ -151,7 +155,7 @@ def _check_names(params: RewardParams) -> None:
 def _write(
     folder: Path, card: Card, checks: list[gate.Check], refused: list[str], ladders: int
 ) -> dict[str, float]:
-    """card.json and metrics.json."""
+    """card.json, card.md and metrics.json."""
     verdict = {
         "passed": not refused,
         "reasons": refused,
@@ -159,6 +163,7 @@ def _write(
     }
     text = json.dumps({**card.as_json(), "gate": verdict}, indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "card.md").write_text(as_markdown(card, checks, refused), encoding="utf-8")
     metrics = {**card.metrics(), "training_ladders": float(ladders), "gate_passed": float(not refused)}
     (folder / "metrics.json").write_text(
         json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8"

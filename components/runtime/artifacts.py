@@ -7,7 +7,6 @@ s3:// output is made in a local cache folder and uploaded at the end, its manife
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import math
@@ -15,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.runtime import provenance, storage
-from components.runtime.distributed import is_main_process, wait_for_all
+from components.runtime.distributed import from_main, is_main_process, wait_for_all
 from components.runtime.errors import GateRefused, InputError, OnlineVPOError, storage_failure
 from components.runtime.files import fsync, replace_dir, sha256_file
 from components.runtime.manifest import (
@@ -35,15 +34,21 @@ from components.runtime.manifest import (
     parse_manifest,
     verify_files,
 )
+from components.runtime.mirror import Mirror
 from components.runtime.params import StepParams, canonical_json, digest
+from components.runtime.workspace import (
+    CHECKPOINTS,
+    IDENTITY,
+    assisting,
+    clear,
+    give_back_space,
+    prepare,
+    recover,
+)
 
 __all__ = ["MANIFEST", "Artifact", "FileEntry", "Manifest", "Workspace", "open_artifact", "publish"]
 
 METRICS = "metrics.json"
-_CHECKPOINTS = ".checkpoints"
-_IDENTITY = ".identity.json"
-_LOCK = ".lock"
-_LOCK_PATIENCE_S = 10.0
 
 _listeners: list[Callable[[Path], None]] = []
 
@@ -80,13 +85,16 @@ class Workspace:
     """Whether an earlier, unfinished attempt with the same params and inputs left something here."""
     publish_on_refusal: bool = False
     """Set before raising GateRefused to publish the result all the same, marked as refused."""
+    about_run: set[str] = field(default_factory=set)
+    """Files that tell of this run (timings, code version) and not of its result: the artifact's digest leaves
+    them out, so that two runs that come to the same result have the same digest."""
     published: Path | None = field(default=None, init=False)
     """The finished artifact's local folder, once the `with` block has ended."""
 
     @property
     def checkpoints(self) -> Path:
         """Folder for checkpoints; kept with the workspace, not published."""
-        return self.dir / _CHECKPOINTS
+        return self.dir / CHECKPOINTS
 
     def write_metrics(self, metrics: Mapping[str, float]) -> None:
         """Write metrics.json: flat names, finite numbers."""
@@ -109,7 +117,8 @@ def publish(
     `workspace.publish_on_refusal`); everything after an interrupt, a kill or a bug, so that the same
     command resumes; checkpoints only after a full disk. A workspace left by other params or inputs is
     cleared. Among several processes the main one prepares and publishes; the others share its folder and
-    wait at both ends.
+    wait at both ends. A process on a machine that does not share it has a folder of its own, which holds the
+    same checkpoints (see `mirror`) and vanishes at the end.
 
     Raises:
         InputError: if `out` cannot be written or another process is writing it.
@@ -120,24 +129,26 @@ def publish(
     identity: dict[str, Any] = {"step": step, "params": digest(params), "inputs": digests}
     target = _target(out)
     partial = target.with_name(f"{target.name}.partial")
+    copy = Mirror(
+        partial / CHECKPOINTS, f"{step}-{hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]}"
+    )
     if not is_main_process():
-        wait_for_all()
-        known = json.loads((partial / _IDENTITY).read_text())
-        workspace = Workspace(partial, resumed=known["attempt"] > 1)
-        yield workspace
-        wait_for_all()
+        with assisting(partial, copy) as resumed:
+            workspace = Workspace(partial, resumed=resumed)
+            yield workspace
+            wait_for_all()
         workspace.published = target
         return
 
     try:
         if storage.is_remote(out):
             storage.check_writable(str(out))
-        _recover(target)
-        lock = _prepare(partial, target, identity)
-        attempt = json.loads((partial / _IDENTITY).read_text())["attempt"]
+        recover(target)
+        lock, resumed = prepare(partial, target, identity, copy)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {_os_reason(error)}") from error
-    workspace = Workspace(partial, resumed=attempt > 1)
+    workspace = Workspace(partial, resumed=resumed)
+    from_main((partial / IDENTITY).read_text())
     wait_for_all()
 
     def complete(refused: str | None = None) -> None:
@@ -148,7 +159,7 @@ def publish(
             params=params.model_dump(mode="json"),
             params_digest=identity["params"],
             inputs=digests,
-            files=_finished_files(partial, step),
+            files=_finished_files(partial, step, workspace.about_run),
             seed=params.run.seed,
             code_version=version,
             code_dirty=dirty,
@@ -162,19 +173,22 @@ def publish(
         if storage.is_remote(out):
             storage.upload_dir(partial, str(out), last=MANIFEST)
         replace_dir(partial, target)
-        _clear(target, hidden_only=True)
+        clear(target, hidden_only=True)
+        copy.drop()
         workspace.published = target
         for listener in list(_listeners):
             listener(target)
 
     try:
         try:
-            yield workspace
+            with copy:
+                yield workspace
         except GateRefused as refusal:
             if workspace.publish_on_refusal:
                 complete(refused=str(refusal))
             else:
                 shutil.rmtree(partial, ignore_errors=True)
+                copy.drop()
             raise
         except InputError:
             shutil.rmtree(partial, ignore_errors=True)
@@ -185,7 +199,7 @@ def publish(
         reason = None if isinstance(error, OnlineVPOError) else storage_failure(error)
         if reason is None:
             raise
-        kept = _give_back_space(partial)
+        kept = give_back_space(partial)
         raise InputError(f"{out}: cannot be written: {reason}{kept}") from error
     finally:
         os.close(lock)
@@ -294,77 +308,12 @@ def _fetched(uri: str, manifest_text: bytes, manifest: Manifest) -> Path:
     return target
 
 
-def _prepare(partial: Path, target: Path, identity: dict[str, Any]) -> int:
-    """Make the workspace ready and return the handle that holds its lock."""
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target}: cannot be written: a file is in the place of the folder")
-    fresh = not partial.exists()
-    partial.mkdir(parents=True, exist_ok=True)
-    lock = _locked(partial)
-    try:
-        attempt = 1
-        try:
-            known = json.loads((partial / _IDENTITY).read_text())
-            attempt = known.pop("attempt") + 1
-        except (OSError, ValueError, KeyError):
-            known = None
-        if known != identity:
-            attempt = 1
-            _clear(partial)
-        (partial / _CHECKPOINTS).mkdir(exist_ok=True)
-        aside = partial / f"{_IDENTITY}.new"
-        aside.write_text(json.dumps({**identity, "attempt": attempt}))
-        aside.replace(partial / _IDENTITY)
-    except BaseException:
-        if fresh:
-            shutil.rmtree(partial, ignore_errors=True)
-        os.close(lock)
-        raise
-    return lock
-
-
-def _locked(partial: Path) -> int:
-    """Lock the workspace against a second process; a killed process's lock ends with it."""
-    handle = os.open(partial / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    patience = time.monotonic() + _LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except BlockingIOError:
-            # Worker processes of a killed run hold its lock until they notice that it is gone.
-            if time.monotonic() > patience:
-                os.close(handle)
-                raise InputError(f"{partial}: another process is at work here; wait for it to end") from None
-            time.sleep(0.2)
-        except OSError:
-            return handle  # a file system without locks
-
-
-def _clear(folder: Path, hidden_only: bool = False) -> None:
-    """Empty a folder, all but its lock, or only remove the hidden entries at its top."""
-    for entry in folder.iterdir():
-        if (hidden_only and not entry.name.startswith(".")) or (not hidden_only and entry.name == _LOCK):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-
-
-def _recover(target: Path) -> None:
-    """Put back the artifact that a kill left between the two renames of a replacement."""
-    previous = target.with_name(f"{target.name}.previous")
-    if previous.is_dir() and not target.exists():
-        previous.rename(target)
-
-
-def _finished_files(partial: Path, step: str) -> dict[str, FileEntry]:
+def _finished_files(partial: Path, step: str, about_run: Collection[str]) -> dict[str, FileEntry]:
     metrics = partial / METRICS
     if not metrics.is_file():
         raise RuntimeError(f"step {step} ended without writing {METRICS}")
     _checked_metrics(json.loads(metrics.read_text()))
-    return entries_under(partial)
+    return entries_under(partial, about_run)
 
 
 def _checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -382,17 +331,6 @@ def _seal(partial: Path, manifest: Manifest) -> None:
         fsync(partial / name)
     for folder in [partial, *(p for p in partial.rglob("*") if p.is_dir())]:
         fsync(folder)
-
-
-def _give_back_space(partial: Path) -> str:
-    """Clear a workspace on a full or failing disk, all but its checkpoints; says if there are some."""
-    if not any((partial / _CHECKPOINTS).glob("*")):
-        shutil.rmtree(partial, ignore_errors=True)
-        return ""
-    for entry in partial.iterdir():
-        if not entry.name.startswith("."):
-            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
-    return f"; checkpoints are kept in {partial}, the same command resumes"
 
 
 def _os_reason(error: OSError) -> str:

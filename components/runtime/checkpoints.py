@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components.runtime import mirror
 from components.runtime.files import fsync, sha256_file
 
 _TENSORS = "tensors.safetensors"
@@ -68,6 +69,7 @@ class Checkpointer:
             raise
         for old in self._folders()[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)
+        mirror.saved(final)
         return final
 
     def latest(self) -> Checkpoint | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ from components.runtime.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
+
+def has_torch() -> bool:
+    """Whether torch is installed; an image for steps that compute nothing leaves it out."""
+    return find_spec("torch") is not None
 
 
 def resolve(device: str) -> torch.device:
@@ -37,6 +43,8 @@ def resolve(device: str) -> torch.device:
 
 def describe(device: str) -> str:
     """What `device` is in words, for a manifest: "cpu (16 threads)" or "cuda (NVIDIA H100)"."""
+    if not has_torch():
+        return "cpu"
     import torch
 
     found = resolve(device)

@@ -32,6 +32,23 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def is_node_leader() -> bool:
+    """Whether this process is the first of its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def from_main(value: T) -> T:
+    """The main process's `value` in every process of the open group; one's own where none is open."""
+    import sys
+
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not dist.is_available() or not dist.is_initialized():
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among `size` of them."""

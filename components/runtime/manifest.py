@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +24,9 @@ class FileEntry(BaseModel):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, hex")
     bytes: int = Field(ge=0, description="size in bytes")
+    about_run: bool = Field(
+        False, description="tells of the run (time, code version), not of its result; not part of the digest"
+    )
 
 
 class Manifest(BaseModel):
@@ -55,9 +59,17 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what the artifact is and came from, without time, machine and code version."""
-        kept = {"schema_version", "step", "params_digest", "inputs", "files"}
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json", include=kept)).encode()).hexdigest()
+        """SHA-256 of what the artifact is and came from, without time, machine and code version.
+
+        Two runs of one code with the same params and inputs, on one device type, have the same digest.
+        """
+        kept = self.model_dump(mode="json", include={"schema_version", "step", "params_digest", "inputs"})
+        kept["files"] = {
+            name: {"sha256": entry.sha256, "bytes": entry.bytes}
+            for name, entry in self.files.items()
+            if not entry.about_run
+        }
+        return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:
@@ -98,8 +110,13 @@ def verify_files(root: Path, manifest: Manifest) -> None:
             )
 
 
-def entries_under(root: Path) -> dict[str, FileEntry]:
-    """Size and digest of every file of an artifact being made, hidden files and manifest left out."""
+def entries_under(root: Path, about_run: Collection[str] = ()) -> dict[str, FileEntry]:
+    """Size and digest of every file of an artifact being made, hidden files and manifest left out.
+
+    Args:
+        root: the artifact's folder.
+        about_run: the files that tell of the run rather than of its result.
+    """
     found = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
@@ -108,5 +125,7 @@ def entries_under(root: Path) -> dict[str, FileEntry]:
         if path.is_symlink():
             raise ValueError(f"{path}: an artifact holds files, not links")
         if path.is_file():
-            found[name] = FileEntry(sha256=sha256_file(path), bytes=path.stat().st_size)
+            found[name] = FileEntry(
+                sha256=sha256_file(path), bytes=path.stat().st_size, about_run=name in about_run
+            )
     return found

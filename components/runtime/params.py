@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.runtime import storage
 from components.runtime.errors import InputError
 
 
@@ -50,7 +52,7 @@ def known_sections() -> list[str]:
     return ["run", *sorted(p.parent.name for p in beside.glob("*/params.py") if p.parent.name != "runtime")]
 
 
-def load_step_params(cls: type[P], section: str, file: Path | None, overrides: Sequence[str] = ()) -> P:
+def load_step_params(cls: type[P], section: str, file: str | Path | None, overrides: Sequence[str] = ()) -> P:
     """A step's params from `file` (None: defaults) and `overrides` of the form "section.key=value".
 
     Values are YAML: numbers, true/false, lists. Later overrides win over earlier ones and over the file.
@@ -72,12 +74,12 @@ def load_step_params(cls: type[P], section: str, file: Path | None, overrides: S
 
 
 def load_tree(
-    file: Path | None, overrides: Sequence[str] = (), allowed: Iterable[str] | None = None
+    file: str | Path | None, overrides: Sequence[str] = (), allowed: Iterable[str] | None = None
 ) -> dict[str, Any]:
     """The merged plain tree of `file` and `overrides`, its top-level keys checked, its sections not yet.
 
     Args:
-        file: a YAML file, None for nothing but the overrides.
+        file: a YAML file or its s3:// URI, None for nothing but the overrides.
         overrides: "section.key=value" texts.
         allowed: top-level keys, `known_sections()` if not given.
 
@@ -92,11 +94,10 @@ def load_tree(
     known = sorted(set(known_sections() if allowed is None else allowed))
     config: Any = OmegaConf.create({})
     if file is not None:
+        text = _text_of(file)
         try:
-            config = OmegaConf.load(file)
-        except OSError as error:
-            raise InputError(f"params file {file}: {error.strerror or error}") from error
-        except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+            config = OmegaConf.load(io.BytesIO(text)) if text.strip() else config
+        except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
             raise InputError(f"params file {file}: not readable as YAML: {_one_line(error)}") from error
         if not isinstance(config, DictConfig):
             raise InputError(f"params file {file}: must hold sections ({', '.join(known)}), not a list")
@@ -117,6 +118,16 @@ def load_tree(
         if name not in known:
             raise InputError(f"{file or '--set'}: unknown section `{name}`; {_allowed(name, known)}")
     return named
+
+
+def _text_of(file: str | Path) -> bytes:
+    try:
+        text = storage.read_bytes(file) if storage.is_remote(file) else Path(file).read_bytes()
+    except OSError as error:
+        raise InputError(f"params file {file}: {error.strerror or error}") from error
+    if text is None:
+        raise InputError(f"params file {file}: nothing there")
+    return text
 
 
 def section_of(tree: Mapping[str, Any], name: str) -> dict[str, Any]:

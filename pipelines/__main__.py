@@ -1,0 +1,128 @@
+"""`python -m pipelines`: compile, lint, submit, run on this machine, write the GitOps manifests."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.runtime.step import ParamsOption, SetOption, main
+
+app = typer.Typer(
+    help="The Kubeflow pipeline: compile, lint, submit, or run it on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ProfileOption = Annotated[
+    str,
+    typer.Option(help="a YAML file, or the name of one in pipelines/profiles: placement, secrets, params"),
+]
+ImagesOption = Annotated[
+    Path, typer.Option(help="YAML file: one image reference with a digest per image family")
+]
+
+
+class Runner(StrEnum):
+    """Where `run-local` runs the steps."""
+
+    docker = "docker"
+    host = "host"
+
+
+@app.command("compile")
+def compile_(
+    images: ImagesOption,
+    params_file: ParamsOption = None,
+    overrides: SetOption = None,
+    profile: ProfileOption = "miniature-cpu",
+    output: Annotated[Path, typer.Option("--output", "-o", help="where to write it")] = Path("pipeline.yaml"),
+) -> None:
+    """Compile the pipeline to YAML: the same inputs always give the same bytes."""
+    from pipelines.compile import compile_to
+
+    compile_to(output, params_file, overrides or (), profile, images)
+    print(output)
+
+
+@app.command()
+def lint(pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline.yaml")]) -> None:
+    """Look for what the compiler and the server let pass; exit 3 if there is anything."""
+    from pipelines.lint import lint_or_refuse
+
+    lint_or_refuse(pipeline)
+    print(f"{pipeline}: no faults")
+
+
+@app.command()
+def submit(
+    pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline.yaml")],
+    host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API", envvar="KFP_HOST")],
+    experiment: Annotated[str, typer.Option(help="experiment the run belongs to")] = "onlinevpo",
+    name: Annotated[str | None, typer.Option(help="name of the run [default: dated]")] = None,
+    namespace: Annotated[str | None, typer.Option(help="profile namespace of a multi-user server")] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="file with a bearer token [default: the pod's service account token, if any]"),
+    ] = None,
+    service_account: Annotated[
+        str, typer.Option(help="service account the run's pods use")
+    ] = "pipeline-runner",
+    cache: Annotated[bool, typer.Option(help="reuse results of equal steps")] = True,
+    wait: Annotated[bool, typer.Option(help="follow the run; exit with its outcome")] = False,
+    on_interrupt: Annotated[
+        str, typer.Option(help="what Ctrl-C does to the run: leave, cancel or ask")
+    ] = "ask",
+) -> None:
+    """Submit a compiled pipeline and print the run's URL."""
+    from pipelines.submit import submit_pipeline
+
+    submit_pipeline(
+        pipeline,
+        host=host,
+        experiment=experiment,
+        name=name,
+        namespace=namespace,
+        token_file=token_file,
+        service_account=service_account,
+        cache=cache,
+        wait=wait,
+        on_interrupt=on_interrupt,
+    )
+
+
+@app.command("run-local")
+def run_local(
+    params_file: ParamsOption = None,
+    overrides: SetOption = None,
+    runner: Annotated[
+        Runner, typer.Option(help="docker: the real images; host: this environment")
+    ] = Runner.docker,
+    images: Annotated[Path | None, typer.Option(help="image references, needed by the docker runner")] = None,
+    profile: ProfileOption = "miniature-cpu",
+    root: Annotated[Path, typer.Option(help="where results and tracking are kept")] = Path("local-run"),
+) -> None:
+    """Run the compiled pipeline on this machine, through Kubeflow's own local runner."""
+    from pipelines.local import run_locally
+
+    run_locally(params_file, overrides or (), runner.value, images, profile, root)
+
+
+@app.command()
+def manifests(
+    pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline.yaml")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="where to write them")],
+    namespace: Annotated[str, typer.Option(help="namespace of the objects")] = "onlinevpo",
+) -> None:
+    """Write a compiled pipeline as Kubernetes Pipeline and PipelineVersion objects, for GitOps."""
+    from pipelines.gitops import write_manifests
+
+    write_manifests(pipeline, output, namespace)
+    print(output)
+
+
+if __name__ == "__main__":
+    main(app)

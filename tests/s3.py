@@ -1,0 +1,53 @@
+"""A real S3 server (rclone) for tests: it checks credentials and knows multipart uploads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+RCLONE = shutil.which("rclone", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+@dataclass
+class Store:
+    endpoint: str
+    folder: Path
+
+    def files(self, under: str = "runs") -> list[str]:
+        """What the store holds of bucket/<under>, seen from its disk."""
+        root = self.folder / "bucket" / under
+        return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Store]:
+    """A server with the bucket `bucket`, key id `right` and secret `secret`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert RCLONE is not None
+    options = ["--addr", f"127.0.0.1:{port}", "--auth-key", "right,secret", "--config", str(folder / "none")]
+    process = subprocess.Popen(
+        [RCLONE, "serve", "s3", *options, str(folder / "data")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    (folder / "data" / "bucket").mkdir(parents=True)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield Store(f"http://127.0.0.1:{port}", folder / "data")
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
