@@ -174,7 +174,9 @@ def _facts(final: FinalStatus, verdict: Verdict, found: TrackedRun | None) -> li
     starts = [run.started for run in times if run.started]
     ends = [run.ended for run in times if run.ended]
     done = sum(one.state == "done" for one in verdict.steps)
-    facts = [("steps done", f"{done} of {len(verdict.steps)}", ""), ("Kubeflow says", final.state, "")]
+    told = all(one.state != "unknown" for one in verdict.steps)
+    count = f"{done} of {len(verdict.steps)}" if told else "not known"
+    facts = [("steps done", count, ""), ("Kubeflow says", final.state, "")]
     if starts:
         facts.append(("first step started", _moment(min(starts)), ""))
     if starts and ends:

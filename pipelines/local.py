@@ -57,7 +57,7 @@ class Outcome:
 
 
 def run_locally(
-    params_file: Path | None,
+    params_file: str | Path | None,
     overrides: Sequence[str],
     runner: str,
     images: Path | None,

@@ -100,7 +100,10 @@ def test_parameters_that_are_not_text_or_json(message: dict[str, Any]) -> None:
 
 def test_kfp_reads_what_is_written(message: dict[str, Any]) -> None:
     given = ExecutorInput.parse(json.dumps(message))
-    made = {"artifact": {"digest": "abc", "refused": None}, "metrics": {"srcc/world": 0.5, "pairs": 3}}
+    made: dict[str, dict[str, Any]] = {
+        "artifact": {"digest": "abc", "refused": None},
+        "metrics": {"srcc/world": 0.5, "pairs": 3},
+    }
     file = write_output(given, made)
     assert file == given.output_file
     read = executor_output_utils.load_executor_output(str(file))
