@@ -32,7 +32,7 @@ def build(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="images file to write; families not built keep their line")
     ] = Path("images.yaml"),
-    tag: Annotated[str | None, typer.Option(help="[default: <commit>-<variant>]")] = None,
+    tag: Annotated[str | None, typer.Option(help="[default: the commit of its sources]")] = None,
     push: Annotated[str | None, typer.Option(help="push to this prefix, e.g. registry.example/team")] = None,
     base_image: Annotated[str, typer.Option(help="image with Python 3.11")] = "python:3.11-slim-bookworm",
     wheelhouse: Annotated[

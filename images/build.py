@@ -86,9 +86,11 @@ def build_images(settings: Build, families: tuple[str, ...], output: Path) -> di
         )
     images = chain(families)
     known = _known(output)
-    tag = settings.tag or _tag(settings.variant)
     prefix = f"{settings.push.rstrip('/')}/" if settings.push else engine.prefix
-    references = {image.name: f"{prefix}{image.repository}:{tag}" for image in images}
+    references = {
+        image.name: f"{prefix}{image.repository}:{settings.tag or _tag(image, settings.variant)}"
+        for image in images
+    }
     took = {}
     for image in images:
         print(f"== {image.name} -> {references[image.name]}", file=sys.stderr, flush=True)
@@ -133,8 +135,9 @@ def _command(engine: Engine, settings: Build, image: Image, references: dict[str
     )
 
 
-def _tag(variant: Variant) -> str:
-    commit, _, dirty = revision().commit.partition("-")
+def _tag(image: Image, variant: Variant) -> str:
+    """The image's own revision: its parents' names are written down in it, and may not change with HEAD."""
+    commit, _, dirty = revision(sources(image, variant)).commit.partition("-")
     return f"{commit[:12]}-{variant}{'-dirty' if dirty else ''}"
 
 

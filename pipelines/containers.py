@@ -27,6 +27,9 @@ from pipelines.executor import ExecutorInput, read_output
 
 #: Seconds that an interrupted step has to save its checkpoint.
 GRACE_S = 120
+# Following a container's log, podman sends not even a header before the first line, and a step may be silent for
+# long; docker's client would give up after a minute.
+_PATIENCE_S = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -310,7 +313,7 @@ def _connected() -> Any:
     from docker.errors import DockerException
 
     try:
-        client = docker.from_env()
+        client = docker.from_env(timeout=_PATIENCE_S)
         client.ping()
     except DockerException as error:
         where = os.environ.get("DOCKER_HOST") or "the default socket"

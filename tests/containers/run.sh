@@ -56,14 +56,15 @@ if [ -n "$certificates" ]; then
     volumes="$volumes -v $folder:$folder:ro"
 fi
 wheels=${TORCH_INDEX:-$(setting find-links)}
-if [ -n "$wheels" ]; then
-    export TORCH_INDEX="$wheels"
-    [ ! -d "$wheels" ] || volumes="$volumes -v $wheels:$wheels:ro"
+if [ -d "$wheels" ]; then
+    # At a folder that every image has: the engine would leave an empty one behind in the layer.
+    volumes="$volumes -v $wheels:/mnt:ro"
+    wheels=/mnt
 fi
 index=${PIP_INDEX_URL:-$(setting index-url)}
 [ -z "$index" ] || export PIP_INDEX_URL="$index"
 # shellcheck disable=SC2086 # a list of words
-"$python" -m images build --engine podman --base-image "$base" --output "$work/images.yaml" \
+TORCH_INDEX=$wheels "$python" -m images build --engine podman --base-image "$base" --output "$work/images.yaml" \
     -- --isolation=chroot $volumes > "$work/build.log" 2>&1 || { tail -30 "$work/build.log" >&2; exit 1; }
 tail -n 8 "$work/build.log"
 
