@@ -27,8 +27,8 @@ from pipelines.executor import ExecutorInput, read_output
 
 #: Seconds that an interrupted step has to save its checkpoint.
 GRACE_S = 120
-# Following a container's log, podman sends not even a header before the first line, and a step may be silent for
-# long; docker's client would give up after a minute.
+# Following a container's log, podman sends not even a header before the first line, and a step may be silent
+# for long; docker's client would give up after a minute.
 _PATIENCE_S = 7 * 24 * 3600
 
 
