@@ -119,7 +119,7 @@ class Client:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Docker:
     client = Client()
-    monkeypatch.setattr(docker, "from_env", lambda: client)
+    monkeypatch.setattr(docker, "from_env", lambda **options: client)
     return Docker()
 
 
