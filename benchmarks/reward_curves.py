@@ -42,6 +42,8 @@ from components.runtime.seeds import derive, numpy_rng, torch_generator
 STEPS = (60, 125, 250, 500, 1000, 2000, 4000)
 NOISE = (0.0, 0.05, 0.1, 0.2, 0.4)
 CONTENTS = (1, 2, 4, 7, 10, 20, 40)
+SHORT = 500
+"""Steps of every training but those that ask what steps do: a quarter of the default's."""
 LADDERS = 1000
 """Ladders on footage at each number of contents: contents change, the amount of material does not."""
 CLIPS = 20
@@ -82,7 +84,7 @@ def main() -> None:
             found.append(point)
             shown = " ".join(f"{name} {value:.3f}" for name, value in point.figures.items())
             print(f"{point.arm} {point.value:g}: {point.seconds:.0f} s, SRCC {shown}", flush=True)
-    _write(given.out, found)
+            _write(given.out, found)  # after each: a run that is stopped keeps what it has
 
 
 class Bench:
@@ -106,9 +108,9 @@ class Bench:
     def points(self, photographs: Path | None) -> Iterator[Point]:
         """Every training, one after the other."""
         for steps in STEPS:
-            yield self._trained("steps", steps, self.training, steps=steps)
+            yield self._trained("steps", steps, self.training, steps)
         for noise in NOISE:
-            yield self._trained("label noise", noise, _noisy(self.training, noise))
+            yield self._trained("label noise", noise, _noisy(self.training, noise), SHORT)
         # Neither source of ladders may hide what the number of contents does.
         others = self.training.where([source != "footage" for source in self.training.sources])
         clips = self.material.train["footage"]
@@ -121,15 +123,15 @@ class Bench:
             rows = [i for i, name in enumerate(contents) if name in order[:count]]
             pool = Pool("footage", Clips(frames[rows], [contents[i] for i in rows]), LADDERS, True)
             plan = Plan((pool,), self.params.ladders, derive(self.params.run.seed, "contents", count))
-            yield self._trained("contents", count, join([others, self._built(plan)]))
+            yield self._trained("contents", count, join([others, self._built(plan)]), SHORT)
 
     def _built(self, plan: Plan) -> Ladders:
         folder = ShardFolder(self.scratch / f"{len(list(self.scratch.iterdir()))}", plan, self.stop)
         with folder.workers(1):
             return join([folder.load(number) for number in range(len(folder))])
 
-    def _trained(self, arm: str, value: float, ladders: Ladders, steps: int | None = None) -> Point:
-        training = self.params.training.model_copy(update={"steps": steps} if steps else {})
+    def _trained(self, arm: str, value: float, ladders: Ladders, steps: int) -> Point:
+        training = self.params.training.model_copy(update={"steps": steps})
         params = self.params.model_copy(update={"training": training})
         began = time.process_time()
         with (
@@ -222,6 +224,7 @@ def _write(prefix: Path, points: list[Point]) -> None:
     panels[0].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(prefix.with_suffix(".png"), dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
