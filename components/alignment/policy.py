@@ -40,6 +40,10 @@ class Policy:
             torch.manual_seed(derive(seed, "lora"))
             self.network.add_adapter(config, adapter_name=REFERENCE)
             self.network.add_adapter(config, adapter_name=POLICY)
+        # Float32 whatever the base's type: in 16 bits, steps of a small learning rate round to nothing.
+        for adapter in (POLICY, REFERENCE):
+            for value in self.parameters(adapter).values():
+                value.data = value.data.float()
         self.refresh_reference()
         self.use(POLICY)
 

@@ -24,10 +24,15 @@ from components.runtime.errors import InputError
 #: The sampler's settings, beside the pipeline in the generator's artifact.
 SETTINGS = "generator.json"
 PIPELINE = "pipeline"
+#: Files of a hub's repository that a pipeline's part is loaded from; pickled weights are not among them.
+WANTED = ("*.json", "*.safetensors", "*.model", "*.txt")
 
 
-def load_family(folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> ModelFamily:
+def load_family(folder: Path, device: torch.device, precision: str = "float32") -> ModelFamily:
     """Load a diffusers folder as the family that its ``model_index.json`` names.
+
+    Args:
+        precision: "float32", or "half" for the types that the family's hints name.
 
     Raises:
         InputError: no pipeline in the folder, or one whose class no family serves. Only safetensors weights
@@ -41,12 +46,17 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype = torch.f
     family = FAMILIES.get(name)
     if family is None:
         raise InputError(f"{index}: pipeline {name} is not supported; allowed: {', '.join(sorted(FAMILIES))}")
+    hints = family.hints
+    half = {"vae": hints.vae, "default": hints.weights}
     # Their bars say nothing of a step's own progress, and a log file gets every redraw of them.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+            folder,
+            dtype=half if precision == "half" else torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
         )
     except (OSError, ValueError) as error:
         raise InputError(
@@ -63,6 +73,7 @@ class Generator:
         self.family = family
         self.settings = settings
         self.geometry = Geometry(settings.num_frames, settings.height, settings.width, settings.fps)
+        family.settle(settings.fps, settings.guidance)
         self._embeddings: dict[str, Tensor] = {}
 
     @classmethod
@@ -83,14 +94,9 @@ class Generator:
             raise InputError(
                 f"{folder / SETTINGS}: not a generator: {' '.join(str(error).split())}"
             ) from error
-        family = load_family(folder / PIPELINE, torch.device(device))
+        family = load_family(folder / PIPELINE, torch.device(device), settings.precision)
         if lora is not None:
-            try:
-                family.pipeline.load_lora_weights(str(lora), use_safetensors=True, local_files_only=True)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise InputError(
-                    f"{lora}: the LoRA cannot be loaded: {' '.join(str(error).split())[:300]}"
-                ) from error
+            family.load_lora(Path(lora))
         return cls(family, settings)
 
     @property
@@ -139,8 +145,9 @@ class Generator:
 def fetch_base(base: str, revision: str | None, to: Path) -> Path:
     """Return a local folder with the base model.
 
-    A folder is taken as it is, an s3:// prefix is downloaded to ``to``, a hub id to the hub's own cache. The
-    hub is asked only where HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
+    A folder is taken as it is, an s3:// prefix is downloaded to ``to``, a hub id to the hub's own cache: only
+    what its ``model_index.json`` names, of that only safetensors and texts. The hub is asked only where
+    HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
 
     Raises:
         InputError: nothing there, the hub cannot be reached, or a revision that would have no effect.
@@ -166,10 +173,17 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
-        snapshot: Any = snapshot_download(base, revision=revision, allow_patterns=patterns)
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
+        # Many repositories hold the same weights again as single files, for other programs.
+        first: Any = snapshot_download(base, revision=revision, allow_patterns=["model_index.json"])
+        index = json.loads((Path(first) / "model_index.json").read_text())
+        parts = sorted(name for name, value in index.items() if isinstance(value, list) and value[0])
+        patterns = [f"{part}/{ending}" for part in parts for ending in WANTED]
+        # A snapshot's folder is named after its commit: both calls are to see the same one.
+        snapshot: Any = snapshot_download(
+            base, revision=Path(first).name, allow_patterns=["model_index.json", *patterns]
+        )
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(
             f"generator.base = {base!r}: no such folder, and the hub cannot serve it{offline}: "
