@@ -61,7 +61,7 @@ class Blueprint:
 @cache
 def published() -> dict[str, Blueprint]:
     """The releases whose facts come with the project, by hub id; other names of a repository included."""
-    found = {}
+    found: dict[str, Blueprint] = {}
     for path in sorted(PUBLISHED.glob("*.yaml")):
         facts = yaml.safe_load(path.read_text())
         parts = {name: Part(part["class"], part["config"]) for name, part in facts["components"].items()}

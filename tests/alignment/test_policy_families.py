@@ -30,7 +30,8 @@ def make(name: str) -> ModelFamily:
 def inputs(family: ModelFamily, name: str) -> tuple[Tensor, Tensor, Tensor]:
     shape = family.latent_shape(TINY[name].geometry)
     latents = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
-    return latents, torch.tensor([950, 100]), family.encode_prompts(["a red circle moves left", "a blue square"])
+    text = family.encode_prompts(["a red circle moves left", "a blue square"])
+    return latents, torch.tensor([950, 100]), text
 
 
 def make_pairs(family: ModelFamily, name: str) -> list[Pair]:
@@ -77,8 +78,8 @@ def test_both_experts_are_trained_and_saved(tmp_path: Path, monkeypatch: pytest.
         fresh = Updater(policy, PARAMS, Ranks())
         before = {name: value.detach().clone() for name, value in policy.parameters().items()}
         fresh.step(make_pairs(family, "wan-2.2-a14b"), 0, 0)
-        changed = [name for name, value in policy.parameters().items() if not torch.equal(value, before[name])]
-        moved[expert] = {name.split(".")[0] for name in changed}
+        after = policy.parameters()
+        moved[expert] = {name.split(".")[0] for name in after if not torch.equal(after[name], before[name])}
     assert moved == {"high": {"high"}, "low": {"low"}}
     assert updater.step(make_pairs(family, "wan-2.2-a14b"), 0, 0)
     policy.save(tmp_path)

@@ -60,12 +60,13 @@ def fused_attention() -> Iterator[None]:
     On the meta device torch takes the plain formula, whose memory is that of no GPU. The function itself is
     exchanged for the time being: a mode would not see what is recomputed in the middle of a backward pass.
     """
-    plain = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _fused
+    functional: Any = F
+    plain = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = _fused
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = plain
+        functional.scaled_dot_product_attention = plain
 
 
 def _fused(

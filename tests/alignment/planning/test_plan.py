@@ -40,6 +40,20 @@ def made(miniature: Blueprint) -> Plan:
     return plan(miniature, SAMPLING, PARAMS, GPU, 1)
 
 
+@pytest.fixture(scope="module")
+def shallow(miniature: Blueprint) -> Blueprint:
+    """The miniature with two of its five blocks, to take less time."""
+    transformer = miniature.parts["transformer"]
+    fewer = replace(transformer, config=transformer.config | {"num_layers": 2})
+    return replace(miniature, parts=miniature.parts | {"transformer": fewer})
+
+
+@pytest.fixture(scope="module")
+def quick(shallow: Blueprint) -> Plan:
+    """Its plan on one GPU."""
+    return plan(shallow, SAMPLING, PARAMS, GPU, 1)
+
+
 def test_weights_are_the_loaded_ones(made: Plan, repository: Path) -> None:
     family = load_family(repository / "models" / "miniature", torch.device("cpu"))
     transformer = sum(p.numel() for p in family.denoiser.parameters())
@@ -77,36 +91,37 @@ def test_operations_are_those_of_the_real_calls(made: Plan, repository: Path) ->
     assert made.phases["decoding"].flops == pytest.approx(12 * counter.get_total_flops(), rel=0.02)
 
 
-def test_time_is_operations_over_the_stated_rate_times_utilisation(made: Plan, miniature: Blueprint) -> None:
-    assert made.phases["sampling"].seconds == pytest.approx(made.phases["sampling"].flops / (25e12 * 0.4))
-    assert made.phases["decoding"].seconds == pytest.approx(made.phases["decoding"].flops / (50e12 * 0.4))
-    assert made.seconds == pytest.approx(
-        sum(made.phases[name].seconds for name in ("sampling", "decoding", "update"))
+def test_time_is_operations_over_the_stated_rate_times_utilisation(quick: Plan, shallow: Blueprint) -> None:
+    assert quick.phases["sampling"].seconds == pytest.approx(quick.phases["sampling"].flops / (25e12 * 0.4))
+    assert quick.phases["decoding"].seconds == pytest.approx(quick.phases["decoding"].flops / (50e12 * 0.4))
+    assert quick.seconds == pytest.approx(
+        sum(quick.phases[name].seconds for name in ("sampling", "decoding", "update"))
     )
-    half = plan(miniature, SAMPLING.model_copy(update={"precision": "half"}), PARAMS, GPU, 1, utilisation=0.5)
+    sampling = SAMPLING.model_copy(update={"precision": "half"})
+    half = plan(shallow, sampling, PARAMS, GPU, 1, utilisation=0.5)
     assert half.phases["sampling"].seconds == pytest.approx(
-        made.phases["sampling"].flops / (100e12 * 0.5), rel=0.01
+        quick.phases["sampling"].flops / (100e12 * 0.5), rel=0.01
     )
-    assert half.resident["denoiser"] < 0.6 * made.resident["denoiser"]
+    assert half.resident["denoiser"] < 0.6 * quick.resident["denoiser"]
 
 
-def test_prompts_are_dealt_to_the_gpus(made: Plan, miniature: Blueprint) -> None:
-    dealt = plan(miniature, SAMPLING, PARAMS, GPU, 3)  # two prompts for the one that has most to do
-    assert dealt.phases["sampling"].flops == pytest.approx(made.phases["sampling"].flops / 2)
-    assert dealt.phases["update"].flops == pytest.approx(made.phases["update"].flops / 2)
+def test_prompts_are_dealt_to_the_gpus(quick: Plan, shallow: Blueprint) -> None:
+    dealt = plan(shallow, SAMPLING, PARAMS, GPU, 3)  # two prompts for the one that has most to do
+    assert dealt.phases["sampling"].flops == pytest.approx(quick.phases["sampling"].flops / 2)
+    assert dealt.phases["update"].flops == pytest.approx(quick.phases["update"].flops / 2)
 
 
-def test_checkpointing_is_chosen_where_only_it_fits(made: Plan, miniature: Blueprint) -> None:
-    plain, kept = made.phases["update"], made.phases["update, checkpointed"]
+def test_checkpointing_is_chosen_where_only_it_fits(quick: Plan, shallow: Blueprint) -> None:
+    plain, kept = quick.phases["update"], quick.phases["update, checkpointed"]
     assert kept.peak < plain.peak and kept.flops > plain.flops
-    assert made.checkpointing is False
-    held = sum(made.resident.values())
-    assert plain.total == held + plain.peak and made.resident["reserve"] == RESERVE
+    assert quick.checkpointing is False
+    held = sum(quick.resident.values())
+    assert plain.total == held + plain.peak and quick.resident["reserve"] == RESERVE
     between = replace(GPU, memory_gb=(held + (plain.peak + kept.peak) / 2) / 1e9)
-    tight = plan(miniature, SAMPLING, PARAMS, between, 1)
+    tight = plan(shallow, SAMPLING, PARAMS, between, 1)
     assert tight.checkpointing is True
-    assert tight.seconds > made.seconds
-    none = plan(miniature, SAMPLING, PARAMS, replace(GPU, memory_gb=1.0), 1)
+    assert tight.seconds > quick.seconds
+    none = plan(shallow, SAMPLING, PARAMS, replace(GPU, memory_gb=1.0), 1)
     assert none.checkpointing is None
     assert not any(none.fits(name) for name in none.phases)
 
@@ -162,7 +177,7 @@ def test_wan_1_3b_at_480p_is_what_its_shape_says() -> None:
     assert made.phases["sampling"].flops / 2 == pytest.approx(layers * per_block, rel=0.05)
     # Published: the 1.3B generates 480p in 8.19 GB with all but the working part moved away.
     assert 6e9 < made.phases["decoding"].peak < 10e9
-    # With checkpoints each block keeps its input, for both sides of a pair in 16 bits, and one block is whole.
+    # With checkpoints each block keeps its input, both sides of a pair in 16 bits, and one block is whole.
     kept = layers * 2 * tokens * width * 2
     one = made.phases["update"].peak / layers
     assert made.phases["update, checkpointed"].peak == pytest.approx(kept + one, rel=0.35)
