@@ -12,6 +12,9 @@ class LadderParams(Section):
 
     world: int = Field(500, ge=0, le=100_000, description="ladders on pristine clips of the miniature world")
     footage: int = Field(1000, ge=0, le=100_000, description="ladders on pristine real footage")
+    drawn: int = Field(
+        1000, ge=0, le=1_000_000, description="ladders on procedurally drawn pictures under a moving camera"
+    )
     generated: int = Field(800, ge=0, le=100_000, description="ladders on the base generator's own samples")
     reconstructed: int = Field(
         160, ge=0, le=100_000, description="ladders of original, VAE reconstruction, reconstruction distorted"
@@ -45,13 +48,11 @@ class LadderParams(Section):
 class TrainingParams(Section):
     """The optimisation: fixed steps, never seconds."""
 
-    steps: int = Field(1200, ge=1, le=1_000_000, description="optimiser steps")
-    pixel_steps: int = Field(
-        100,
-        ge=0,
-        description="last steps, in which the pixel branch trains too; such a step costs ten times as much",
+    steps: int = Field(1500, ge=1, le=1_000_000, description="optimiser steps")
+    batch: int = Field(48, ge=2, le=4096, description="ladders in a batch, over all processes together")
+    window: int = Field(
+        64, ge=1, le=100_000, description="shards of 64 ladders held in memory, from which batches are drawn"
     )
-    batch: int = Field(48, ge=2, le=4096, description="ladders in a batch")
     learning_rate: float = Field(
         2e-3, gt=0, le=1, description="peak AdamW learning rate; warm-up, then cosine to 0"
     )
@@ -61,6 +62,11 @@ class TrainingParams(Section):
         2.0, ge=0, description="weight of the correlation loss against the labels"
     )
     rank_weight: float = Field(0.5, ge=0, description="weight of the ranking loss inside ladders")
+    aspect_weight: float = Field(
+        0.2,
+        ge=0,
+        description="weight of the aspects: each ranks its own family's ladders, keeps still on others",
+    )
     margin: float = Field(
         2.0, ge=0, description="score units a ladder's first and last level should lie apart"
     )
@@ -73,17 +79,17 @@ class TrainingParams(Section):
 class NetworkParams(Section):
     """Sizes of the scoring network."""
 
-    patch: int = Field(
-        4, ge=2, le=16, description="px step of the first convolution, on frames of the corpus's size"
-    )
-    channels: int = Field(
-        16, ge=4, le=256, description="channels of the first convolution; later ones grow from it"
+    members: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="networks in the ensemble: the score is their mean, the spread their deviation",
     )
     bins: int = Field(5, ge=1, le=32, description="quantile bins into which each statistic is cut")
-    hidden: int = Field(96, ge=4, le=1024, description="width of the statistics branch")
-    embedding: int = Field(64, ge=4, le=512, description="width in which the two branches are added")
+    hidden: int = Field(96, ge=4, le=1024, description="width of a member's first layer")
+    embedding: int = Field(64, ge=4, le=512, description="width of a member's later layers")
     dropout: float = Field(
-        0.1, ge=0, lt=1, description="probability of dropping a statistic or an embedding entry"
+        0.1, ge=0, lt=1, description="probability of dropping a statistic or an entry of a layer"
     )
 
 
@@ -145,14 +151,10 @@ class RewardParams(StepParams):
 
     @model_validator(mode="after")
     def _consistent(self) -> RewardParams:
-        if self.training.pixel_steps > self.training.steps:
-            raise ValueError(
-                f"training.pixel_steps = {self.training.pixel_steps}: "
-                f"at most training.steps, which is {self.training.steps}"
-            )
         both = set(self.ladders.stressed) & set(self.ladders.heldout_types)
         if both:
             raise ValueError(f"{', '.join(sorted(both))}: cannot be both stressed and held out")
-        if not (self.ladders.world or self.ladders.footage or self.ladders.generated):
-            raise ValueError("no ladders at all: world, footage and generated are 0")
+        counts = self.ladders
+        if not (counts.world or counts.footage or counts.drawn or counts.generated or counts.reconstructed):
+            raise ValueError("no ladders at all: the counts of every source are 0")
         return self

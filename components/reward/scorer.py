@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components.reward.distortions import FAMILIES
 from components.reward.filtering import resize
-from components.reward.network import RewardNet
+from components.reward.network import OUTPUTS, RewardNet
 from components.reward.params import NetworkParams
 from components.reward.statistics import clip_statistics
 from components.runtime.devices import resolve
@@ -36,12 +37,29 @@ class Geometry:
     fps: float
 
 
+@dataclass(frozen=True)
+class Rating:
+    """What a reward says of B clips, each (B,) float32 on the CPU.
+
+    Attributes:
+        score: higher is better.
+        spread: standard deviation of the ensemble's members, in units of the score. Two clips whose scores
+            lie closer
+            than this are not told apart.
+        aspects: one score for each family of damage, higher is better; not on the scale of `score`.
+    """
+
+    score: Tensor
+    spread: Tensor
+    aspects: dict[str, Tensor]
+
+
 class Scorer:
     """A trained reward.
 
     Any clip is brought to the geometry of training first: frame rate by nearest time stamps, size by
-        antialiased resizing; a
-    longer clip is scored in up to 8 windows spread evenly over it, and their scores averaged.
+    antialiased resizing; a longer clip is scored in up to 8 windows spread evenly over it, and their scores
+    averaged.
     """
 
     def __init__(self, network: RewardNet, geometry: Geometry, device: torch.device | str = "cpu") -> None:
@@ -83,7 +101,7 @@ class Scorer:
         save_file(state, folder / WEIGHTS)
         description = {
             "network": network.model_dump(mode="json"),
-            "statistics": int(self.network.statistics.knots.shape[0]),
+            "statistics": self.network.statistics,
             "geometry": asdict(self.geometry),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
         }
@@ -103,6 +121,13 @@ class Scorer:
         Raises:
             InputError: wrong shape, fewer than 2 frames, non-positive rate, or values that are not finite.
         """
+        return self.rate(frames, fps).score
+
+    def rate(self, frames: Tensor, fps: float) -> Rating:
+        """Scores each clip by itself, says how sure that is, and scores each aspect.
+
+        Arguments and errors as `score`.
+        """
         if frames.ndim != 5 or frames.shape[2] != 3 or frames.shape[1] < 2:
             raise InputError(f"clips to score must be (B, T >= 2, 3, H, W), got {tuple(frames.shape)}")
         if not fps > 0:
@@ -110,12 +135,10 @@ class Scorer:
         if frames.dtype != torch.uint8 and not bool(torch.isfinite(frames).all()):
             raise InputError("clips to score hold values that are not finite")
         if frames.shape[0] == 0:
-            return torch.zeros(0)
+            return _rating(torch.zeros((1, 0, OUTPUTS), dtype=torch.float64))
         windows = self._windows(frames.shape[1], fps)
-        total = torch.zeros(frames.shape[0], dtype=torch.float64)
-        for index in windows:
-            total += self._score_window(frames[:, index])
-        return (total / len(windows)).round(decimals=DECIMALS).float()
+        total = sum(self._outputs(frames[:, index]) for index in windows)
+        return _rating(torch.as_tensor(total) / len(windows))
 
     def _windows(self, frames: int, fps: float) -> list[Tensor]:
         """Frame indices of each window to score."""
@@ -140,22 +163,33 @@ class Scorer:
         Returns:
             (B,) float32 on the CPU.
         """
-        return self._score_window(clips, statistics).round(decimals=DECIMALS).float()
+        return _rating(self._outputs(clips, statistics)).score
 
     @torch.no_grad()
-    def _score_window(self, clips: Tensor, statistics: Tensor | None = None) -> Tensor:
-        scores = []
+    def _outputs(self, clips: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """(members, B, outputs) float64 on the CPU of one window of each clip."""
+        found = []
         for start in range(0, clips.shape[0], BLOCK):
-            block = _filled(clips[start : start + BLOCK].to(self.device))
-            pixels = block.float() / 255.0 if block.dtype == torch.uint8 else block.float().clamp(0.0, 1.0)
-            if pixels.shape[-2:] != (self.geometry.height, self.geometry.width):
-                pixels = resize(pixels, self.geometry.height, self.geometry.width, "bilinear").clamp(0.0, 1.0)
-            if statistics is None:
-                columns = clip_statistics(pixels)
-            else:
+            if statistics is not None:
                 columns = _filled(statistics[start : start + BLOCK].to(self.device))
-            scores.append(self.network(pixels, columns).double().cpu())
-        return torch.cat(scores)[: clips.shape[0]]
+            else:
+                block = _filled(clips[start : start + BLOCK].to(self.device))
+                pixels = (
+                    block.float() / 255.0 if block.dtype == torch.uint8 else block.float().clamp(0.0, 1.0)
+                )
+                goal = (self.geometry.height, self.geometry.width)
+                if pixels.shape[-2:] != goal:
+                    pixels = resize(pixels, *goal, "bilinear").clamp(0.0, 1.0)
+                columns = clip_statistics(pixels)
+            found.append(self.network(columns).double().cpu())
+        return torch.cat(found, dim=1)[:, : clips.shape[0]]
+
+
+def _rating(outputs: Tensor) -> Rating:
+    """What (members, B, outputs) come to."""
+    mean = outputs.mean(0).round(decimals=DECIMALS).float()
+    spread = outputs[..., 0].std(0, unbiased=False).round(decimals=DECIMALS).float()
+    return Rating(mean[:, 0], spread, {name: mean[:, 1 + place] for place, name in enumerate(FAMILIES)})
 
 
 def _filled(block: Tensor) -> Tensor:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
 
 from components.corpus.dataset import Corpus
 from components.reward import card as cards
 from components.reward import gate, plots
 from components.reward.card import Card
 from components.reward.distortions import REGISTRY
-from components.reward.ladders import Ladders, build, draw_levels, draw_recipes, join, seen_types, vary
+from components.reward.ladders import seen_types
 from components.reward.markdown import as_markdown
-from components.reward.material import Clips, Material, gather, judge_of
+from components.reward.material import gather, judge_of
 from components.reward.params import RewardParams
 from components.reward.scorer import Scorer
+from components.reward.shards import ShardFolder, plan_of
 from components.reward.training import train
-from components.runtime.artifacts import open_artifact, publish
+from components.runtime.artifacts import cache_dir, open_artifact, publish
 from components.runtime.devices import configure_threads, resolve
+from components.runtime.distributed import is_node_leader, process_group
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.interrupts import StopSignal
-from components.runtime.progress import Progress
-from components.runtime.seeds import derive, torch_generator
 from components.runtime.tracking import track
 
 
@@ -50,33 +49,46 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
     corpus_artifact, generator_artifact = Corpus.open(corpus), open_artifact(generator, step="generator")
     inputs = {"corpus": corpus, "generator": generator}
     refused: list[str] = []
-    with track("reward", params) as tracked:
+    metrics: dict[str, float] = {}
+    with process_group(str(device)) as ranks, track("reward", params) as tracked:
         try:
             with publish(out, step="reward", params=params, inputs=inputs) as workspace, StopSignal() as stop:
                 material = gather(corpus_artifact, generator_artifact, params.card.prompts, params.run.seed)
-                ladders = training_ladders(material, params, stop, device)
-                network, curve = train(
-                    ladders,
-                    params,
-                    checkpoints=workspace.checkpoints,
-                    stop=stop,
-                    device=device,
-                    report=tracked.metrics,
-                )
-                scorer = Scorer(network, material.geometry, device)
-                card, held, scores = cards.measure(
-                    scorer.score_prepared, material, params,
-                    stop=stop, device=device, judged=judge_of(material.samples_card),
-                )  # fmt: skip
-                checks = gate.checks(card, params.gate)
-                refused = gate.refusals(checks)
-                scorer.save(workspace.dir, params.network)
-                (workspace.dir / "plots").mkdir(exist_ok=True)
-                plots.draw(workspace.dir / "plots", card, held, scores, curve)
-                metrics = _write(workspace.dir, card, checks, refused, len(ladders))
-                timing = cards.throughput(scorer.score_prepared, held.frames[:, 0])
-                (workspace.dir / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
-                workspace.about_run.add("timing.json")
+                plan = plan_of(material, params.ladders, params.run.seed, cache=cache_dir() / "labels")
+                # Hidden, so not published; beside the checkpoints, not among them: those are copied
+                # elsewhere.
+                shards = ShardFolder(workspace.dir / ".shards", plan, stop, builds=is_node_leader())
+                began = time.monotonic()
+                with shards.workers():
+                    network, curve = train(
+                        shards,
+                        params,
+                        checkpoints=workspace.checkpoints,
+                        stop=stop,
+                        device=device,
+                        ranks=ranks,
+                        report=tracked.metrics,
+                    )
+                timing = {
+                    "train_seconds": time.monotonic() - began,
+                    "train_waited_for_ladders": shards.waited,
+                }
+                if ranks.is_main:
+                    scorer = Scorer(network, material.geometry, device)
+                    card, held, scores = cards.measure(
+                        scorer.score_prepared, material, params,
+                        stop=stop, device=device, judged=judge_of(material.samples_card),
+                    )  # fmt: skip
+                    checks = gate.checks(card, params.gate)
+                    refused = gate.refusals(checks)
+                    scorer.save(workspace.dir, params.network)
+                    (workspace.dir / "plots").mkdir(exist_ok=True)
+                    plots.draw(workspace.dir / "plots", card, held, scores, curve)
+                    metrics = _write(workspace.dir, card, checks, refused, len(plan))
+                    timing |= cards.throughput(scorer.score_prepared, held.frames[:, 0])
+                    (workspace.dir / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
+                    workspace.about_run.add("timing.json")
+                refused, metrics = ranks.broadcast_object((refused, metrics))
                 if refused:
                     workspace.publish_on_refusal = True
                     raise GateRefused("reward gate: " + "; ".join(refused))
@@ -85,57 +97,6 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
                 tracked.finish(workspace.published)
         tracked.finish(workspace.published or Path(out))
     return RewardResult(workspace.published or Path(out), metrics)
-
-
-def training_ladders(
-    material: Material, params: RewardParams, stop: StopSignal, device: torch.device
-) -> Ladders:
-    """All training ladders of the params, source by source."""
-    counts, seed = params.ladders, derive(params.run.seed, "training ladders")
-    names = seen_types(counts.heldout_types)
-    pools: list[tuple[str, Clips, int]] = [
-        ("world", material.train["world"], counts.world),
-        ("footage", material.train["footage"], counts.footage),
-        ("generated", material.samples_train.clips(), counts.generated),
-    ]
-    reconstructed = Clips(
-        material.reconstructed, [f"reconstruction/{i}" for i in range(len(material.reconstructed))]
-    )
-    pools.append(("reconstructed", reconstructed, counts.reconstructed))
-    parts = []
-    total = sum(count for _, clips, count in pools if len(clips))
-    with Progress(total, "reward: training ladders") as progress:
-        for source, clips, count in pools:
-            if not len(clips) or not count:
-                continue
-            own = derive(seed, source)
-            order = torch.randperm(len(clips), generator=torch_generator(own, "order"))
-            rows = order.repeat(-(-count // len(clips)))[:count]
-            paired = source == "reconstructed"
-            rungs = counts.rungs - 1 if paired else counts.rungs
-            # Varied alike, an original and its reconstruction stay a pair.
-            frames, first = vary(clips.frames[rows], own), None
-            if paired:
-                first = vary(material.originals[rows], own)
-            recipes = draw_recipes(count, names, counts.stressed, counts.composed, own)
-            parts.append(
-                build(
-                    frames,
-                    [f"{clips.contents[i]}#{n}" for n, i in enumerate(rows.tolist())],
-                    recipes,
-                    draw_levels(count, rungs, own),
-                    source=source,
-                    seed=own,
-                    labelled=source in ("world", "footage"),
-                    first=first,
-                    stop=stop,
-                    progress=progress,
-                    device=device,
-                )
-            )
-    if not parts:
-        raise InputError("no training ladders: the sources that reward.ladders counts have no clips")
-    return join(parts)
 
 
 def _check_names(params: RewardParams) -> None:

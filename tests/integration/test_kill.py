@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
 REWARD = (
     "reward.ladders.world=40", "reward.ladders.footage=40", "reward.ladders.generated=40",
-    "reward.ladders.reconstructed=10", "reward.training.steps=300", "reward.training.checkpoint_every=20",
+    "reward.ladders.reconstructed=10", "reward.ladders.drawn=20", "reward.training.steps=300",
+    "reward.training.checkpoint_every=20",
     "reward.card.contents_per_type=1", "reward.card.attacks=4",
     "reward.gate.srcc_world=-1", "reward.gate.srcc_all=-1", "reward.gate.srcc_heldout_types=-1",
     "reward.gate.reference_above=0", "reward.gate.attacks=0", "reward.gate.judge_low=-1",
@@ -80,6 +83,17 @@ def test_reward(made: Path) -> None:
     finish(arguments, made)
     weights = "model.safetensors"
     assert (made / "cut-reward" / weights).read_bytes() == (made / "reward" / weights).read_bytes()
+    assert not list((made / "cut-reward").glob(".*"))  # neither checkpoints nor ladders are published
+    # Two processes come to the same weights.
+    module = command(
+        "reward", REWARD, "--corpus", "corpus", "--generator", "generator", "--out", "two-reward"
+    )[1:]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *module]
+    finish(torchrun, made, threads=1)
+    one, two = (load_file(made / name / weights) for name in ("reward", "two-reward"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=1e-6, rtol=0), name
 
 
 def test_alignment(made: Path) -> None:

@@ -90,9 +90,16 @@ def tiny() -> RewardParams:
     return RewardParams.model_validate(
         {
             "run": {"device": "cpu"},
-            "ladders": {"world": 12, "footage": 12, "generated": 12, "reconstructed": 4, "composed": 0.2},
-            "network": {"channels": 4, "hidden": 8, "embedding": 8, "bins": 2},
-            "training": {"steps": 60, "pixel_steps": 30, "batch": 6, "warmup": 2, "checkpoint_every": 5},
+            "ladders": {
+                "world": 12,
+                "footage": 12,
+                "drawn": 4,
+                "generated": 12,
+                "reconstructed": 4,
+                "composed": 0.2,
+            },
+            "network": {"members": 2, "hidden": 8, "embedding": 8, "bins": 2},
+            "training": {"steps": 60, "batch": 6, "warmup": 2, "checkpoint_every": 5},
             "card": {"contents_per_type": 1, "attacks": 4},
             "gate": {
                 "srcc_world": -1,

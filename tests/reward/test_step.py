@@ -63,6 +63,12 @@ def test_the_artifact_holds_weights_card_metrics_and_plots(reward: Path) -> None
     assert torch.isfinite(Scorer.load(reward, "cpu").score(world(2), 8.0)).all()
 
 
+def test_the_ladders_are_not_published_and_who_waited_is_told(reward: Path) -> None:
+    assert not list(reward.glob(".*"))
+    timing = json.loads((reward / "timing.json").read_text())
+    assert 0 < timing["train_waited_for_ladders"] <= timing["train_seconds"]
+
+
 def test_a_refused_reward_is_published_with_its_reasons(
     inputs: Inputs, tiny: RewardParams, tmp_path: Path
 ) -> None:
