@@ -13,7 +13,7 @@ from torch import Tensor
 
 from components.reward.distortions import FAMILIES
 from components.reward.filtering import resize
-from components.reward.network import OUTPUTS, RewardNet
+from components.reward.network import RewardNet
 from components.reward.params import NetworkParams
 from components.reward.statistics import clip_statistics
 from components.runtime.devices import resolve
@@ -135,7 +135,7 @@ class Scorer:
         if frames.dtype != torch.uint8 and not bool(torch.isfinite(frames).all()):
             raise InputError("clips to score hold values that are not finite")
         if frames.shape[0] == 0:
-            return _rating(torch.zeros((1, 0, OUTPUTS), dtype=torch.float64))
+            return Rating(torch.zeros(0), torch.zeros(0), {name: torch.zeros(0) for name in FAMILIES})
         windows = self._windows(frames.shape[1], fps)
         total = sum(self._outputs(frames[:, index]) for index in windows)
         return _rating(torch.as_tensor(total) / len(windows))

@@ -123,6 +123,7 @@ def test_a_pair_at_the_same_level_or_of_no_family_says_nothing_of_the_aspects(
     assert float(none.loss(scores, tiny.training)[1]["rank"]) == float(parts["rank"])
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_a_gpu_multiplies_in_bfloat16_and_a_cpu_in_float32() -> None:
     with precision(torch.device("cpu")):
         assert not torch.is_autocast_enabled("cpu")
