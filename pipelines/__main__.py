@@ -1,4 +1,4 @@
-"""`python -m pipelines`: compile, lint, submit, run on this machine, write the GitOps manifests."""
+"""`python -m pipelines`: compile, lint, submit, watch, run on this machine, write the GitOps manifests."""
 
 from __future__ import annotations
 
@@ -92,6 +92,24 @@ def submit(
         wait=wait,
         on_interrupt=on_interrupt,
     )
+
+
+@app.command()
+def watch(
+    run: Annotated[str, typer.Argument(help="id of a run")],
+    host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API", envvar="KFP_HOST")],
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="file with a bearer token [default: the pod's service account token, if any]"),
+    ] = None,
+    on_interrupt: Annotated[
+        str, typer.Option(help="what Ctrl-C does to the run: leave, cancel or ask")
+    ] = "ask",
+) -> None:
+    """Follow a run that was submitted; exit with its outcome."""
+    from pipelines.watch import watch_run
+
+    watch_run(run, host=host, token_file=token_file, on_interrupt=on_interrupt)
 
 
 @app.command("run-local")

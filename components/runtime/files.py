@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -32,6 +33,21 @@ def fsync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def sort_safetensors_header(path: Path) -> None:
+    """Rewrite a safetensors file with its header's keys in order; tensors and values stay as they are.
+
+    The library writes the entries of `__metadata__` in an order that changes from process to process, so
+    that equal weights would be different files.
+    """
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+    aside.replace(path)
 
 
 def replace_dir(new: Path, target: Path) -> None:

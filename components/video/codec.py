@@ -124,10 +124,10 @@ def write_video(clip: Clip, path: str | Path, crf: int = 12, scale: int | None =
         stream = container.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1001))
         stream.width, stream.height = int(frames.shape[2]), int(frames.shape[1])
         stream.pix_fmt = "yuv420p"
-        # One thread: x264 splits work by thread count, and the same clip should give the same bytes
-        # everywhere.
+        # The same clip should give the same bytes everywhere: x264 splits work by thread count, and what it
+        # decides by looking ahead (B-frames, macroblock trees) differs now and then from call to call.
         stream.codec_context.thread_count = 1
-        stream.options = {"crf": str(crf), "preset": "medium"}
+        stream.options = {"crf": str(crf), "preset": "medium", "x264-params": "bframes=0:mbtree=0"}
         for picture in frames.numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))

@@ -18,6 +18,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from components.generator.families.processes import NoiseProcess
+from components.runtime.files import sort_safetensors_header
 
 
 @dataclass(frozen=True)
@@ -108,3 +109,4 @@ class ModelFamily(ABC):
             transformer_lora_adapter_metadata=metadata,
             safe_serialization=True,
         )
+        sort_safetensors_header(folder / "pytorch_lora_weights.safetensors")

@@ -1,0 +1,110 @@
+"""`python -m images`: build the images, fetch what a build without network needs, refresh the locks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from components.runtime.step import main
+from images.catalogue import Variant
+
+app = typer.Typer(
+    help="Container images: build, fetch a wheelhouse, refresh the locks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+FamilyOption = Annotated[
+    list[str] | None, typer.Option(help="image family; may be repeated [default: all]", show_default=False)
+]
+VariantOption = Annotated[str, typer.Option(help="cpu or cuda: the build of torch")]
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def build(
+    context: typer.Context,
+    family: FamilyOption = None,
+    engine: Annotated[str, typer.Option(help="docker, podman or buildah")] = "podman",
+    variant: VariantOption = "cpu",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="images file to write; families not built keep their line")
+    ] = Path("images.yaml"),
+    tag: Annotated[str | None, typer.Option(help="[default: the commit of its sources]")] = None,
+    push: Annotated[str | None, typer.Option(help="push to this prefix, e.g. registry.example/team")] = None,
+    base_image: Annotated[str, typer.Option(help="image with Python 3.11")] = "python:3.11-slim-bookworm",
+    wheelhouse: Annotated[
+        Path | None, typer.Option(help="folder of wheels, then the only source; see `wheelhouse`")
+    ] = None,
+    index: Annotated[
+        str | None, typer.Option(help="package index, instead of pip's own default", envvar="PIP_INDEX_URL")
+    ] = None,
+    torch_index: Annotated[
+        str | None,
+        typer.Option(
+            help="index, or folder inside the build, with the CPU build of torch", envvar="TORCH_INDEX"
+        ),
+    ] = None,
+) -> None:
+    """Build images and write the images file. What follows ` -- ` goes to the engine's build as it is."""
+    from images.build import Build, build_images
+
+    settings = Build(
+        engine=engine,
+        variant=_variant(variant),
+        tag=tag,
+        push=push,
+        base_image=base_image,
+        wheelhouse=wheelhouse,
+        index=index,
+        torch_index=torch_index,
+        extra=tuple(context.args),
+    )
+    build_images(settings, tuple(family or ()), output)
+    print(output)
+
+
+@app.command()
+def wheelhouse(
+    to: Annotated[Path, typer.Option(help="folder to fill")],
+    family: FamilyOption = None,
+    variant: VariantOption = "cpu",
+    torch_index: Annotated[
+        str | None, typer.Option(help="index or folder with the CPU build of torch", envvar="TORCH_INDEX")
+    ] = None,
+) -> None:
+    """Download every locked file, for `build --wheelhouse` where there is no network."""
+    from images.wheelhouse import fill
+
+    print(f"{to}: {fill(to, tuple(family or ()), _variant(variant), torch_index)} files")
+
+
+@app.command()
+def lock(
+    torch_index: Annotated[
+        str | None, typer.Option(help="index or folder with the CPU build of torch", envvar="TORCH_INDEX")
+    ] = None,
+    upgrade: Annotated[
+        bool, typer.Option(help="newest versions of what constraints.txt leaves open")
+    ] = False,
+) -> None:
+    """Resolve the locks anew after a change of constraints.txt or of a .in file."""
+    from images.lock import write_locks
+
+    for path in write_locks(torch_index, upgrade):
+        print(f"changed: {path}")
+
+
+def _variant(name: str) -> Variant:
+    from components.runtime.errors import InputError
+    from images.catalogue import VARIANTS
+
+    if name not in VARIANTS:
+        raise InputError(f"--variant {name}: must be one of {', '.join(VARIANTS)}")
+    return cast(Variant, name)
+
+
+if __name__ == "__main__":
+    main(app)

@@ -1,0 +1,171 @@
+"""Build the images, parents first, and write the images file that the pipeline is compiled with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from components.runtime.errors import InputError
+from images.catalogue import NAMES, ROOT, Image, Variant, chain, sources
+from images.engines import Engine
+from pipelines.steps import FAMILIES
+
+
+@dataclass(frozen=True)
+class Build:
+    """How to build; the fields are the options of `python -m images build`."""
+
+    engine: str
+    variant: Variant
+    tag: str | None
+    push: str | None
+    base_image: str
+    wheelhouse: Path | None
+    index: str | None
+    torch_index: str | None
+    extra: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Which state of the repository something was made from.
+
+    Attributes:
+        commit: 40 hex digits, "-dirty" after them if there are changes beyond it; "unknown" outside of git.
+        epoch: the commit's time in seconds since 1970.
+    """
+
+    commit: str
+    epoch: int
+
+    @property
+    def created(self) -> str:
+        """The time as ISO 8601, for the label."""
+        return datetime.fromtimestamp(self.epoch, UTC).isoformat().replace("+00:00", "Z")
+
+
+def revision(paths: tuple[str, ...] = (), root: Path = ROOT) -> Revision:
+    """The last commit that touched any of `paths`, all of the repository if there are none.
+
+    An image carries the revision of its own sources, not of the whole repository: a commit that changes
+    nothing in it gives the same image, with the same digest, and Kubeflow finds its cached results.
+    SOURCE_DATE_EPOCH, where set, is the time.
+    """
+    told = os.environ.get("SOURCE_DATE_EPOCH", "")
+    where = ["--", *paths, ":(exclude,glob)components/**/README.md", ":(exclude,glob)pipelines/**/README.md"]
+    found = _git(root, "log", "-1", "--format=%H %ct", *where)
+    if not found:
+        return Revision("unknown", int(told) if told.isdigit() else 0)
+    commit, seconds = found.split()
+    dirty = "-dirty" if _git(root, "status", "--porcelain", *where) else ""
+    return Revision(f"{commit}{dirty}", int(told) if told.isdigit() else int(seconds))
+
+
+def build_images(settings: Build, families: tuple[str, ...], output: Path) -> dict[str, str]:
+    """Build `families` (all, if none is named) and write the images file; returns what was built, by name.
+
+    The images file names the families of steps; of `services`, which no step runs in, the reference is only
+    printed and returned.
+
+    Raises:
+        InputError: for an unknown family or engine, or a wheelhouse that is not there.
+        BuildError: if the engine fails.
+    """
+    engine = Engine.found(settings.engine)
+    if settings.wheelhouse is not None and not settings.wheelhouse.is_dir():
+        raise InputError(
+            f"--wheelhouse {settings.wheelhouse}: no such folder; see python -m images wheelhouse"
+        )
+    images = chain(families)
+    known = _known(output)
+    prefix = f"{settings.push.rstrip('/')}/" if settings.push else engine.prefix
+    references = {
+        image.name: f"{prefix}{image.repository}:{settings.tag or _tag(image, settings.variant)}"
+        for image in images
+    }
+    took = {}
+    for image in images:
+        print(f"== {image.name} -> {references[image.name]}", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        engine.build(_command(engine, settings, image, references))
+        took[image.name] = time.monotonic() - began
+
+    built: dict[str, str] = {}
+    for image in images:
+        if image.name in NAMES:
+            reference = references[image.name]
+            built[image.name] = engine.push(reference) if settings.push else engine.pinned(reference)
+    _write(output, known | built)
+    for image in images:
+        size = engine.size(references[image.name])
+        print(f"{image.name:<11} {size:>8} {took[image.name]:6.0f} s  {built.get(image.name, '')}".rstrip())
+    return built
+
+
+def _command(engine: Engine, settings: Build, image: Image, references: dict[str, str]) -> list[str]:
+    state = revision(sources(image, settings.variant))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    arguments = {
+        "BASE_IMAGE": settings.base_image,
+        "REVISION": state.commit,
+        "VERSION": project["version"],
+        "CREATED": state.created,
+    }
+    if image.parent is not None:
+        arguments["PARENT"] = references[image.parent]
+    known = (ROOT / image.containerfile).read_text()
+    optional = {
+        "VARIANT": settings.variant,
+        "PIP_INDEX_URL": settings.index,
+        "PIP_CERT": os.environ.get("PIP_CERT"),
+        "TORCH_INDEX": settings.torch_index,
+    }
+    arguments |= {name: value for name, value in optional.items() if value and f"ARG {name}=" in known}
+    wheelhouse = settings.wheelhouse if " AS wheelhouse" in known else None
+    return engine.build_command(
+        image.containerfile, references[image.name], arguments, wheelhouse, settings.extra, ROOT
+    )
+
+
+def _tag(image: Image, variant: Variant) -> str:
+    """The image's own revision: its parents' names are written down in it, and may not change with HEAD."""
+    commit, _, dirty = revision(sources(image, variant)).commit.partition("-")
+    return f"{commit[:12]}-{variant}{'-dirty' if dirty else ''}"
+
+
+def _known(output: Path) -> dict[str, str]:
+    """What the images file says of families that are not built now."""
+    if not output.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(output.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{output}: not an images file: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, dict) or not set(found) <= set(FAMILIES):
+        raise InputError(f"{output}: not an images file: a mapping of {', '.join(FAMILIES)} is needed")
+    return {str(name): str(reference) for name, reference in found.items()}
+
+
+def _write(output: Path, references: dict[str, str]) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    aside = output.with_name(f"{output.name}.new")
+    aside.write_text("".join(f"{name}: {references[name]}\n" for name in FAMILIES if name in references))
+    aside.replace(output)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

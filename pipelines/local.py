@@ -1,0 +1,326 @@
+"""The compiled pipeline on one machine, through Kubeflow's own local runner, in containers or without.
+
+    ROOT/pipeline.yaml       what is run, as `compile` writes it
+    ROOT/RUN/STEP/artifact   a step's artifact, as artifacts/STEP of `dvc repro`
+    ROOT/RUN/report.html     the exit handler's page
+    ROOT/mlflow.db           tracking and the model registry, unless MLFLOW_TRACKING_URI names another place
+    ROOT/checkpoints         checkpoints of what is not finished; a later run with the same params goes on
+                             from there
+
+Kubeflow's runner enforces neither the profile's CPU and memory limits nor its timeouts here, and does without
+its secrets: the caller's environment stands in for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from components.runtime import mirror, tracking
+from components.runtime.artifacts import open_artifact
+from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
+from pipelines.compile import as_text, compiled_documents, effective_params
+from pipelines.containers import Attempt, Docker, Engine, Host, in_place_of_docker
+from pipelines.documents import write_text
+from pipelines.finish import REPORT
+from pipelines.images import load_images, no_images
+from pipelines.lint import refuse_faults
+from pipelines.placement import USER
+from pipelines.profile import Profile, load_profile
+from pipelines.steps import ARTIFACT, FINISH, STEPS, Step
+
+_PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "ONLINEVPO_")
+_ALSO_PASSED_ON = ("OMP_NUM_THREADS",)  # the number of threads may change the last bits of a result
+_KEPT_BACK = ("HF_HOME", "ONLINEVPO_CACHE", "ONLINEVPO_CODE_VERSION")  # the image itself knows better
+_STATES = {0: "done", GateRefused.exit_code: "refused", Interrupted.exit_code: "interrupted"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step of a local run."""
+
+    step: str
+    state: str
+    code: int
+    reason: str
+    attempts: tuple[Attempt, ...]
+    path: Path
+    digest: str = ""
+
+
+def run_locally(
+    params_file: str | Path | None,
+    overrides: Sequence[str],
+    runner: str,
+    images: Path | None,
+    profile: str,
+    root: Path,
+) -> None:
+    """Run the compiled pipeline to its end and print what became of each step.
+
+    What a step made is checked afterwards: no status is believed.
+
+    Args:
+        params_file: params, None for ./params.yaml or the defaults.
+        overrides: "section.key=value" texts.
+        runner: "docker" for the real images, "host" for this environment without containers.
+        images: the images file, needed for docker.
+        profile: name or file of the profile; its params count, and how often a step is retried.
+        root: where everything is kept. Containers see this folder and no other: footage, prompts or models
+            that the params name must lie in it, in the image, or at s3://.
+
+    Raises:
+        InputError: if any of these is wrong, or a step said so of its own.
+        GateRefused: if a gate refused.
+        Interrupted: if the run was stopped.
+        OnlineVPOError: if a step failed, or ended well without leaving what it should have made.
+    """
+    chosen = _for_one_machine(load_profile(profile))
+    if runner == "docker" and images is None:
+        raise InputError("--images: needed by --runner docker; or run without containers: --runner host")
+    documents = compiled_documents(
+        effective_params(params_file, overrides, chosen),
+        chosen,
+        load_images(images) if images else no_images(),
+    )
+    refuse_faults(documents, "the compiled pipeline")
+    root = root.resolve()
+    text = as_text(documents)
+    write_text(root / "pipeline.yaml", text)
+    environment = run_environment(root)
+    if runner == "docker":
+        engine: Engine = Docker()
+        arguments = container_arguments(root, environment, chosen, engine)
+    else:
+        engine, arguments = Host(), {"environment": environment}
+    stopped = False
+    try:
+        _run(text, root, engine, arguments)
+    except KeyboardInterrupt:
+        stopped = True
+    if not engine.attempts:
+        raise Interrupted() if stopped else OnlineVPOError("Kubeflow's local runner started no step")
+    folder = engine.attempts[0].folder.parent
+    outcomes = [outcome(step, engine.attempts, folder) for step in STEPS]
+    page = folder / "report.html"
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copyfile(folder / FINISH / REPORT, page)
+    print(table(outcomes, page, environment))
+    conclude(outcomes, [a for a in engine.attempts if a.task == FINISH], page, stopped)
+
+
+def run_environment(root: Path) -> dict[str, str]:
+    """What every step's environment holds besides the caller's: places for tracking and for checkpoints."""
+    given = {name: os.environ.get(name, "") for name in ("MLFLOW_TRACKING_URI", mirror.VARIABLE)}
+    if not given["MLFLOW_TRACKING_URI"]:
+        given["MLFLOW_TRACKING_URI"] = _own_tracking(root)
+    if not given[mirror.VARIABLE]:
+        given[mirror.VARIABLE] = str(root / "checkpoints")
+        (root / "checkpoints").mkdir(exist_ok=True)
+    return given
+
+
+def container_arguments(
+    root: Path, environment: dict[str, str], profile: Profile, engine: Engine
+) -> dict[str, Any]:
+    """How every container is started, as arguments of the Docker SDK's `containers.run`.
+
+    As the calling user, so that what it writes is theirs; root's containers run as the images' own user, who
+    is given the folder. With a read-only root and writable /cache and /tmp, as on a cluster.
+
+    Raises:
+        InputError: if the environment names a folder or database that containers cannot see.
+    """
+    from docker.types import DeviceRequest
+    from kubernetes.utils.quantity import parse_quantity
+
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if (name.startswith(_PASSED_ON) or name in _ALSO_PASSED_ON) and name not in _KEPT_BACK
+    }
+    # Files and folders of this machine, such as AWS_CA_BUNDLE, are not there in a container.
+    passed = {name: value for name, value in passed.items() if not value.startswith(("/", "~"))} | environment
+    for name in environment:
+        _check_visible(name, passed[name], root)
+    shared = max(parse_quantity(profile.place(step.name).shared_memory) for step in STEPS)
+    arguments: dict[str, Any] = {
+        "environment": passed,
+        "user": _user(root, rootless=isinstance(engine, Docker) and engine.rootless()),
+        "read_only": True,
+        "tmpfs": {"/cache": "mode=1777", "/tmp": "mode=1777"},
+        "shm_size": int(shared),
+    }
+    if any(_on_this_machine(value) for value in passed.values()):
+        # A server on this machine's loopback is out of reach from a network of the container's own.
+        arguments["network_mode"] = "host"
+    if any(profile.place(step.name).gpus for step in STEPS):
+        arguments["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+    return arguments
+
+
+def outcome(step: Step, attempts: Sequence[Attempt], folder: Path) -> Outcome:
+    """What became of a step: what its last attempt said, and whether what it left bears that out."""
+    own = tuple(attempt for attempt in attempts if attempt.task == step.name)
+    path = folder / step.name / ARTIFACT
+    if not own:
+        return Outcome(step.name, "not reached", 1, "", own, path)
+    last = own[-1]
+    if last.code != 0:
+        state = _STATES.get(last.code, "failed")
+        return Outcome(step.name, state, last.code, last.last_line, own, path)
+    try:
+        artifact = open_artifact(path, step=step.name)
+    except InputError as error:
+        reason = f"it reported success, but its artifact cannot be used: {error}"
+        return Outcome(step.name, "failed", 1, reason, own, path)
+    return Outcome(step.name, "done", 0, "", own, path, artifact.manifest.digest)
+
+
+def table(outcomes: Sequence[Outcome], report: Path, environment: dict[str, str]) -> str:
+    """A line per step: what became of it, seconds, the start of its artifact's digest, where that lies."""
+    rows = [("step", "state", "seconds", "digest", "artifact")]
+    for one in outcomes:
+        tries = f", {len(one.attempts)} attempts" if len(one.attempts) > 1 else ""
+        seconds = f"{sum(a.seconds for a in one.attempts):.0f}" if one.attempts else ""
+        place = str(_shown(one.path)) if one.state == "done" else ""
+        rows.append((one.step, one.state + tries, seconds, one.digest[:12], place))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
+        for row in rows
+    ]
+    ending = [f"report: {_shown(report)}"] if report.is_file() else []
+    return "\n".join([*lines, "", *ending, f"tracking: {environment['MLFLOW_TRACKING_URI']}"])
+
+
+def conclude(outcomes: Sequence[Outcome], finish: Sequence[Attempt], report: Path, stopped: bool) -> None:
+    """Raise what the run's end stands for; nothing where it ended well.
+
+    Args:
+        outcomes: the steps' outcomes, in the order of the steps.
+        finish: the attempts at the exit handler.
+        report: the page that it should have left.
+        stopped: whether the run was stopped from outside.
+    """
+    bad = next((one for one in outcomes if one.state not in ("done", "not reached")), None)
+    if stopped:
+        raise Interrupted(
+            "stopped on request; the same command goes on from the last checkpoint of the step it was at"
+        )
+    if bad is not None:
+        raise _error(bad)
+    missed = next((one for one in outcomes if one.state == "not reached"), None)
+    if missed is not None:
+        raise OnlineVPOError(f"step {missed.step} was never run, though no step before it failed")
+    if not finish or finish[-1].code != 0 or not report.is_file():
+        said = finish[-1].last_line if finish else "it was never run"
+        raise OnlineVPOError(f"the exit handler left no report: {said or 'it said nothing'}")
+
+
+def _error(bad: Outcome) -> OnlineVPOError:
+    for kind in (GateRefused, InputError, Interrupted):
+        if bad.code == kind.exit_code:
+            return kind(f"step {bad.step}: {bad.reason.removeprefix(f'{kind.label}: ')}")
+    code = "" if bad.code == 1 else f" with exit code {bad.code}"
+    return OnlineVPOError(f"step {bad.step} failed{code}: {bad.reason or 'it said nothing'}")
+
+
+def _run(text: str, root: Path, engine: Engine, arguments: dict[str, Any]) -> None:
+    """Run a compiled pipeline by kfp's local runner; how it went is to be read from `engine` and the disk."""
+    from kfp import components, local
+
+    with _kfp_settings(), in_place_of_docker(engine), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*have no effect in the current local runner")
+        local.init(
+            runner=local.DockerRunner(**arguments),
+            pipeline_root=str(root),
+            raise_on_error=False,
+        )
+        components.load_component_from_text(text)()
+
+
+@contextmanager
+def _kfp_settings() -> Iterator[None]:
+    """Put back what `kfp.local.init` sets for the whole process."""
+    from kfp.local.config import LocalExecutionConfig
+
+    before = LocalExecutionConfig.instance
+    try:
+        yield
+    finally:
+        LocalExecutionConfig.instance = before
+
+
+def _for_one_machine(profile: Profile) -> Profile:
+    """The profile without pauses before a retry: on one machine there is no node to wait for.
+
+    Raises:
+        InputError: if a step needs several nodes.
+    """
+    names = [*(step.name for step in STEPS), FINISH]
+    for name in names:
+        nodes = profile.place(name).nodes
+        if nodes > 1:
+            raise InputError(
+                f"profile `{profile.description}`: steps.{name}.nodes = {nodes}: must be 1 on one machine"
+            )
+    steps = {name: profile.place(name).model_copy(update={"retry_delay_seconds": 0}) for name in names}
+    return profile.model_copy(update={"steps": steps})
+
+
+def _own_tracking(root: Path) -> str:
+    """A database in the root; its experiment keeps its files beside it, wherever a step's own folder is."""
+    uri = f"sqlite:///{root}/mlflow.db"
+    if not (root / "mlflow.db").exists():
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.EXPERIMENT
+        client = tracking.connect().MlflowClient(uri)
+        client.create_experiment(name, artifact_location=(root / "mlruns").as_uri())
+    return uri
+
+
+def _check_visible(name: str, place: str, root: Path) -> None:
+    """Refuse a local place outside the folder that containers see."""
+    if place.startswith("sqlite:///"):
+        path = Path(place.removeprefix("sqlite:///"))
+    elif "://" not in place:
+        path = Path(place)
+    else:
+        return
+    if not path.resolve().is_relative_to(root):
+        raise InputError(
+            f"{name} = {place}: containers see {root} only; put it there, or name a server or an s3:// prefix"
+        )
+
+
+def _user(root: Path, rootless: bool) -> str:
+    """The user and group that containers run as; the folder is theirs to write."""
+    if rootless:
+        return "0:0"
+    if os.getuid() != 0:
+        return f"{os.getuid()}:{os.getgid()}"
+    for path in (root, *root.rglob("*")):
+        os.chown(path, USER, USER, follow_symlinks=False)
+    return f"{USER}:{USER}"
+
+
+def _on_this_machine(value: str) -> bool:
+    if not value.startswith(("http://", "https://", "postgresql://", "mysql://")):
+        return False
+    host = urlsplit(value).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _shown(path: Path) -> Path:
+    """A path as a person in the current folder would write it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

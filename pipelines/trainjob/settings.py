@@ -1,0 +1,92 @@
+"""What a TrainJob needs to know besides its step: placement, image, secrets, patience.
+
+The compiler writes it as one JSON text into the pipeline; the launcher reads it back in its
+container. Imports neither kubernetes nor kfp.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import Field
+
+from components.runtime.errors import InputError
+from components.runtime.params import Section, validated
+
+#: A Kubernetes amount of CPU or bytes: "2", "500m", "1.5", "16Gi".
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+#: A name of a Kubernetes object: lower case, digits, dots and hyphens.
+OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+
+class Toleration(Section):
+    """A taint that the nodes' pods put up with, in the words of the Kubernetes API."""
+
+    key: str | None = Field(None, description="taint key; none with operator Exists tolerates every taint")
+    operator: Literal["Equal", "Exists"] = Field("Equal", description="how key and value are compared")
+    value: str | None = Field(None, description="taint value, with operator Equal")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="taint effect; none matches every effect"
+    )
+    toleration_seconds: int | None = Field(
+        None, ge=0, description="seconds that a NoExecute taint is tolerated; none: for ever"
+    )
+
+
+class EnvironmentSource(Section):
+    """A Secret or ConfigMap of the namespace whose keys become environment variables."""
+
+    name: str = Field(pattern=OBJECT_NAME, description="name of the object")
+    env: dict[str, str] = Field(description="environment variable -> key of the object")
+
+
+class TrainJobSettings(Section):
+    """The `--job` JSON of `python -m pipelines.trainjob`."""
+
+    image: str = Field(min_length=1, description="image of the nodes, by digest")
+    nodes: int = Field(ge=1, description="number of nodes; the launcher is meant for more than one")
+    gpus: int = Field(0, ge=0, description="GPUs per node; 0 trains on the CPU with one process per node")
+    gpu_resource: str = Field("nvidia.com/gpu", description="resource name that the GPUs are requested by")
+    cpu: str = Field("2", pattern=QUANTITY, description="CPU cores per node, request and limit")
+    memory: str = Field("4Gi", pattern=QUANTITY, description="memory per node, request and limit")
+    shared_memory: str = Field(
+        "2Gi", pattern=QUANTITY, description="size of each node's /dev/shm, held in memory"
+    )
+    cache: str = Field("10Gi", pattern=QUANTITY, description="largest size of /cache per node, on its disk")
+    node_selector: dict[str, str] = Field(default_factory=dict, description="labels that nodes must have")
+    tolerations: tuple[Toleration, ...] = Field((), description="taints that are tolerated")
+    queue: str | None = Field(
+        None, pattern=OBJECT_NAME, description="Kueue LocalQueue that admits the job; none starts it at once"
+    )
+    runtime: str = Field(
+        "onlinevpo-torch",
+        pattern=OBJECT_NAME,
+        description="training runtime of the cluster (ClusterTrainingRuntime)",
+    )
+    secrets: tuple[EnvironmentSource, ...] = Field((), description="environment taken from Secrets")
+    config_maps: tuple[EnvironmentSource, ...] = Field((), description="environment taken from ConfigMaps")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="further environment of the nodes; no secrets"
+    )
+    timeout_minutes: int = Field(
+        120, ge=1, description="minutes the nodes may run; waiting in a queue or for a node does not count"
+    )
+    queue_timeout_minutes: int | None = Field(
+        None, ge=1, description="minutes to wait until the nodes run; none: as long as it takes"
+    )
+
+
+def parse_settings(text: str) -> TrainJobSettings:
+    """The settings in a JSON text.
+
+    Raises:
+        InputError: naming each bad key, what was given and what is allowed.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--job: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"--job: must be a JSON object, not {type(values).__name__}")
+    return validated(TrainJobSettings, values, "--job")
