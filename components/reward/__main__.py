@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -61,36 +61,39 @@ def score(
 @app.command()
 def distortions(
     out: Annotated[Path | None, typer.Option("--out", help="write a contact sheet (PNG) there")] = None,
-    level: Annotated[int, typer.Option("--level", min=1, max=5, help="severity shown on the sheet")] = 4,
+    level: Annotated[int, typer.Option("--level", min=1, max=5, help="last severity on the sheet")] = 5,
     corpus: Annotated[
-        str, typer.Option("--corpus", help="corpus whose first test clips are shown")
+        str, typer.Option("--corpus", help="corpus whose test clips are shown")
     ] = "artifacts/corpus",
+    generator: Annotated[
+        str | None, typer.Option("--generator", help="generator whose VAE and samples are shown too")
+    ] = None,
 ) -> None:
-    """Print the catalogue of distortions; with --out, draw a contact sheet of all of them."""
-    from components.reward.catalogue import sheet, table
+    """Print the catalogue of distortions; with --out, draw a contact sheet of all of them at every level."""
+    from components.reward.catalogue import examples, generated_rungs, sheet, table
 
     print("\n".join(table()))
     if out is None:
         return
     from components.corpus.dataset import Corpus
+    from components.runtime.devices import configure_threads
     from components.runtime.errors import storage_failure
 
+    configure_threads()
     opened = Corpus.open(corpus)
-    clips: Any = []
-    names = []
-    for source in ("world", "footage"):
-        frames, records = opened.clips("test", source)
-        if len(records):
-            clips.append(frames[:1])
-            names.append(records[0].content)
-    if not clips:
-        raise InputError(f"{corpus}: no test clips to show")
-    import torch
+    clips, names = examples(opened)
+    generated = None
+    if generator is not None:
+        from components.generator.generator import Generator
+        from components.runtime.artifacts import open_artifact
 
-    picture: Any = sheet(torch.cat(clips), names, level, opened.fps)
+        prompts = opened.prompts("heldout") or opened.prompts()
+        loaded = Generator.load(open_artifact(generator, step="generator").path)
+        generated = generated_rungs(loaded, clips[0], prompts[0].text if prompts else "", level)
+    picture = sheet(clips, names, level, opened.fps, generated=generated)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(out)
+        picture.save(out, optimize=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{out}: cannot be written: {storage_failure(error) or error}") from error
     print(f"\nsheet: {out}")
