@@ -18,6 +18,7 @@ from torch import Tensor
 
 from components.reward.distortions import (
     FAMILIES,
+    GENERATIVE,
     LEVELS,
     REGISTRY,
     Recipe,
@@ -125,7 +126,7 @@ def shuffled(count: int, seed: int, *names: str | int) -> tuple[int, ...]:
 
 def family_of(recipe: Recipe) -> int:
     """Place in FAMILIES of the family that all of a recipe's distortions belong to; -1 where they differ."""
-    found = {REGISTRY[name].family for name in recipe}
+    found = {(REGISTRY[name] if name in REGISTRY else GENERATIVE[name]).family for name in recipe}
     return FAMILIES.index(found.pop()) if len(found) == 1 else -1
 
 
@@ -184,12 +185,33 @@ def build(
     if first is not None:
         table = torch.cat((first[:, None], table), dim=1)
         severity = torch.cat((torch.full((count, 1), -1.0), severity), dim=1)
-    similarity = torch.full(severity.shape, float("nan"))
-    labels = torch.full(severity.shape, float("nan"))
+    ladders = of_rungs(table, severity, recipes, contents, source=source, device=device)
     if labelled:
         parts = [len(recipe) for recipe in recipes]
         labels, similarity = label(table[:, 0], table, levels, parts, cache=cache, stop=stop)
-    shape = table.shape
+        ladders = replace(ladders, labels=labels, similarity=similarity)
+    return ladders
+
+
+def of_rungs(
+    table: Tensor,
+    severity: Tensor,
+    recipes: Sequence[Recipe],
+    contents: Sequence[str],
+    *,
+    source: str,
+    device: torch.device | None = None,
+) -> Ladders:
+    """Ladders of clips that are there already, with nothing known of them but their order.
+
+    Args:
+        table: uint8 (N, K, T, 3, H, W), best first.
+        severity: (N, K) float32, rising.
+        recipes, contents: N each.
+    """
+    device = device or torch.device("cpu")
+    count, shape = len(table), table.shape
+    unknown = torch.full(severity.shape, float("nan"))
     flat = table.flatten(0, 1)
     stats = torch.cat(
         [
@@ -206,6 +228,6 @@ def build(
                 a, b = table[part, better].float(), table[part, worse].float()
                 seen[part, better, worse] = differs(a / 255.0, b / 255.0).float()
     return Ladders(
-        table, severity, labels, similarity, stats.reshape(count, shape[1], -1), seen,
+        table, severity, unknown, unknown.clone(), stats.reshape(count, shape[1], -1), seen,
         [tuple(recipe) for recipe in recipes], [source] * count, list(contents),
     )  # fmt: skip

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from components.corpus.dataset import Corpus
 from components.reward.filtering import resize
-from components.reward.pictures import DrawnClips
 from components.reward.scorer import Geometry
 from components.runtime.artifacts import Artifact
 from components.runtime.errors import InputError
@@ -70,7 +69,7 @@ class Clips:
     Clips of one content never meet two splits.
     """
 
-    frames: Tensor | StoredClips | DrawnClips
+    frames: Tensor | StoredClips
     contents: list[str]
 
     def __len__(self) -> int:
@@ -92,12 +91,17 @@ class Groups:
 
 @dataclass(frozen=True)
 class Material:
-    """Everything a reward is made from, in one geometry; training and held-out parts share no content."""
+    """Everything a reward is made from, in one geometry; training and held-out parts share no content.
+
+    Attributes:
+        prompts_train: texts of the prompts of `samples_train`, as far as they are known.
+    """
 
     geometry: Geometry
     train: dict[str, Clips]
     test: dict[str, Clips]
     samples_train: Clips
+    prompts_train: list[str]
     samples_card: Groups
     reconstructed: Clips
     originals: Clips
@@ -165,6 +169,7 @@ def gather(
         train=train,
         test=test,
         samples_train=Clips(stored(rest), _named([names[i] for i in rest], shape[1])),
+        prompts_train=[text for text in (texts[i] for i in rest) if text is not None],
         samples_card=Groups(
             stored(card)[:].unflatten(0, (len(card), shape[1])),
             [names[i] for i in card],

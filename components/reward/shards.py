@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
+from components.reward.drawn import DrawnLadders
 from components.reward.ladders import (
     NAMES,
     TENSORS,
@@ -33,24 +33,21 @@ from components.reward.ladders import (
     build,
     join,
     levels_of,
+    of_rungs,
     recipe_of,
     seen_types,
     shuffled,
 )
 from components.reward.material import Clips, Material
 from components.reward.params import LadderParams
-from components.reward.pictures import DrawnClips, laid_over
-from components.reward.scorer import Geometry
 from components.reward.variety import vary
 from components.runtime.devices import available_cpus
 from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
-from components.runtime.seeds import derive, numpy_rng
+from components.runtime.seeds import derive
 
 SHARD = 64
 """Ladders in a shard: enough for the batched operations, few enough that training begins early."""
-MIXED = 0.4
-"""Share of the footage ladders that show two clips at once: of real contents there are few."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,8 @@ class Pool:
     Attributes:
         labelled: whether the clips are pristine, so that a full-reference label means something.
         first: clips better than `clips`, row by row, put before them; None where there are none.
-        mixed: share of the ladders whose clip gets a piece of another one in front.
+        drawn: ladders whose every rung is there already, one for each of `clips`; None where damage makes
+            them.
     """
 
     source: str
@@ -68,7 +66,7 @@ class Pool:
     ladders: int
     labelled: bool
     first: Clips | None = None
-    mixed: float = 0.0
+    drawn: DrawnLadders | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +121,8 @@ class Plan:
         return join(parts)
 
     def _of(self, pool: Pool, numbers: list[int], stop: StopSignal | None) -> Ladders:
+        if pool.drawn is not None:
+            return self._drawn(pool, pool.drawn, numbers)
         own, counts = derive(self.seed, pool.source), self.params
         # A content comes again, varied otherwise, only when all have had their turn.
         rows = [
@@ -131,10 +131,6 @@ class Plan:
         ]
         seeds = [derive(own, "variation", number) for number in numbers]
         frames = vary(pool.clips.frames[rows], seeds)
-        if pool.mixed:
-            frames = torch.stack(
-                [self._mixed(pool, clip, number) for clip, number in zip(frames, numbers, strict=True)]
-            )
         names = seen_types(counts.heldout_types)
         rungs = counts.rungs if pool.first is None else counts.rungs - 1
         built = build(
@@ -152,40 +148,50 @@ class Plan:
         )
         return built if self.pixels else built.without_frames()
 
-    def _mixed(self, pool: Pool, clip: Tensor, number: int) -> Tensor:
-        """The clip, or the clip with a piece of another one of its pool in front."""
-        rng = numpy_rng(self.seed, pool.source, "mixed", number)
-        if rng.random() >= pool.mixed:
-            return clip
-        other = pool.clips.frames[[int(rng.integers(len(pool.clips)))]]
-        return laid_over(clip, vary(other, [int(rng.integers(2**62))])[0], rng)
+    def _drawn(self, pool: Pool, drawn: DrawnLadders, numbers: list[int]) -> Ladders:
+        """Ladders that the generator drew, each with all its rungs varied alike."""
+        rungs = drawn.levels.shape[1]
+        rows = [number * rungs + rung for number in numbers for rung in range(rungs)]
+        seeds = [derive(self.seed, pool.source, "variation", n) for n in numbers for _ in range(rungs)]
+        built = of_rungs(
+            vary(drawn.clips[rows], seeds).unflatten(0, (len(numbers), rungs)),
+            drawn.levels[numbers].float(),
+            [(drawn.name,)] * len(numbers),
+            [f"{pool.clips.contents[number]}#{number}" for number in numbers],
+            source=pool.source,
+        )
+        return built if self.pixels else built.without_frames()
 
 
 def plan_of(
-    material: Material, params: LadderParams, seed: int, *, pixels: bool = False, cache: Path | None = None
+    material: Material,
+    params: LadderParams,
+    seed: int,
+    *,
+    drawn: DrawnLadders | None = None,
+    pixels: bool = False,
+    cache: Path | None = None,
 ) -> Plan:
     """The plan of a run's training ladders.
+
+    Args:
+        drawn: ladders that the generator drew (`drawn.draw`).
 
     Raises:
         InputError: the sources that the params count have no clips.
     """
-    pools = (
+    pools: tuple[Pool, ...] = (
         Pool("world", material.train["world"], params.world, True),
-        Pool("footage", material.train["footage"], params.footage, True, mixed=MIXED),
-        Pool("drawn", _drawn(material.geometry, params.drawn, seed), params.drawn, True),
+        Pool("footage", material.train["footage"], params.footage, True),
         Pool("generated", material.samples_train, params.generated, False),
         Pool("reconstructed", material.reconstructed, params.reconstructed, False, material.originals),
     )
+    if drawn is not None:
+        pools += (Pool(drawn.name, Clips(drawn.clips, drawn.prompts), len(drawn), False, drawn=drawn),)
     kept = tuple(pool for pool in pools if len(pool.clips) and pool.ladders)
     if not kept:
         raise InputError("no training ladders: the sources that reward.ladders counts have no clips")
     return Plan(kept, params, derive(seed, "training ladders"), pixels, cache)
-
-
-def _drawn(geometry: Geometry, count: int, seed: int) -> Clips:
-    own = derive(seed, "drawn pictures")
-    frames = DrawnClips(count, own, geometry.frames, geometry.height, geometry.width)
-    return Clips(frames, [f"drawn/{number}" for number in range(count)])
 
 
 class ShardFolder:

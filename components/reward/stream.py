@@ -89,8 +89,8 @@ class Stream:
         return min(self.window, 8)
 
     def sample(self) -> Ladders:
-        """The first shards, from which scales are set."""
-        return join([self._shard(number) for number in range(self.first)])
+        """The first shards without their pictures: scales are set from their statistics."""
+        return join([self._shard(number).without_frames() for number in range(self.first)])
 
     def batch(self, step: int) -> Ladders:
         """The ladders of a step."""

@@ -4,15 +4,17 @@ number of processes."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from components.reward.backbones import Backbone, fetch, precision
 from components.reward.distortions import FAMILIES
+from components.reward.fragments import Canvas, fragments
 from components.reward.ladders import Ladders, family_of
 from components.reward.losses import ladder_loss, plcc_loss, silence_loss
 from components.reward.network import OUTPUTS, RewardNet
@@ -20,6 +22,7 @@ from components.reward.params import RewardParams, TrainingParams
 from components.reward.stream import Shards, Stream
 from components.runtime.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
 from components.runtime.distributed import Ranks
+from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
 from components.runtime.seeds import derive
@@ -54,42 +57,43 @@ def train(
     device: torch.device,
     ranks: Ranks | None = None,
     report: Callable[[dict[str, float], int], None] | None = None,
+    initial: RewardNet | None = None,
 ) -> tuple[RewardNet, Curve]:
-    """Trains a reward network from nothing, or from the newest checkpoint of the same run.
+    """Trains a reward network from nothing, from `initial`, or from the newest checkpoint of the same run.
 
     Args:
         shards: training ladders, all of one K.
         checkpoints: where to save every `checkpoint_every` steps and on a stop.
         ranks: the processes that share the work; all end with the same network.
         report: called with the figures of every tenth step.
+        initial: the weights to start from, with the coding that was fitted to their training's statistics;
+            left as it is.
 
     Returns:
         The network with averaged weights in eval mode, and the training curve.
 
     Raises:
+        InputError: `initial` is not of the sizes that the params and the ladders ask for.
         Interrupted: a stop was asked for; the work so far is in a checkpoint.
     """
     training, seed, ranks = params.training, params.run.seed, ranks or Ranks()
     stream = Stream(shards, steps=training.steps, batch=training.batch, window=training.window, seed=seed)
-    sample = stream.sample()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "reward weights"))
-        network = RewardNet(params.network, sample.statistics.shape[-1])
-    network.coding.fit(sample.statistics.flatten(0, 1))
-    network.to(device)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    average = {name: value.detach().clone() for name, value in network.named_parameters()}
+    network = _network(params, stream.sample().statistics.flatten(0, 1), initial).to(device)
+    trained = network.trained()
+    optimiser, scales = _optimiser(network, training)
+    average = {name: value.detach().clone() for name, value in trained.items()}
     keeper = Checkpointer(checkpoints)
     curve: Curve = []
     start = 0
     found = keeper.latest()
     if found is not None:
-        network.load_state_dict({k[6:]: v for k, v in found.tensors.items() if k.startswith("model.")})
+        saved = {k[6:]: v for k, v in found.tensors.items() if k.startswith("model.")}
+        network.load_state_dict({**network.state_dict(), **saved})
         average = {k[8:]: v.to(device) for k, v in found.tensors.items() if k.startswith("average.")}
         unpack_optimizer(optimiser, found.tensors, found.state["optimizer"])
         start, curve = found.step, found.state["curve"]
+    elif initial is None and network.backbone is not None:
+        _fit_temporal(network, Batch.of(stream.batch(0), device), derive(seed, "reward scales"))
 
     def save(step: int) -> None:
         if not ranks.is_main:
@@ -97,7 +101,7 @@ def train(
         tensors, state = pack_optimizer(optimiser)
         tensors = {
             **tensors,
-            **{f"model.{name}": value for name, value in network.state_dict().items()},
+            **{f"model.{name}": value for name, value in {**network.own_state(), **trained}.items()},
             **{f"average.{name}": value for name, value in average.items()},
         }
         keeper.save(step, tensors, {"optimizer": state, "curve": curve})
@@ -105,14 +109,15 @@ def train(
     network.train()
     with Progress(training.steps, "reward: training steps", start=start) as progress, torch.random.fork_rng():
         for step in range(start, training.steps):
-            optimiser.param_groups[0]["lr"] = learning_rate(step, training.steps, training)
+            for group, scale in zip(optimiser.param_groups, scales, strict=True):
+                group["lr"] = scale * learning_rate(step, training.steps, training)
             batch = Batch.of(stream.batch(step), device)
             figures = _gradients(network, batch, training, ranks, derive(seed, "reward dropout", step))
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
             optimiser.step()
             decay = min(training.average, (1 + step) / (10 + step))
             with torch.no_grad():
-                for name, value in network.named_parameters():
+                for name, value in trained.items():
                     average[name].lerp_(value, 1.0 - decay)
             done = step + 1
             if done % LOG_EVERY == 0 or done == training.steps:
@@ -125,22 +130,74 @@ def train(
                 save(done)
             stop.raise_if_requested(ranks)
     with torch.no_grad():
-        for name, value in network.named_parameters():
+        for name, value in trained.items():
             value.copy_(average[name])
+            value.grad = None
     return network.eval(), curve
+
+
+def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None) -> RewardNet:
+    """The network that a training starts with; its coding is fitted to (N, F) statistics, or `initial`'s."""
+    sizes = params.network
+    if initial is not None:
+        backbone = deepcopy(initial.backbone)
+    else:
+        backbone = Backbone.load(fetch(sizes.backbone)) if sizes.backbone else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(params.run.seed, "reward weights"))
+        network = RewardNet(sizes, statistics.shape[-1], backbone)
+    if initial is None:
+        network.coding.fit(statistics)
+        return network
+    try:
+        if bool(sizes.backbone) != (backbone is not None):
+            raise RuntimeError("one of the two has a backbone")
+        network.load_own_state(initial.own_state())
+    except RuntimeError as error:
+        raise InputError(
+            f"reward.network: a training that goes on from a reward must have its sizes "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from error
+    return network
+
+
+@torch.no_grad()
+def _fit_temporal(network: RewardNet, batch: Batch, seed: int) -> None:
+    """Fits the scales behind the backbone to what it sees in a batch."""
+    assert network.backbone is not None and network.temporal is not None
+    network.eval()
+    canvas, count = network.backbone.canvas, len(batch.levels)
+    views = (batch.views(canvas, row, row + 1, seed) for row in range(count))
+    network.temporal.fit(torch.cat([network.backbone(view) for view in views]))
+
+
+def _optimiser(network: RewardNet, training: TrainingParams) -> tuple[torch.optim.Optimizer, list[float]]:
+    """AdamW over what is trained, and the share of the learning rate that each of its groups gets."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, value in network.trained().items():
+        scale = network.params.backbone_rate if name.startswith("backbone.") else 1.0
+        groups.setdefault(scale, []).append(value)
+    optimiser = torch.optim.AdamW(
+        [{"params": members} for members in groups.values()],
+        lr=training.learning_rate,
+        weight_decay=training.weight_decay,
+    )
+    return optimiser, list(groups)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the losses need of B ladders of K clips, on the device.
+    """What a step needs of B ladders of K clips, on the device.
 
     Attributes:
+        frames: uint8 (B, K, T, 3, H, W) on the CPU; (B, K, 0) where the pictures were not kept.
         statistics: (B, K, F).
         levels, labels: (B, K).
         seen: (B, K, K).
         families: (B,) int64, -1 for none.
     """
 
+    frames: Tensor
     statistics: Tensor
     levels: Tensor
     labels: Tensor
@@ -152,7 +209,21 @@ class Batch:
         """The batch of these ladders."""
         families = torch.tensor([family_of(recipe) for recipe in ladders.recipes])
         parts = (ladders.statistics, ladders.levels, ladders.labels, ladders.seen, families)
-        return cls(*(part.to(device) for part in parts))
+        return cls(ladders.frames, *(part.to(device) for part in parts))
+
+    def views(self, canvas: Canvas, start: int, stop: int, seed: int) -> Tensor:
+        """Fragments of ladders start to stop, ((stop - start) * K, frames, 3, height, width), on the device.
+
+        All clips of a ladder are cut at the same places: their order is known of the same pieces only.
+
+        Raises:
+            InputError: the pictures were not kept.
+        """
+        if self.frames.ndim != 6:
+            raise InputError("training with a backbone needs shards with pixels; these hold statistics only")
+        seeds = [derive(seed, "fragments", row) for row in range(start, stop)]
+        clips = self.frames[start:stop].to(self.levels.device)
+        return fragments(clips.flatten(0, 1), canvas, [own for own in seeds for _ in range(clips.shape[1])])
 
     def loss(self, scores: Tensor, training: TrainingParams) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of (M, B, K, outputs) scores, and its parts."""
@@ -194,10 +265,14 @@ def _gradients(
     device = batch.levels.device
     mine = {}
     for number in ranks.mine(SLICES):
-        part = batch.statistics[bounds[number] : bounds[number + 1]]
+        start, stop = bounds[number], bounds[number + 1]
+        if start == stop:
+            continue
+        canvas = network.backbone.canvas if network.backbone is not None else None
+        views = batch.views(canvas, start, stop, seed) if canvas is not None else None
         torch.manual_seed(derive(seed, number))
         with precision(device):
-            mine[number] = network(part.flatten(0, 1))
+            mine[number] = network(batch.statistics[start:stop].flatten(0, 1), views)
     members = next(iter(mine.values())).shape[0] if mine else network.head.weight.shape[0]
     scores = torch.zeros((members, len(batch.levels) * rungs, OUTPUTS), device=device)
     for number, own in mine.items():
@@ -206,7 +281,7 @@ def _gradients(
     scores.requires_grad_()
     loss, parts = batch.loss(scores.unflatten(1, (-1, rungs)), training)
     (wanted,) = torch.autograd.grad(loss, scores)
-    parameters = list(network.parameters())
+    parameters = list(network.trained().values())
     sums = torch.zeros((SLICES, sum(p.numel() for p in parameters)), device=device)
     for number, own in mine.items():
         piece = wanted[:, bounds[number] * rungs : bounds[number + 1] * rungs].to(own.dtype)
@@ -226,10 +301,3 @@ def _add_up(table: Tensor, ranks: Ranks) -> None:
     if ranks.size > 1:
         ranks.all_reduce_mean([table])
         table *= ranks.size
-
-
-@contextmanager
-def precision(device: torch.device) -> Iterator[None]:
-    """bfloat16 where a GPU multiplies it faster; float32 elsewhere, where it is several times slower."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import Any
 
@@ -182,3 +183,10 @@ def test_compression_costs_more_bytes_for_more_quality(planes: np.ndarray[Any, A
         for crf in (20, 30, 40, 50)
     ]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > 3 * sizes[-1]
+
+
+def test_an_encoder_leaves_the_process_an_ordinary_one(planes: np.ndarray[Any, Any]) -> None:
+    """As root, SVT-AV1 makes the thread that calls it a real-time one."""
+    before = os.sched_getscheduler(0)
+    REGISTRY["av1"](torch.rand(1, 4, 3, 48, 48), 3, [1])
+    assert os.sched_getscheduler(0) == before

@@ -77,3 +77,17 @@ def test_examples_are_lively_held_out_clips(inputs: tuple[Path, Path]) -> None:
     frames, _ = corpus.clips("test", "world")
     moved = frames.float().diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
     assert float((clips[0].float().diff(dim=0).abs().mean() >= moved).float().mean()) >= 0.5
+
+
+def test_the_documented_catalogue_is_the_registry(repository: Path) -> None:
+    """docs/distortions.md stands beside measured seconds: names, levels and words must not age."""
+    rows = {}
+    for line in (repository / "docs" / "distortions.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            name, levels, unit, summary, _ = (cell.strip() for cell in line.strip("|").split(" | "))
+            rows[name.split("`")[1]] = (levels, unit, summary)
+    known = {**REGISTRY, **GENERATIVE}
+    assert rows.keys() == known.keys()
+    for name, found in rows.items():
+        entry = known[name]
+        assert found == (", ".join(f"{value:g}" for value in entry.levels), entry.unit, entry.summary)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from components.reward.network import OUTPUTS, Coding, Packed, RewardNet
+from components.reward.backbones import Backbone
+from components.reward.network import OUTPUTS, Coding, Packed, RewardNet, TemporalHead
 from components.reward.params import NetworkParams
+from tests.reward.tiny_backbones import write
 
 
 @pytest.mark.parametrize("leading", [1, 3])
@@ -54,3 +58,45 @@ def test_members_differ_and_a_row_depends_on_its_clip_alone() -> None:
     assert out.shape == (4, 6, OUTPUTS) and network.statistics == 7
     assert float(out.std(0).min()) > 0
     assert torch.allclose(network(x[2:3])[:, 0], out[:, 2], atol=1e-6)
+
+
+def test_a_temporal_head_reads_the_order_of_any_number_of_steps() -> None:
+    torch.manual_seed(0)
+    head = TemporalHead(6, 4)
+    steps = torch.randn(3, 7, 6) * torch.tensor([0.1, 1, 10, 1, 1, 1]) + 5.0
+    head.fit(steps)
+    out = head(steps).detach()
+    assert out.shape == (3, 4) and head(steps[:, :1]).shape == (3, 4)
+    # The same steps in another order are another clip: neighbours are compared.
+    assert float((head(steps[:, [1, 0, 3, 2, 5, 4, 6]]).detach() - out).abs().max()) > 1e-3
+    assert torch.allclose(head(steps[1:2])[0].detach(), out[1], atol=1e-6)
+
+
+def test_a_temporal_head_weighs_what_varies_not_how_large_it_is() -> None:
+    torch.manual_seed(0)
+    head = TemporalHead(5, 4)
+    steps = torch.randn(50, 6, 5)
+    head.fit(steps)
+    plain = head(steps).detach()
+    scaled = steps * torch.tensor([1.0, 2.0, 3.0, 4.0, 0.5]) + torch.arange(5.0)
+    head.fit(scaled)
+    assert torch.allclose(head(scaled).detach(), plain, atol=1e-4)
+    head.fit(torch.full((4, 6, 5), 3.0))
+    assert torch.isfinite(head(torch.full((4, 6, 5), 3.0))).all()
+
+
+def test_members_share_one_backbone_which_may_be_frozen(tmp_path: Path) -> None:
+    backbone = Backbone.load(write(tmp_path, "dinov2"))
+    sizes = {"hidden": 8, "embedding": 8, "bins": 2, "backbone": "x"}
+    own = sum(value.numel() for value in backbone.parameters())
+    few, many = (
+        sum(v.numel() for v in RewardNet(NetworkParams(members=m, **sizes), 7, backbone).parameters())
+        for m in (1, 5)
+    )
+    assert many - own < 5 * (few - own)
+    frozen = RewardNet(NetworkParams(**sizes, backbone_rate=0.0), 7, backbone).train()
+    assert not [name for name in frozen.trained() if name.startswith("backbone.")]
+    assert frozen.training and not backbone.training
+    trained = RewardNet(NetworkParams(**sizes), 7, backbone).train()
+    assert backbone.training and len(trained.trained()) == len(list(trained.parameters()))
+    assert not [name for name in trained.own_state() if name.startswith("backbone.")]

@@ -127,8 +127,9 @@ DEAR = tuple(name for name in REGISTRY if name not in ("blur", "fixed_noise", "f
 
 def main():
     clips = Clips(textured(4), [f"g{i}" for i in range(4)])
-    folder = ShardFolder(Path(sys.argv[1]), Plan((Pool("generated", clips, 800, False),),
-    LadderParams(rungs=2, composed=0, heldout_types=DEAR), 0)) with folder.workers(1):
+    params = LadderParams(rungs=2, composed=0, heldout_types=DEAR)
+    folder = ShardFolder(Path(sys.argv[1]), Plan((Pool("generated", clips, 800, False),), params, 0))
+    with folder.workers(1):
         for shard in range(int(sys.argv[2])):
             folder.load(shard)
             print(shard, flush=True)

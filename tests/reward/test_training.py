@@ -18,7 +18,7 @@ from components.reward.params import RewardParams
 from components.reward.stream import InMemory
 from components.reward.training import Batch, learning_rate, precision, train
 from components.runtime.distributed import Ranks
-from components.runtime.errors import Interrupted
+from components.runtime.errors import InputError, Interrupted
 from components.runtime.interrupts import StopSignal
 from tests.reward.conftest import textured, world
 
@@ -89,9 +89,11 @@ def test_the_network_learns_the_order(ladders: Ladders, tiny: RewardParams, tmp_
     training = tiny.training.model_copy(
         update={"steps": 80, "batch": 8, "learning_rate": 0.005, "average": 0.9, "aspect_weight": 2.0}
     )
+    # Of eight units none can be spared.
+    sizes = tiny.network.model_copy(update={"dropout": 0.0})
     network, curve = train(
-        InMemory(ladders), tiny.model_copy(update={"training": training}), checkpoints=tmp_path,
-        stop=StopSignal(), device=torch.device("cpu"),
+        InMemory(ladders), tiny.model_copy(update={"training": training, "network": sizes}),
+        checkpoints=tmp_path, stop=StopSignal(), device=torch.device("cpu"),
     )  # fmt: skip
     with torch.no_grad():
         outputs = network(ladders.statistics.flatten(0, 1)).mean(0).unflatten(0, (len(ladders), -1))
@@ -165,3 +167,34 @@ def test_learning_rate_warms_up_and_falls_to_nothing(tiny: RewardParams) -> None
     rates = [learning_rate(step, 100, training) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0, abs=1e-3)
     assert rates[9:] == sorted(rates[9:], reverse=True) and rates[-1] < 0.001
+
+
+def test_a_training_goes_on_from_given_weights_and_their_coding(
+    ladders: Ladders, tiny: RewardParams, tmp_path: Path
+) -> None:
+    def go_on(steps: int, rate: float, name: str, data: Ladders) -> dict[str, Tensor]:
+        training = tiny.training.model_copy(update={"steps": steps, "learning_rate": rate})
+        network, _ = train(
+            InMemory(data), tiny.model_copy(update={"training": training}), checkpoints=tmp_path / name,
+            stop=StopSignal(), device=torch.device("cpu"), initial=first,
+        )  # fmt: skip
+        return network.state_dict()
+
+    first, _ = train(
+        InMemory(ladders), tiny, checkpoints=tmp_path / "first", stop=StopSignal(), device=torch.device("cpu")
+    )
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    # Other clips would give other quantiles; those of the first training stay.
+    other = ladders.where([source == "generated" for source in ladders.sources])
+    still = go_on(1, 1e-12, "still", other)
+    assert all(torch.allclose(value, before[name], atol=1e-6) for name, value in still.items())
+    on = go_on(4, 1e-3, "on", other)
+    assert torch.equal(on["coding.knots"], before["coding.knots"])
+    assert float((on["first.weight"] - before["first.weight"]).abs().max()) > 1e-4
+    assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
+    wider = tiny.model_copy(update={"network": tiny.network.model_copy(update={"hidden": 9})})
+    with pytest.raises(InputError, match="must have its sizes"):
+        train(
+            InMemory(ladders), wider, checkpoints=tmp_path / "wider", stop=StopSignal(),
+            device=torch.device("cpu"), initial=first,
+        )  # fmt: skip

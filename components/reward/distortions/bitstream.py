@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
@@ -51,14 +52,30 @@ def encode(planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str
     writer.thread_count = 1
     writer.options = dict(options)
     packets: list[Any] = []
-    for moment, picture in enumerate(planes):
-        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-        frame.pts = moment
-        packets += writer.encode(frame)
-    packets += writer.encode(None)
+    with _ordinary_priority():
+        for moment, picture in enumerate(planes):
+            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame.pts = moment
+            packets += writer.encode(frame)
+        packets += writer.encode(None)
     if [packet.pts for packet in packets] != list(range(time)):
         raise RuntimeError(f"{encoder} made {len(packets)} packets of {time} frames, or not in their order")
     return [bytes(packet) for packet in packets]
+
+
+@contextmanager
+def _ordinary_priority() -> Iterator[None]:
+    """Undoes what SVT-AV1 does where it runs as root: the calling thread becomes a real-time one, before
+    which everything else on the machine has to wait, and stays it."""
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, priority)
 
 
 def decode(packets: Sequence[bytes], decoder: str, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
