@@ -6,20 +6,17 @@ by itself when the process that started it is gone.
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from types import TracebackType
 from typing import TypeVar
 
 from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
+from components.runtime.workers import begin
 
 WATCH_S = 0.2
 """Seconds between looks at a request to stop."""
@@ -39,7 +36,7 @@ class Crew:
 
     def __enter__(self) -> Crew:
         if self.count:
-            self._pool = ProcessPoolExecutor(self.count, get_context("spawn"), _begin)
+            self._pool = ProcessPoolExecutor(self.count, get_context("spawn"), begin)
         return self
 
     def __exit__(
@@ -85,20 +82,3 @@ class Crew:
         finally:
             for future in ordered:
                 future.cancel()
-
-
-def _begin() -> None:
-    """What a worker does first: one thread, signals left to the parent, an end when the parent is gone."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    if "torch" in sys.modules:  # too late for the environment
-        sys.modules["torch"].set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)

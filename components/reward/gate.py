@@ -11,13 +11,18 @@ from components.reward.params import GateParams
 
 @dataclass(frozen=True)
 class Check:
-    """One requirement: a measured value, the least (or, with `most`, the most) it may be, and what it is."""
+    """One requirement: a measured value, the least (or, with `most`, the most) it may be, and what it is.
+
+    Attributes:
+        upper: upper end of the value's interval; where there is one, that must reach `least`.
+    """
 
     name: str
     value: float | None
     least: float
     strict: bool = False
     most: bool = False
+    upper: float | None = None
 
     @property
     def passed(self) -> bool | None:
@@ -26,14 +31,16 @@ class Check:
             return None
         if self.most:
             return self.value <= self.least
-        return self.value > self.least if self.strict else self.value >= self.least
+        reached = self.value if self.upper is None else self.upper
+        return reached > self.least if self.strict else reached >= self.least
 
     def line(self) -> str:
         """One line for a person."""
         if self.value is None:
             return f"{self.name}: unavailable"
         sign = "<=" if self.most else ">" if self.strict else ">="
-        return f"{self.name} {self.value:.3f} {sign} {self.least:g}"
+        upper = "" if self.upper is None else f" (up to {self.upper:.3f})"
+        return f"{self.name} {self.value:.3f}{upper} {sign} {self.least:g}"
 
     def reason(self) -> str:
         """What is wrong where it failed."""
@@ -59,14 +66,22 @@ def checks(card: Card, gate: GateParams) -> list[Check]:
         Check("adjacent_ordered_all", number("all", "adjacent_ordered"), gate.adjacent_ordered),
         Check("two_apart_ordered_all", number("all", "two_apart_ordered"), gate.two_apart_ordered),
     ]
-    # An attack must fail on all sources together, and by itself on generated clips, which a policy would use.
+    # An attack must fail on all sources together, and by itself on generated clips, which a policy would use:
+    # there on so few that a share counts as too low only where its interval says so.
     # Footage alone rests on a handful of contents; its figures stand in the card.
     for attack, wins in card.pooled().items():
         own = card.attacks.get("generated", {}).get(attack)
         if own is None or own.clips != wins.clips:
             found.append(Check(f"{attack}_below_original", _known(wins.share), gate.attacks))
         if own is not None:
-            found.append(Check(f"{attack}_below_original_generated", _known(own.share), gate.attacks))
+            found.append(
+                Check(
+                    f"{attack}_below_original_generated",
+                    _known(own.share),
+                    gate.attacks,
+                    upper=own.interval[1],
+                )
+            )
     gain = card.stillness.verdict if card.stillness is not None else math.nan
     found.append(Check("stillness_gain", _known(gain), gate.stillness_gain, most=True))
     low = card.judge.low if card.judge is not None and card.judge.clusters else None

@@ -9,6 +9,9 @@ from components.reward.card import Card, Certainty, Stillness, Wins
 from components.reward.distortions import REGISTRY
 from components.reward.gate import Check
 
+STILL = 0.1
+"""Levels of a ladder that moving less may gain before the page says that stillness pays: below it, 60
+clips tell nothing."""
 _COLUMNS = {
     "world": "miniature world",
     "footage": "real footage",
@@ -151,7 +154,7 @@ def _stillness(found: Stillness) -> list[str]:
         [name.replace("_", " "), _share(probe.wins), _number(probe.gain)]
         for name, probe in found.slowed.items()
     ]
-    sign = "rewards" if found.verdict > 0 else "does not reward"
+    sign = "rewards" if found.verdict > STILL else "does not reward"
     verdict = (
         f"The score {sign} stillness: moving less gains at most {_number(found.verdict)} levels of a ladder "
         "in any probe."

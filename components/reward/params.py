@@ -10,11 +10,11 @@ from components.runtime.params import Section, StepParams
 class LadderParams(Section):
     """How many ladders of each source the reward trains on, and what they are made of."""
 
-    world: int = Field(1000, ge=0, le=100_000, description="ladders on pristine clips of the miniature world")
-    footage: int = Field(1400, ge=0, le=100_000, description="ladders on pristine real footage")
-    generated: int = Field(1000, ge=0, le=100_000, description="ladders on the base generator's own samples")
+    world: int = Field(600, ge=0, le=100_000, description="ladders on pristine clips of the miniature world")
+    footage: int = Field(1000, ge=0, le=100_000, description="ladders on pristine real footage")
+    generated: int = Field(700, ge=0, le=100_000, description="ladders on the base generator's own samples")
     reconstructed: int = Field(
-        160, ge=0, le=100_000, description="ladders of original, VAE reconstruction, reconstruction distorted"
+        120, ge=0, le=100_000, description="ladders of original, VAE reconstruction, reconstruction distorted"
     )
     few_steps: int = Field(
         96,
@@ -182,7 +182,7 @@ class GateParams(Section):
         description="share of attacked clips (frozen, blank, latticed, ...) scored below their original",
     )
     stillness_gain: float = Field(
-        0.5,
+        0.25,
         description="the most that less motion may gain, in levels of damage",
     )
     judge_low: float = Field(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from components.reward import gate
@@ -117,7 +118,16 @@ class Refresher:
                 f"{artifact.file(REPLAY)}: {kept.replay.statistics.shape[-1]} statistics, "
                 f"but its reward reads {reward.network.statistics}"
             )
-        return cls(reward, RewardParams.model_validate(artifact.manifest.params), kept)
+        try:
+            params = RewardParams.model_validate(artifact.manifest.params)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(["reward", *map(str, first["loc"])])
+            raise InputError(
+                f"{artifact.path}: made with params of another version of the code ({key}: {first['msg']}); "
+                "to refresh it, make it again: python -m components.reward run"
+            ) from error
+        return cls(reward, params, kept)
 
     def fitted(self, frames: Tensor, fps: float) -> Tensor:
         """uint8 clips (N, T, 3, H, W) in the reward's geometry; see `fitted`."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +43,7 @@ from components.runtime.devices import available_cpus
 from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
 from components.runtime.seeds import derive
+from components.runtime.workers import begin
 
 SHARD = 64
 """Ladders in a shard: enough for the batched operations, few enough that training begins early."""
@@ -231,7 +230,7 @@ class ShardFolder:
         if not self.builds or count <= 0:
             yield
             return
-        pool = ProcessPoolExecutor(count, get_context("spawn"), _start_worker)
+        pool = ProcessPoolExecutor(count, get_context("spawn"), begin)
         try:
             self._ordered = {i: pool.submit(_make, self.folder, self.plan, i) for i in missing}
             yield
@@ -301,18 +300,3 @@ def _read(path: Path) -> Ladders:
         raise InputError(f"{path}: not a whole shard of ladders ({error}); remove it") from error
     found["recipes"] = [tuple(recipe) for recipe in found["recipes"]]
     return Ladders(**found)
-
-
-def _start_worker() -> None:
-    """A worker has one thread, leaves signals to the main process, and ends when that has gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-    parent = parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            connection.wait([parent.sentinel])
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

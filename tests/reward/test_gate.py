@@ -90,8 +90,8 @@ def test_a_score_that_rewards_stillness_refuses() -> None:
     bad = card()
     bad.stillness = Stillness(slowed={"a": Slowed(Wins(1, 2), -1.0), "b": Slowed(Wins(1, 2), 0.75)})
     found = checks(bad, GateParams())
-    assert refusals(found) == ["stillness_gain is 0.750, must be at most 0.5"]
-    assert "stillness_gain 0.750 <= 0.5" in [check.line() for check in found]
+    assert refusals(found) == ["stillness_gain is 0.750, must be at most 0.25"]
+    assert "stillness_gain 0.750 <= 0.25" in [check.line() for check in found]
 
 
 def test_a_judge_no_better_than_chance_refuses() -> None:
@@ -117,3 +117,14 @@ def test_without_a_world_the_rest_still_decides() -> None:
 
 def test_an_empty_card_is_refused() -> None:
     assert refusals(checks(Card(), GateParams())) == ["nothing could be measured"]
+
+
+def test_few_generated_clips_refuse_only_where_their_interval_says_so() -> None:
+    """52 of 60 are .867 [.76, .93]; 46 of 60 are .767 [.65, .86] (Wilson, by hand)."""
+    some = card()
+    some.attacks["generated"]["erased"] = Wins(52, 60)
+    assert refusals(checks(some, GateParams())) == []
+    some.attacks["generated"]["erased"] = Wins(46, 60)
+    assert "erased_below_original_generated is 0.767, must be at least 0.9" in refusals(
+        checks(some, GateParams())
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,19 +10,20 @@ import pytest
 import torch
 
 from components.reward.interface import open_reward
-from components.reward.material import Clips
+from components.reward.material import Clips, Groups
 from components.reward.measuring import measure_column
-from components.reward.params import NetworkParams
+from components.reward.params import NetworkParams, RewardParams
 from components.reward.rechecking import score_ladders
 from components.reward.refresh import Refresher, Samples, fitted
-from components.reward.replay import Kept
+from components.reward.replay import Kept, keep
 from components.reward.scorer import Geometry, Scorer
+from components.reward.stream import InMemory
 from components.reward.versions import Version, digest_of_folder
 from components.runtime.artifacts import open_artifact, publish
 from components.runtime.errors import InputError
-from components.runtime.params import StepParams
+from components.runtime.params import Section, StepParams
 from tests.reward.conftest import textured, write_reward
-from tests.reward.refreshing import make_refresher
+from tests.reward.refreshing import make_refresher, small_ladders
 
 FIRST = [Version(0, "digest of the first")]
 
@@ -131,6 +133,38 @@ def test_a_reward_that_kept_nothing_cannot_be_refreshed(tmp_path: Path) -> None:
         InputError, match=r"without refresh/replay\.safetensors and refresh/heldout\.safetensors"
     ):
         Refresher.open(artifact, open_reward(artifact, "cpu"))
+
+
+class _OldLadders(Section):
+    gone: int = 3
+
+
+class _Old(StepParams):
+    ladders: _OldLadders = _OldLadders()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_reward_that_kept_its_ladders_is_opened_unless_its_params_are_of_another_time(
+    tmp_path: Path, old: bool
+) -> None:
+    plain = write_reward(tmp_path / "plain")
+    params = _Old() if old else StepParams()
+    with publish(str(tmp_path / "reward"), step="reward", params=params, inputs={}) as workspace:
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(plain / name, workspace.dir / name)
+        ladders = small_ladders([0, 1, 2, 3, 4, 5], 3)
+        samples = Groups(textured(2).unflatten(0, (1, 2)), ["p"], ["a film"])
+        keep(workspace.dir, InMemory(ladders), ladders, samples, None)
+        workspace.write_metrics({})
+    artifact = open_artifact(tmp_path / "reward", step="reward")
+    reward = open_reward(artifact, "cpu")
+    if old:
+        with pytest.raises(InputError, match=r"reward\.ladders\.gone.*make it again"):
+            Refresher.open(artifact, reward)
+        return
+    refresher = Refresher.open(artifact, reward)
+    assert refresher.first is reward and len(refresher.kept.replay) == 3
+    assert refresher.params == RewardParams()
 
 
 def test_a_reward_from_elsewhere_cannot_be_refreshed(tmp_path: Path) -> None:

@@ -7,19 +7,17 @@ its input and ends too.
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from types import TracebackType
 
 import numpy as np
 
 from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
+from components.runtime.workers import begin
 
 WATCH_S = 0.2
 """Seconds between looks at a request to stop."""
@@ -57,7 +55,7 @@ class LabelWorkers:
 
     def __enter__(self) -> LabelWorkers:
         if self.count:
-            self._pool = ProcessPoolExecutor(self.count, mp_context=get_context("spawn"), initializer=_begin)
+            self._pool = ProcessPoolExecutor(self.count, mp_context=get_context("spawn"), initializer=begin)
         return self
 
     def __exit__(
@@ -103,18 +101,3 @@ class LabelWorkers:
         finally:
             for future in numbers:
                 future.cancel()
-
-
-def _begin() -> None:
-    """What a worker does first: one thread, Ctrl-C left to the parent, an end when the parent is gone."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
