@@ -152,7 +152,7 @@ class Refresher:
         number = len(versions)
         seed = derive(self.params.run.seed, "reward refresh", number)
         own, held = self._split(samples, seed)
-        network = self._trained(current, own, seed)
+        network = self._trained(current, own, number, seed)
         scorer = Scorer(network, current.geometry, current.device)
         card = self._recheck(scorer)
         if self._standard is None:
@@ -186,7 +186,7 @@ class Refresher:
         plan = Plan((Pool("policy", clips, count, False),), self.params.ladders, seed)
         return join([plan.build(shard) for shard in range(plan.shards)])
 
-    def _trained(self, current: Scorer, clips: Clips, seed: int) -> RewardNet:
+    def _trained(self, current: Scorer, clips: Clips, number: int, seed: int) -> RewardNet:
         """The current network after some more steps; half of every batch, on average, is old material."""
         fresh = self._ladders(clips, self.effort.ladders, seed)
         old = self.kept.replay

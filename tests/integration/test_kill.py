@@ -24,8 +24,6 @@ REWARD = (
     "reward.card.contents_per_type=1", "reward.card.attacks=4", "reward.card.generator_attacks=4",
     "reward.gate.srcc_world=-1", "reward.gate.srcc_all=-1", "reward.gate.srcc_heldout_types=-1",
     "reward.gate.srcc_footage=-1", "reward.gate.adjacent_ordered=0", "reward.gate.two_apart_ordered=0",
-    "reward.gate.stillness_gain=1e9",
-    "reward.gate.srcc_footage=-1", "reward.gate.adjacent_ordered=0", "reward.gate.two_apart_ordered=0",
     "reward.gate.reference_above=0", "reward.gate.attacks=0", "reward.gate.stillness_gain=100",
     "reward.gate.judge_low=-1",
 )  # fmt: skip

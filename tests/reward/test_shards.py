@@ -24,6 +24,7 @@ from components.reward.shards import Plan, Pool, ShardFolder
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.interrupts import StopSignal
 from tests.reward.conftest import textured, world
+from tests.runtime.test_workers import alive
 
 DEAR = tuple(name for name in REGISTRY if name not in ("blur", "fixed_noise", "freeze", "ghost"))
 """All types but four that cost little."""
@@ -158,9 +159,9 @@ def test_killed_in_the_middle_nothing_half_made_stays_and_no_worker_lives_on(
     process.send_signal(signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+    while any(alive(int(child)) for child in children) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not any(alive(int(child)) for child in children)
     left = {path: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
     assert len(left) >= 3
     done = subprocess.run(
