@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.generator.offload import at_work, place
 from components.generator.params import SamplingParams
 from components.generator.sampling import sample_latents
 from components.runtime import storage
@@ -26,6 +27,10 @@ SETTINGS = "generator.json"
 PIPELINE = "pipeline"
 #: Files of a hub's repository that a pipeline's part is loaded from; pickled weights are not among them.
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt")
+#: Prompts that the text encoders take in one call.
+ENCODED_AT_ONCE = 64
+#: Host memory for embeddings that may be asked for again; a released model's take 1 to 4 MB a prompt.
+KEPT_BYTES = 4 * 2**30
 
 
 def load_family(folder: Path, device: torch.device, precision: str = "float32") -> ModelFamily:
@@ -63,11 +68,15 @@ def load_family(folder: Path, device: torch.device, precision: str = "float32") 
             f"{folder}: weights cannot be loaded: {' '.join(str(error).split())[:300]}"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    return family(pipeline.to(device))
+    place(pipeline, (*family.text_encoders, "vae"), device)
+    return family(pipeline)
 
 
 class Generator:
-    """Draws clips. Prompt embeddings are computed once per prompt and kept."""
+    """Draws clips. Prompt embeddings are computed once per prompt and kept, in the host's memory.
+
+    On a GPU the text encoders and the VAE rest on the host and come over for their work.
+    """
 
     def __init__(self, family: ModelFamily, settings: SamplingParams) -> None:
         self.family = family
@@ -105,17 +114,33 @@ class Generator:
         return self.geometry.fps
 
     def embeddings(self, prompts: Sequence[str]) -> Tensor:
-        """Return prompt embeddings (B, L, D), computed once per distinct prompt."""
+        """Return prompt embeddings (B, L, D) on the denoiser's device, computed once per distinct prompt."""
+        self._encode(prompts)
+        return torch.stack([self._embeddings[prompt] for prompt in prompts]).to(self.family.device)
+
+    def _encode(self, prompts: Sequence[str]) -> None:
+        """Encode what is missing of some prompts, and forget the oldest others where all take too much."""
+        asked = set(prompts)
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
-        for start in range(0, len(missing), 64):
-            part = missing[start : start + 64]
-            self._embeddings.update(zip(part, self.family.encode_prompts(part), strict=True))
-        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+        if not missing:
+            return
+        encoders = [getattr(self.family.pipeline, name) for name in self.family.text_encoders]
+        with at_work(encoders, self.family.device):
+            for start in range(0, len(missing), ENCODED_AT_ONCE):
+                part = missing[start : start + ENCODED_AT_ONCE]
+                # Copies, not views: a row's memory is to go when the row goes.
+                rows = [row.clone() for row in self.family.encode_prompts(part).cpu()]
+                self._embeddings.update(zip(part, rows, strict=True))
+        one = self._embeddings[missing[0]]
+        surplus = len(self._embeddings) - KEPT_BYTES // (one.numel() * one.element_size())
+        for prompt in [prompt for prompt in self._embeddings if prompt not in asked][: max(0, surplus)]:
+            del self._embeddings[prompt]
 
     def sample_latents(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Return clean latents, float32 (B, C, T, h, w), one clip per prompt and seed."""
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: one seed per prompt")
+        self._encode([*prompts, ""])
         parts = []
         for start in range(0, len(prompts), self.settings.batch):
             here = slice(start, start + self.settings.batch)

@@ -18,6 +18,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from components.generator.families.processes import NoiseProcess
+from components.generator.offload import at_work
 from components.runtime.errors import InputError
 from components.runtime.files import sort_safetensors_header
 
@@ -87,7 +88,7 @@ class ModelFamily(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device the denoiser lies on; text encoders and VAE may lie elsewhere."""
+        """Device the denoiser lies on; text encoders and VAE may rest elsewhere and come for their work."""
         return next(self.denoiser.parameters()).device
 
     @property
@@ -176,10 +177,11 @@ class ModelFamily(ABC):
         """
         vae, (time, space) = self.pipeline.vae, self.compression
         parts = []
-        for part in latents.split(self._clips_at_once(latents[0, 0].numel() * time * space**2)):
-            raw = self.unscaled(part.to(vae.device)).to(vae.dtype)
-            video = self.vae_decode(raw).float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
-            parts.append(video.transpose(1, 2))
+        with at_work([vae], self.device):
+            for part in latents.split(self._clips_at_once(latents[0, 0].numel() * time * space**2)):
+                raw = self.unscaled(part.to(vae.device)).to(vae.dtype)
+                video = self.vae_decode(raw).float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+                parts.append(video.transpose(1, 2))
         return torch.cat(parts).to(latents.device)
 
     @torch.no_grad()
@@ -187,9 +189,10 @@ class ModelFamily(ABC):
         """Return clean latents, float32 (B, C, T, h, w), the posterior's mode, of uint8 (B, T, 3, H, W)."""
         vae = self.pipeline.vae
         parts = []
-        for part in frames.split(self._clips_at_once(frames[0, :, 0].numel())):
-            video = part.to(vae.device).float().div(127.5).sub(1).transpose(1, 2).to(vae.dtype)
-            parts.append(self.scaled(self.vae_encode(video).float()))
+        with at_work([vae], self.device):
+            for part in frames.split(self._clips_at_once(frames[0, :, 0].numel())):
+                video = part.to(vae.device).float().div(127.5).sub(1).transpose(1, 2).to(vae.dtype)
+                parts.append(self.scaled(self.vae_encode(video).float()))
         return torch.cat(parts).to(self.device)
 
     def _clips_at_once(self, pixels_per_clip: int) -> int:

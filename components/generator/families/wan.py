@@ -25,6 +25,8 @@ class Experts(nn.Module):
     def __init__(self, high: Any, low: Any, boundary: float) -> None:
         super().__init__()
         self.high, self.low, self.boundary = high, low, boundary
+        #: Experts that are called even where no row is theirs: other processes hold their weights, too.
+        self.asked: frozenset[str] = frozenset()
         self.eval()
 
     @property
@@ -49,17 +51,25 @@ class Experts(nn.Module):
         """Predict each row with the expert for its time; a batch may hold both kinds."""
         rows_high = timestep >= self.boundary
         output = torch.empty_like(hidden_states)
-        for expert, rows in ((self.high, rows_high), (self.low, ~rows_high)):
+        for name, rows in (("high", rows_high), ("low", ~rows_high)):
             chosen = rows.nonzero().flatten()
-            if len(chosen):
-                answer = expert(
-                    hidden_states=hidden_states[chosen],
-                    timestep=timestep[chosen],
-                    encoder_hidden_states=encoder_hidden_states[chosen],
-                    return_dict=False,
-                )[0]
-                output = output.index_copy(0, chosen, answer.to(output.dtype))
+            if not len(chosen) and name not in self.asked:
+                continue
+            given = chosen if len(chosen) else torch.zeros_like(timestep[:1], dtype=torch.long)
+            answer = getattr(self, name)(
+                hidden_states=hidden_states[given],
+                timestep=timestep[given],
+                encoder_hidden_states=encoder_hidden_states[given],
+                return_dict=False,
+            )[0].to(output.dtype)
+            # An expert that was only asked along adds nothing, but its backward pass comes, too.
+            output = output.index_copy(0, chosen, answer) if len(chosen) else output + 0.0 * answer.sum()
         return (output,)
+
+    def parts_for(self, timestep: Tensor) -> frozenset[str]:
+        """Return the names of the experts that some times need."""
+        high = timestep >= self.boundary
+        return frozenset(name for name, needed in (("high", high.any()), ("low", (~high).any())) if needed)
 
     def _both(self, method: str, *arguments: Any, **named: Any) -> None:
         for expert in (self.high, self.low):
