@@ -87,7 +87,6 @@ def main() -> None:
         print(
             f"| | bare calls | {ours['bare']:.2f} | | | {ours['bare'] / ours['seconds']:.2f} | |", flush=True
         )
-        print(f"{name}: phases of ours {ours['phases']}, of plain {plain['phases']}", file=sys.stderr)
 
 
 def _run(side: str, size: str, folder: str, iterations: int) -> dict[str, Any]:
@@ -98,6 +97,7 @@ def _run(side: str, size: str, folder: str, iterations: int) -> dict[str, Any]:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{size}, {side}: {found}", file=sys.stderr, flush=True)
     return found
 
 
