@@ -1,4 +1,4 @@
-"""`python -m pipelines`: compile, lint, submit, watch, run on this machine, write the GitOps manifests."""
+"""`python -m pipelines`: plan, compile, lint, submit, watch, run on this machine, write GitOps manifests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from components.runtime.step import ParamsOption, SetOption, main
 
 app = typer.Typer(
-    help="The Kubeflow pipeline: compile, lint, submit, or run it on this machine.",
+    help="The Kubeflow pipeline: plan, compile, lint, submit, or run it on this machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,6 +55,29 @@ def lint(pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline.yaml
 
     lint_or_refuse(pipeline)
     print(f"{pipeline}: no faults")
+
+
+@app.command()
+def plan(
+    params_file: ParamsOption = None,
+    overrides: SetOption = None,
+    profile: ProfileOption = "miniature-cpu",
+    gpu: Annotated[
+        str | None, typer.Option(help="the GPU, as its node label says [default: the profile's]")
+    ] = None,
+    utilisation: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="share of the GPU's stated rate that is reached")
+    ] = 0.4,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Print what the alignment takes of its GPUs, in memory and time, without weights and without a GPU."""
+    import json
+
+    from components.alignment.planning.table import as_table
+    from pipelines.plan import plan_profile
+
+    made = plan_profile(params_file, overrides or (), profile, gpu, utilisation)
+    print(json.dumps(made.as_json(), indent=2) if as_json else as_table(made))
 
 
 @app.command()

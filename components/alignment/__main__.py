@@ -1,6 +1,11 @@
-"""python -m components.alignment run --corpus DIR --generator DIR --reward DIR --out artifacts/alignment"""
+"""python -m components.alignment run | ledger show | ledger replay"""
 
 from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
 
 from components.alignment.params import AlignmentParams
 from components.runtime.step import main, step_app
@@ -10,8 +15,51 @@ app = step_app(
     AlignmentParams,
     "components.alignment.step:run",
     inputs=("corpus", "generator", "reward"),
-    help="Align the generator to the reward by online DPO.",
+    optional=("judge", "ledger"),
+    help="Align the generator to the reward by DPO: online, offline, or by the best of N.",
 )
+ledger_app = typer.Typer(no_args_is_help=True, help="Look at the pair ledger, or judge it by another reward.")
+app.add_typer(ledger_app, name="ledger")
+
+LedgerArgument = Annotated[
+    str, typer.Argument(metavar="DIR", help="a finished alignment or replay: a folder or s3:// URI")
+]
+
+
+@ledger_app.command("show")
+def show(
+    ledger: LedgerArgument = "artifacts/alignment",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Print what became of every candidate: verdicts, gaps, rewards by version, most used prompts."""
+    from components.alignment.ledger.reading import LedgerReader
+    from components.alignment.ledger.show import summary, table
+
+    found = summary(LedgerReader.open(ledger))
+    print(json.dumps(found, indent=2) if as_json else table(found))
+
+
+@ledger_app.command("replay")
+def replay(
+    out: Annotated[str, typer.Option("--out", help="where to publish the new ledger: a folder or s3:// URI")],
+    reward: Annotated[str, typer.Option("--reward", help="the reward to judge by: a folder or s3:// URI")],
+    ledger: LedgerArgument = "artifacts/alignment",
+    generator: Annotated[
+        str, typer.Option("--generator", help="the base that drew the candidates: a folder or s3:// URI")
+    ] = "artifacts/generator",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Judge a ledger's clips by another reward; publish how the two agree, and a ledger to train from."""
+    from components.alignment.ledger.replay import replay as judge_again
+    from components.runtime.devices import configure_determinism, configure_threads
+
+    configure_threads()
+    configure_determinism()
+    done = judge_again(ledger, generator=generator, reward=reward, out=out, device=device)
+    print(f"ledger replay: done, {done.out}")
+    for name, value in sorted(done.metrics.items()):
+        print(f"  {name}  {value:.6g}")
+
 
 if __name__ == "__main__":
     main(app)

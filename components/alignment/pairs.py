@@ -49,6 +49,8 @@ class Verdict:
 
 #: Every reason a verdict can have.
 REASONS = ("accepted", "too_few_finite", "gap_too_small", "within_noise", "winner_too_still")
+#: Those of groups whose candidates are too much alike for a preference; more candidates may change that.
+WITHOUT_SPREAD = ("gap_too_small", "within_noise")
 
 
 @torch.no_grad()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from components.alignment.guards import GuardParams
 from components.runtime.params import StepParams
+
+ReferenceKind = Literal["fixed", "every_k", "ema", "judged"]
 
 
 class AlignmentParams(StepParams):
@@ -16,15 +19,29 @@ class AlignmentParams(StepParams):
     miniature.
     """
 
+    strategy: Literal["online", "offline", "best_of_n"] = Field(
+        "online",
+        description="online: the policy draws its own candidates; offline: the base does, or --ledger has "
+        "the pairs; best_of_n: as online, but training on winners alone",
+    )
     iterations: int = Field(24, ge=1, description="rounds of: sample, score, pair, update")
     prompts: int = Field(8, ge=1, description="prompts per iteration")
     candidates: int = Field(
         6, ge=2, description="clips per prompt, of which the best and the worst become a pair"
     )
+    refill: int = Field(
+        0,
+        ge=0,
+        description="times that a group without spread gets as many candidates again; 0 leaves it without a "
+        "pair",
+    )
     updates: int = Field(
         4, ge=1, description="optimizer steps per iteration, each over all pairs with fresh noise"
     )
     noise_draws: int = Field(2, ge=1, description="draws of (noise, time) per pair and optimizer step")
+    objective: Literal["dpo", "ipo", "dpop", "sdpo", "linear_dpo"] = Field(
+        "dpo", description="the loss of a pair, see components/alignment/objectives"
+    )
     beta: float = Field(
         150.0, gt=0, description="strength of the pull to the reference; means little without loss_reduction"
     )
@@ -32,20 +49,26 @@ class AlignmentParams(StepParams):
         "mean", description="how a clip's squared error is reduced over its latent's elements"
     )
     winner_weight: float = Field(
-        0.2, ge=0, description="weight of the winner's own denoising error, added to the DPO loss"
+        0.2, ge=0, description="weight of the winner's own denoising error, added to the objective"
     )
     learning_rate: float = Field(
         3e-4, gt=0, description="AdamW learning rate of the LoRA; decays linearly to a tenth"
     )
     lora_rank: int = Field(16, ge=1, description="rank of the LoRA; its alpha is equal to it")
+    reference: ReferenceKind | None = Field(
+        None,
+        description="what preferences are measured against: fixed: the base; every_k: a copy of the policy "
+        "every refresh_every updates; ema: after each update 1 / refresh_every nearer to the policy; judged: "
+        "as every_k, where the held-out judge agrees; none given: fixed if offline, else every_k",
+    )
     refresh_every: int = Field(
         40, ge=1, description="optimizer steps between refreshes of the reference (policy -> reference)"
     )
     refresh_reward_every: int = Field(
         0,
         ge=0,
-        description="refreshes of the reference between refreshes of the reward with the policy's samples; "
-        "0 keeps one reward throughout",
+        description="times refresh_every optimizer steps between refreshes of the reward with the policy's "
+        "samples; 0 keeps one reward throughout",
     )
     min_gap: float = Field(
         0.25,
@@ -65,4 +88,36 @@ class AlignmentParams(StepParams):
     pairs_per_forward: int = Field(
         64, ge=1, description="pairs (times draws) in one forward pass; changes memory, not the result"
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="recompute the network's activations in the backward pass: less memory, about a quarter "
+        "more time for the update; real models need it",
+    )
+    shard: bool = Field(
+        False,
+        description="each process holds only its share of the base's weights (FSDP2): for a base that does "
+        "not fit one GPU; changes memory and speed, not the result",
+    )
+    keep_latents: Literal["none", "pairs", "all"] = Field(
+        "pairs", description="whose latents the ledger keeps; pairs: of winners and losers"
+    )
+    guards: GuardParams = Field(GuardParams(), description="what watches the run and can end it")
     checkpoint_every: int = Field(4, ge=1, description="iterations between checkpoints")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> AlignmentParams:
+        if self.strategy == "best_of_n" and self.objective != "dpo":
+            raise ValueError(
+                f"objective = {self.objective} has no effect with strategy = best_of_n, which trains on "
+                "winners alone; leave it out"
+            )
+        if self.strategy == "offline" and self.refresh_reward_every:
+            raise ValueError(
+                f"refresh_reward_every = {self.refresh_reward_every}: the reward is refreshed with the "
+                "policy's samples, of which strategy = offline draws none; 0 is allowed"
+            )
+        if self.reference == "judged" and not self.guards.every:
+            raise ValueError(
+                "reference = judged needs the held-out judge; guards.every = 0 takes no readings"
+            )
+        return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
+from components.alignment.sharding import InStep, shard
 from components.generator.families import ModelFamily
+from components.runtime.distributed import Ranks
+from components.runtime.errors import InputError
 from components.runtime.seeds import derive
 
 POLICY, REFERENCE = "policy", "reference"
@@ -40,8 +43,32 @@ class Policy:
             torch.manual_seed(derive(seed, "lora"))
             self.network.add_adapter(config, adapter_name=REFERENCE)
             self.network.add_adapter(config, adapter_name=POLICY)
+        # Float32 whatever the base's type: in 16 bits, steps of a small learning rate round to nothing.
+        for adapter in (POLICY, REFERENCE):
+            for value in self.parameters(adapter).values():
+                value.data = value.data.float()
+        self._in_step: InStep | None = None
         self.refresh_reference()
         self.use(POLICY)
+
+    def share(self, ranks: Ranks, device: torch.device) -> None:
+        """Leave each process a share of the base on its device; the adapters stay whole.
+
+        From now on the network is called within `in_step`, by all processes.
+        """
+        if ranks.size == 1:
+            return
+        adapters = [*self.parameters(POLICY).values(), *self.parameters(REFERENCE).values()]
+        networks = [getattr(self.family.pipeline, name) for name in self.family.denoisers]
+        shard(networks, adapters, ranks, device)
+        self._in_step = InStep(self.network, ranks)
+
+    def in_step(self) -> AbstractContextManager[None]:
+        """What calls the network goes in here, if one process may have more calls than another.
+
+        Every process enters; see `components.alignment.sharding.InStep`. Nothing where each has a whole base.
+        """
+        return nullcontext() if self._in_step is None else self._in_step.phase()
 
     def use(self, adapter: str) -> None:
         """Make one adapter the active one."""
@@ -68,6 +95,20 @@ class Policy:
             self.network.enable_adapters()
             self.use(POLICY)
 
+    def checkpoint_activations(self) -> None:
+        """Recompute the blocks' activations in the backward pass; the gradients are the same to the bit.
+
+        Raises:
+            InputError: the network cannot.
+        """
+        try:
+            self.network.enable_gradient_checkpointing()
+        except ValueError as error:
+            raise InputError(
+                f"alignment.gradient_checkpointing = true: {type(self.network).__name__} cannot; "
+                "false is allowed"
+            ) from error
+
     def parameters(self, adapter: str = POLICY) -> dict[str, nn.Parameter]:
         """Return an adapter's parameters by module path."""
         marker = f".{adapter}."
@@ -78,11 +119,14 @@ class Policy:
         }
 
     @torch.no_grad()
-    def refresh_reference(self) -> None:
-        """Copy the policy into the reference (the paper's curriculum preference update)."""
+    def refresh_reference(self, share: float = 1.0) -> None:
+        """Move the reference ``share`` of the way to the policy; at 1 it is a copy of it."""
         policy = self.parameters(POLICY)
         for name, value in self.parameters(REFERENCE).items():
-            value.copy_(policy[name])
+            if share == 1.0:
+                value.copy_(policy[name])
+            else:
+                value.lerp_(policy[name], share)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return both adapters' weights for a checkpoint."""

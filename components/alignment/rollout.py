@@ -5,8 +5,9 @@ Each candidate has a seed of its own name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.interface import Reward
 from components.runtime.seeds import derive, torch_generator
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,20 +33,40 @@ class Group:
     candidates: list[Candidate]
     frames: Tensor | None = None
 
+    def with_more(self, more: Group) -> Group:
+        """Return this group with further candidates of its prompt, whose indices go on from its own."""
+        both = None
+        if self.frames is not None and more.frames is not None:
+            both = torch.cat([self.frames, more.frames])
+        latents = torch.cat([self.latents, more.latents])
+        return Group(self.prompt, latents, self.candidates + more.candidates, both)
+
+
+def dealt(
+    items: Sequence[T], count: int, seed: int, iteration: int, name: str, of: Callable[[T], str]
+) -> list[T]:
+    """Return an iteration's ``count`` of the items, or fewer where two have the same name.
+
+    They are dealt in seeded order, shuffled anew each time all have been dealt out. Items whose ``of`` is the
+    same come up once in an iteration, as the later of them.
+
+    Args:
+        name: of the deal, for its seed.
+        of: an item's name.
+    """
+    chosen: dict[str, T] = {}
+    for position in range(iteration * count, (iteration + 1) * count):
+        epoch, place = divmod(position, len(items))
+        order = torch.randperm(len(items), generator=torch_generator(seed, name, epoch))
+        item = items[int(order[place])]
+        chosen[of(item)] = item
+    return list(chosen.values())
+
 
 def prompts_of_iteration(prompts: Sequence[Prompt], count: int, seed: int, iteration: int) -> list[Prompt]:
-    """Return the prompts of an iteration.
-
-    The list is dealt in seeded order, shuffled anew each time it has been dealt out. A prompt that comes up
-    twice, at the seam of two deals, is taken once.
-    """
-    chosen: dict[str, Prompt] = {}
-    for position in range(iteration * count, (iteration + 1) * count):
-        epoch, place = divmod(position, len(prompts))
-        order = torch.randperm(len(prompts), generator=torch_generator(seed, "alignment prompts", epoch))
-        prompt = prompts[int(order[place])]
-        chosen[prompt.id] = prompt
-    return list(chosen.values())
+    """Return the prompts of an iteration, see `dealt`: one that comes up twice, at the seam of two deals, is
+    taken once."""
+    return dealt(prompts, count, seed, iteration, "alignment prompts", lambda prompt: prompt.id)
 
 
 def candidate_seed(seed: int, iteration: int, prompt_id: str, index: int) -> int:
@@ -60,15 +83,20 @@ def roll_out(
     seed: int,
     iteration: int,
     keep: Callable[[Tensor, float], Tensor] | None = None,
+    taken: Mapping[str, int] | None = None,
 ) -> list[Group]:
     """Sample, decode and score ``candidates`` clips for each prompt with the network as it stands.
 
     Args:
         keep: what to keep of a prompt's clips, given as uint8 (N, T, 3, H, W) with their frame rate; without
             it nothing is kept.
+        taken: how many candidates a prompt, by id, has already; the indices go on from there.
     """
+    first = {prompt.id: (taken or {}).get(prompt.id, 0) for prompt in prompts}
     seeds = [
-        candidate_seed(seed, iteration, prompt.id, index) for prompt in prompts for index in range(candidates)
+        candidate_seed(seed, iteration, prompt.id, first[prompt.id] + index)
+        for prompt in prompts
+        for index in range(candidates)
     ]
     texts = [prompt.text for prompt in prompts for _ in range(candidates)]
     latents = generator.sample_latents(texts, seeds)
@@ -82,7 +110,7 @@ def roll_out(
         here = range(number * candidates, (number + 1) * candidates)
         group = [
             Candidate(
-                prompt.id, index, seeds[row], rewards[row], motions[row], spreads[row],
+                prompt.id, first[prompt.id] + index, seeds[row], rewards[row], motions[row], spreads[row],
                 {name: values[row] for name, values in aspects.items()},
             )
             for index, row in enumerate(here)

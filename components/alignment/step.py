@@ -1,25 +1,27 @@
-"""The alignment step: open what comes before, run online DPO, publish the LoRA with its ledger and curves."""
+"""The alignment step: open what comes before, align, publish the LoRA with its ledger and curves."""
 
 from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from components.alignment.ledger import join_parts
-from components.alignment.online import CURVE, OnlineDPO
+from components.alignment.held_out import HeldOutJudge, choose_judge, hold_back
+from components.alignment.ledger import LedgerReader, read_pairs
+from components.alignment.loop import CURVE, AlignmentLoop
 from components.alignment.pairs import REASONS
 from components.alignment.params import AlignmentParams
-from components.corpus import Corpus
+from components.corpus import Corpus, Prompt
 from components.generator import Generator
 from components.reward.interface import open_reward
 from components.reward.refresh import Refresher
 from components.reward.versions import digest_of
-from components.runtime.artifacts import open_artifact, publish
+from components.runtime.artifacts import Artifact, open_artifact, publish
 from components.runtime.devices import configure_determinism, configure_threads, resolve
 from components.runtime.distributed import process_group
 from components.runtime.errors import InputError
@@ -41,17 +43,31 @@ class AlignmentResult:
 
 
 def run(
-    params: AlignmentParams, *, corpus: str | Path, generator: str | Path, reward: str | Path, out: str | Path
+    params: AlignmentParams,
+    *,
+    corpus: str | Path,
+    generator: str | Path,
+    reward: str | Path,
+    out: str | Path,
+    judge: str | Path | None = None,
+    ledger: str | Path | None = None,
 ) -> AlignmentResult:
     """Align the generator to the reward and publish the LoRA at ``out``.
 
     Runs on 1 .. N processes under torchrun.
 
+    Args:
+        judge: another reward, for the readings on held-back prompts; without it the miniature world's judge
+            takes them where the prompts are its captions.
+        ledger: an earlier alignment, or a replayed ledger, whose pairs an offline run trains on.
+
     Raises:
         InputError: an input is missing, altered or refused by its gate, there are fewer training prompts than
-            an iteration needs, or the reward is to be refreshed and cannot be.
+            an iteration needs, the reward is to be refreshed and cannot be, or the judge or the ledger have
+            no place in what the params ask for.
         Interrupted: told to stop; the same command goes on from the last checkpoint.
     """
+    _check_options(params, judge, ledger)
     configure_threads()
     configure_determinism()
     device = resolve(params.run.device)
@@ -60,40 +76,64 @@ def run(
         "generator": open_artifact(generator, step="generator"),
         "reward": open_artifact(reward, step="reward"),
     }
-    prompts = Corpus.open(artifacts["corpus"].path).prompts("train")
-    if len(prompts) < params.prompts:
+    if judge is not None:
+        artifacts["judge"] = open_artifact(judge, step="reward")
+    pairs: LedgerReader | None = None
+    if ledger is not None:
+        pairs = read_pairs(ledger, artifacts["generator"])
+        artifacts["ledger"] = pairs.artifact
+    prompts, held_back = _prompts(params, artifacts["corpus"])
+    scorer = open_reward(artifacts["reward"], device)
+    refresher = Refresher.open(artifacts["reward"], scorer) if params.refresh_reward_every else None
+    reward_digest = digest_of({n: entry.sha256 for n, entry in artifacts["reward"].manifest.files.items()})
+    judging = None
+    if params.guards.every:
+        judging = choose_judge(held_back, artifacts.get("judge"), reward_digest, device)
+    if params.reference == "judged" and judging is None:
         raise InputError(
-            f"alignment.prompts = {params.prompts}: the corpus has {len(prompts)} training prompts; "
-            "at most that many are allowed"
+            "alignment.reference = judged: nothing judges here: give --judge, and a corpus with enough "
+            "training prompts to hold some back"
         )
-    judge = open_reward(artifacts["reward"], device)
-    refresher = Refresher.open(artifacts["reward"], judge) if params.refresh_reward_every else None
-    reward_files = {name: entry.sha256 for name, entry in artifacts["reward"].manifest.files.items()}
     with (
         process_group(str(device)) as ranks,
         track("alignment", params) as tracked,
         publish(out, step="alignment", params=params, inputs=artifacts) as workspace,
     ):
-        policy_generator = Generator.load(artifacts["generator"].path, device)
-        trainer = OnlineDPO(
+        # A base that is going to be shared need not fit one GPU: its shares travel from the host.
+        shared = params.shard and ranks.size > 1
+        policy_generator = Generator.load(artifacts["generator"].path, "cpu" if shared else device)
+        reader = None
+        if held_back:
+            reader = HeldOutJudge(
+                policy_generator, held_back, judging, clips=params.guards.clips, seed=params.run.seed,
+                ranks=ranks,
+            )  # fmt: skip
+        trainer = AlignmentLoop(
             policy_generator,
-            judge,
+            scorer,
             prompts,
             params,
-            reward_digest=digest_of(reward_files),
+            reward_digest=reward_digest,
             refresher=refresher,
+            judge=reader,
+            ledger=pairs,
             checkpoints=workspace.checkpoints,
             ranks=ranks,
             on_iteration=lambda row: tracked.metrics(row, at=int(row["iteration"])),
         )
         trainer.run()
+        if trainer.guards.stop is not None and ranks.is_main:
+            print(f"ended early: {trainer.guards.stop}", file=sys.stderr)
+        trainer.take_kept()
         metrics = _summary(trainer)
+        with trainer.policy.in_step():
+            if ranks.is_main:
+                _draw_sheet(trainer, [p.text for p in prompts], workspace.dir / "plots" / "before_after.png")
         if ranks.is_main:
             trainer.policy.save(workspace.dir / "lora")
-            join_parts(trainer.ledger, params.iterations, workspace.dir / "ledger.parquet")
+            trainer.ledger.publish(workspace.dir, trainer.done)
             trainer.reward.publish(workspace.dir / "reward")
             _write_curve(trainer.curve, workspace.dir / "plots" / "training.csv")
-            _draw_sheet(trainer, [p.text for p in prompts], workspace.dir / "plots" / "before_after.png")
             (workspace.dir / "timing.json").write_text(json.dumps(dict(trainer.seconds), indent=2) + "\n")
             workspace.about_run.add("timing.json")
             workspace.write_metrics(metrics)
@@ -101,7 +141,37 @@ def run(
     return AlignmentResult(workspace.published, metrics)
 
 
-def _summary(trainer: OnlineDPO) -> dict[str, float]:
+def _check_options(params: AlignmentParams, judge: str | Path | None, ledger: str | Path | None) -> None:
+    """Refuse what would silently have no effect."""
+    if judge is not None and not params.guards.every:
+        raise InputError(f"--judge {judge}: takes no readings with alignment.guards.every = 0; leave it out")
+    if ledger is not None and params.strategy != "offline":
+        raise InputError(
+            f"--ledger {ledger}: alignment.strategy = {params.strategy} draws its own candidates; "
+            "offline is allowed"
+        )
+
+
+def _prompts(params: AlignmentParams, corpus: Artifact) -> tuple[list[Prompt], list[Prompt]]:
+    """Training prompts, and those that are held back from them for the judge.
+
+    Raises:
+        InputError: fewer are left to train on than an iteration needs.
+    """
+    prompts = list(Corpus.open(corpus.path).prompts("train"))
+    held_back: list[Prompt] = []
+    if params.guards.every:
+        prompts, held_back = hold_back(prompts, params.guards.clips, params.run.seed)
+    if len(prompts) < params.prompts:
+        raise InputError(
+            f"alignment.prompts = {params.prompts}: the corpus has {len(prompts)} training prompts"
+            + (f" beside the {len(held_back)} held back for the judge" if held_back else "")
+            + "; at most that many are allowed"
+        )
+    return prompts, held_back
+
+
+def _summary(trainer: AlignmentLoop) -> dict[str, float]:
     """Figures of the run; the first and the last quarter of the iterations show what training did."""
     curve = trainer.curve
     quarter = max(1, len(curve) // 4)
@@ -123,14 +193,16 @@ def _summary(trainer: OnlineDPO) -> dict[str, float]:
         "drift_from_base",
     ):
         metrics |= mean(name, curve[-quarter:])
-    for name in ("pairs", *REASONS[1:]):
+    for name in ("clips", "pairs", "refilled", *REASONS[1:]):
         metrics[name] = sum(row[name] for row in curve)
+    metrics["iterations"] = float(trainer.done)
     metrics["updates"] = float(trainer.updates)
-    metrics["reference_refreshes"] = float(trainer.refreshes)
+    metrics["reference_refreshes"] = float(trainer.reference.version)
+    metrics["reference_refused"] = float(trainer.reference.refused)
     later = trainer.reward.versions[1:]
     metrics["reward_versions_adopted"] = float(sum(version.adopted for version in later))
     metrics["reward_versions_refused"] = float(sum(not version.adopted for version in later))
-    return metrics
+    return metrics | trainer.guards.metrics()
 
 
 def _write_curve(curve: Sequence[dict[str, float]], path: Path) -> None:
@@ -142,8 +214,9 @@ def _write_curve(curve: Sequence[dict[str, float]], path: Path) -> None:
 
 
 @torch.no_grad()
-def _draw_sheet(trainer: OnlineDPO, prompts: Sequence[str], path: Path) -> None:
+def _draw_sheet(trainer: AlignmentLoop, prompts: Sequence[str], path: Path) -> None:
     """Draw the same prompts and seeds from the base and from the policy, row under row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     generator, seed = trainer.generator, trainer.params.run.seed
     shown = list(prompts[:: max(1, len(prompts) // SHOWN)][:SHOWN])
     seeds = [derive(seed, "alignment sheet", text) for text in shown]

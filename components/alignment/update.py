@@ -7,13 +7,13 @@ both sides.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from components.alignment.objective import PairErrors, denoising_error, diagnostics, dpo_loss
+from components.alignment.objectives import OBJECTIVES, Objective, PairErrors, diagnostics, pair_errors
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import Policy
 from components.runtime.distributed import Ranks
@@ -35,6 +35,10 @@ class Pair:
     loser: Tensor
 
 
+Row = tuple[Pair, Tensor, Tensor]
+"""A pair with noise (C, T, h, w) and a training time (1,)."""
+
+
 def draw_noise(policy: Policy, pair: Pair, seed: int, names: tuple[str | int, ...]) -> tuple[Tensor, Tensor]:
     """Return noise (C, T, h, w) and a training time (1,) for one pair.
 
@@ -46,12 +50,20 @@ def draw_noise(policy: Policy, pair: Pair, seed: int, names: tuple[str | int, ..
 
 
 class Updater:
-    """Holds the optimizer and applies DPO steps to the policy."""
+    """Holds the optimizer and applies an objective's steps to the policy.
 
-    def __init__(self, policy: Policy, params: AlignmentParams, ranks: Ranks) -> None:
+    The objective is the params' own unless one is given; ``winner_weight`` adds the winner's error to any.
+    """
+
+    def __init__(
+        self, policy: Policy, params: AlignmentParams, ranks: Ranks, objective: Objective | None = None
+    ) -> None:
         self.policy = policy
         self.params = params
         self.ranks = ranks
+        self.objective = objective or OBJECTIVES[params.objective]
+        if params.gradient_checkpointing:
+            policy.checkpoint_activations()
         self.weights = list(policy.parameters().values())
         self.optimizer = torch.optim.AdamW(self.weights, lr=params.learning_rate, weight_decay=0.0)
 
@@ -73,15 +85,13 @@ class Updater:
         noise = torch.stack(list(noises)).to(device)
         clean = torch.stack([p.winner for p in pairs] + [p.loser for p in pairs]).to(device)
         noise, time = torch.cat([noise, noise]), torch.cat([times, times]).to(device)
-        text = torch.stack([p.embeddings for p in pairs])
+        text = _texts(pairs)
         text = torch.cat([text, text])
         noisy = family.process.noisy(clean, noise, time)
         target = family.process.target(clean, noise, time)
         with policy.reference():
-            reference = denoising_error(family.predict(noisy, time, text), target, self.params.loss_reduction)
-        own = denoising_error(family.predict(noisy, time, text), target, self.params.loss_reduction)
-        count = len(pairs)
-        return PairErrors(own[:count], own[count:], reference[:count], reference[count:])
+            reference = family.predict(noisy, time, text)
+        return pair_errors(family.predict(noisy, time, text), reference, target, self.params.loss_reduction)
 
     def step(self, pairs: Sequence[Pair], iteration: int, update: int) -> dict[str, float]:
         """Take one optimizer step over this process's pairs (all processes together).
@@ -102,14 +112,16 @@ class Updater:
             group["lr"] = self.learning_rate(iteration)
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = defaultdict(float)
-        for start in range(0, len(rows), self.params.pairs_per_forward):
-            part = rows[start : start + self.params.pairs_per_forward]
-            errors = self.errors([r[0] for r in part], [r[1] for r in part], torch.cat([r[2] for r in part]))
-            loss = dpo_loss(errors, self.params.beta, self.params.winner_weight).sum() / total
-            loss.backward()
-            sums["loss"] += loss.item()
-            for name, values in diagnostics(errors, self.params.beta).items():
-                sums[name] += values.sum().item() / total
+        with self.policy.in_step():
+            for part in self._parts(rows):
+                pairs_here, noises, times = zip(*part, strict=True)
+                errors = self.errors(pairs_here, noises, torch.cat(times))
+                losses = self.objective(errors, self.params.beta) + self.params.winner_weight * errors.winner
+                loss = losses.sum() / total
+                loss.backward()
+                sums["loss"] += loss.item()
+                for name, values in diagnostics(errors, self.params.beta).items():
+                    sums[name] += values.sum().item() / total
         for weight in self.weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
@@ -130,16 +142,31 @@ class Updater:
         It is the mean squared difference of their predictions on winners, measured against the base, not the
         reference, whose refreshes set the implicit margin back to 0.
         """
-        total, count = 0.0, 0
         family = self.policy.family
-        for pair in pairs:
-            noise, time = draw_noise(self.policy, pair, self.params.run.seed, (iteration, "drift"))
-            clean, noise = pair.winner[None].to(family.device), noise[None].to(family.device)
-            noisy, text = family.process.noisy(clean, noise, time.to(family.device)), pair.embeddings[None]
-            own = family.predict(noisy, time.to(family.device), text)
-            with self.policy.base():
-                base = family.predict(noisy, time.to(family.device), text)
-            total, count = total + (own - base).square().mean().item(), count + 1
-        gathered = self.ranks.all_gather_object((total, count))
+        rows = [
+            (pair, *draw_noise(self.policy, pair, self.params.run.seed, (iteration, "drift")))
+            for pair in pairs
+        ]
+        total = 0.0
+        with self.policy.in_step():
+            for part in self._parts(rows):
+                pairs_here, noises, times = zip(*part, strict=True)
+                clean = torch.stack([pair.winner for pair in pairs_here]).to(family.device)
+                noise, time = torch.stack(noises).to(family.device), torch.cat(times).to(family.device)
+                noisy, text = family.process.noisy(clean, noise, time), _texts(pairs_here)
+                own = family.predict(noisy, time, text)
+                with self.policy.base():
+                    base = family.predict(noisy, time, text)
+                total += (own - base).square().flatten(1).mean(dim=1).sum().item()
+        gathered = self.ranks.all_gather_object((total, len(rows)))
         pairs_seen = sum(part[1] for part in gathered)
         return sum(part[0] for part in gathered) / pairs_seen if pairs_seen else None
+
+    def _parts(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+        """Rows as many at once as fit memory."""
+        for start in range(0, len(rows), self.params.pairs_per_forward):
+            yield rows[start : start + self.params.pairs_per_forward]
+
+
+def _texts(pairs: Sequence[Pair]) -> Tensor:
+    return torch.stack([pair.embeddings for pair in pairs])

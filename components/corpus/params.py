@@ -21,8 +21,8 @@ class CorpusParams(StepParams):
     """Pristine clips and prompts: their geometry, their sources, their number."""
 
     frames: int = Field(default=9, ge=2, le=257, description="frames per clip")
-    height: int = Field(default=48, ge=16, le=1024, multiple_of=2, description="clip height in pixels")
-    width: int = Field(default=48, ge=16, le=1024, multiple_of=2, description="clip width in pixels")
+    height: int = Field(default=48, ge=16, le=2048, multiple_of=2, description="clip height in pixels")
+    width: int = Field(default=48, ge=16, le=2048, multiple_of=2, description="clip width in pixels")
     fps: float = Field(default=8.0, gt=0, le=120, description="frames per second of every clip")
     sources: tuple[Literal["world", "packaged"], ...] = Field(
         default=("world", "packaged"),
@@ -42,7 +42,8 @@ class CorpusParams(StepParams):
     )
     prompts: str | None = Field(
         default=None,
-        description="text file with one prompt per line (UTF-8), instead of the world's captions",
+        description="text file or s3:// object with one prompt per line (UTF-8), "
+        "instead of the world's captions",
     )
 
     @model_validator(mode="after")

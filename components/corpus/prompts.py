@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.corpus.world.scene import all_scenes
 from components.corpus.world.splits import PromptSplit, slug, split_of
+from components.runtime import storage
 from components.runtime.errors import InputError
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -32,24 +33,24 @@ def world_prompts() -> list[Prompt]:
 
 
 def read_prompts(file: str | Path) -> list[Prompt]:
-    """A list of the user's: one prompt a line, blank lines and repetitions skipped, in the file's order.
+    """A list of the user's, on disk or at s3://: one prompt a line, blank lines and repetitions skipped.
+
+    They keep the file's order.
 
     One in six is held out, chosen by the prompts' digests, so that adding a line at the top moves nothing by
     place.
 
     Raises:
-        InputError: missing, too large, not UTF-8, a prompt too long or with control characters, fewer than
-            two.
+        InputError: missing, out of reach, too large, not UTF-8, a prompt too long or with control characters,
+            fewer than two.
     """
-    path = Path(file)
-    if not path.is_file():
+    data = storage.read_bytes(file, at_most=MAX_FILE_BYTES + 1)
+    if data is None:
         raise InputError(f"{file}: no such file of prompts")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(
-            f"{file}: {path.stat().st_size:,} bytes, a list of prompts has at most {MAX_FILE_BYTES:,}"
-        )
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError(f"{file}: too large, a list of prompts has at most {MAX_FILE_BYTES:,} bytes")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 text (byte {error.start})") from error
     texts: dict[str, None] = {}

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.generator.offload import at_work, place
 from components.generator.params import SamplingParams
 from components.generator.sampling import sample_latents
 from components.runtime import storage
@@ -24,10 +25,19 @@ from components.runtime.errors import InputError
 #: The sampler's settings, beside the pipeline in the generator's artifact.
 SETTINGS = "generator.json"
 PIPELINE = "pipeline"
+#: Files of a hub's repository that a pipeline's part is loaded from; pickled weights are not among them.
+WANTED = ("*.json", "*.safetensors", "*.model", "*.txt")
+#: Prompts that the text encoders take in one call.
+ENCODED_AT_ONCE = 64
+#: Host memory for embeddings that may be asked for again; a released model's take 1 to 4 MB a prompt.
+KEPT_BYTES = 4 * 2**30
 
 
-def load_family(folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> ModelFamily:
+def load_family(folder: Path, device: torch.device, precision: str = "float32") -> ModelFamily:
     """Load a diffusers folder as the family that its ``model_index.json`` names.
+
+    Args:
+        precision: "float32", or "half" for the types that the family's hints name.
 
     Raises:
         InputError: no pipeline in the folder, or one whose class no family serves. Only safetensors weights
@@ -41,28 +51,38 @@ def load_family(folder: Path, device: torch.device, dtype: torch.dtype = torch.f
     family = FAMILIES.get(name)
     if family is None:
         raise InputError(f"{index}: pipeline {name} is not supported; allowed: {', '.join(sorted(FAMILIES))}")
+    hints = family.hints
+    half = {"vae": hints.vae, "default": hints.weights}
     # Their bars say nothing of a step's own progress, and a log file gets every redraw of them.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True
+            folder,
+            dtype=half if precision == "half" else torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
         )
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder}: weights cannot be loaded: {' '.join(str(error).split())[:300]}"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    return family(pipeline.to(device))
+    place(pipeline, (*family.text_encoders, "vae"), device)
+    return family(pipeline)
 
 
 class Generator:
-    """Draws clips. Prompt embeddings are computed once per prompt and kept."""
+    """Draws clips. Prompt embeddings are computed once per prompt and kept, in the host's memory.
+
+    On a GPU the text encoders and the VAE rest on the host and come over for their work.
+    """
 
     def __init__(self, family: ModelFamily, settings: SamplingParams) -> None:
         self.family = family
         self.settings = settings
         self.geometry = Geometry(settings.num_frames, settings.height, settings.width, settings.fps)
+        family.settle(settings.fps, settings.guidance)
         self._embeddings: dict[str, Tensor] = {}
 
     @classmethod
@@ -83,14 +103,9 @@ class Generator:
             raise InputError(
                 f"{folder / SETTINGS}: not a generator: {' '.join(str(error).split())}"
             ) from error
-        family = load_family(folder / PIPELINE, torch.device(device))
+        family = load_family(folder / PIPELINE, torch.device(device), settings.precision)
         if lora is not None:
-            try:
-                family.pipeline.load_lora_weights(str(lora), use_safetensors=True, local_files_only=True)
-            except (OSError, ValueError, RuntimeError) as error:
-                raise InputError(
-                    f"{lora}: the LoRA cannot be loaded: {' '.join(str(error).split())[:300]}"
-                ) from error
+            family.load_lora(Path(lora))
         return cls(family, settings)
 
     @property
@@ -99,17 +114,33 @@ class Generator:
         return self.geometry.fps
 
     def embeddings(self, prompts: Sequence[str]) -> Tensor:
-        """Return prompt embeddings (B, L, D), computed once per distinct prompt."""
+        """Return prompt embeddings (B, L, D) on the denoiser's device, computed once per distinct prompt."""
+        self._encode(prompts)
+        return torch.stack([self._embeddings[prompt] for prompt in prompts]).to(self.family.device)
+
+    def _encode(self, prompts: Sequence[str]) -> None:
+        """Encode what is missing of some prompts, and forget the oldest others where all take too much."""
+        asked = set(prompts)
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
-        for start in range(0, len(missing), 64):
-            part = missing[start : start + 64]
-            self._embeddings.update(zip(part, self.family.encode_prompts(part), strict=True))
-        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+        if not missing:
+            return
+        encoders = [getattr(self.family.pipeline, name) for name in self.family.text_encoders]
+        with at_work(encoders, self.family.device):
+            for start in range(0, len(missing), ENCODED_AT_ONCE):
+                part = missing[start : start + ENCODED_AT_ONCE]
+                # Copies, not views: a row's memory is to go when the row goes.
+                rows = [row.clone() for row in self.family.encode_prompts(part).cpu()]
+                self._embeddings.update(zip(part, rows, strict=True))
+        one = self._embeddings[missing[0]]
+        surplus = len(self._embeddings) - KEPT_BYTES // (one.numel() * one.element_size())
+        for prompt in [prompt for prompt in self._embeddings if prompt not in asked][: max(0, surplus)]:
+            del self._embeddings[prompt]
 
     def sample_latents(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Return clean latents, float32 (B, C, T, h, w), one clip per prompt and seed."""
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: one seed per prompt")
+        self._encode([*prompts, ""])
         parts = []
         for start in range(0, len(prompts), self.settings.batch):
             here = slice(start, start + self.settings.batch)
@@ -139,8 +170,9 @@ class Generator:
 def fetch_base(base: str, revision: str | None, to: Path) -> Path:
     """Return a local folder with the base model.
 
-    A folder is taken as it is, an s3:// prefix is downloaded to ``to``, a hub id to the hub's own cache. The
-    hub is asked only where HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
+    A folder is taken as it is, an s3:// prefix is downloaded to ``to``, a hub id to the hub's own cache: only
+    what its ``model_index.json`` names, of that only safetensors and texts. The hub is asked only where
+    HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
 
     Raises:
         InputError: nothing there, the hub cannot be reached, or a revision that would have no effect.
@@ -166,10 +198,17 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
-        snapshot: Any = snapshot_download(base, revision=revision, allow_patterns=patterns)
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError) as error:
+        # Many repositories hold the same weights again as single files, for other programs.
+        first: Any = snapshot_download(base, revision=revision, allow_patterns=["model_index.json"])
+        index = json.loads((Path(first) / "model_index.json").read_text())
+        parts = sorted(name for name, value in index.items() if isinstance(value, list) and value[0])
+        patterns = [f"{part}/{ending}" for part in parts for ending in WANTED]
+        # A snapshot's folder is named after its commit: both calls are to see the same one.
+        snapshot: Any = snapshot_download(
+            base, revision=Path(first).name, allow_patterns=["model_index.json", *patterns]
+        )
+    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(
             f"generator.base = {base!r}: no such folder, and the hub cannot serve it{offline}: "

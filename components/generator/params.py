@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.runtime.params import Section, StepParams
@@ -16,10 +18,17 @@ class SamplingParams(Section):
     fps: float = Field(8.0, gt=0, description="frames per second of the clip")
     steps: int = Field(8, ge=1, description="denoising steps per clip")
     guidance: float = Field(
-        1.0, ge=1, description="classifier-free guidance scale; 1 = none, at half the cost"
+        1.0,
+        ge=1,
+        description="classifier-free guidance scale; 1 = none, at half the cost; a network that is distilled"
+        " to be told the scale is told it",
     )
     batch: int = Field(
         48, ge=1, description="clips drawn in one batch; changes speed and memory, not the clips"
+    )
+    precision: Literal["float32", "half"] = Field(
+        "float32",
+        description="type of the base's weights; half = the 16 bits its release runs in, for GPUs",
     )
 
 

@@ -36,12 +36,15 @@ def sample_latents(
         unconditional: embeddings (1, L, D) of the empty prompt; used when ``guidance`` is not 1.
         steps: denoising steps, >= 1.
         guidance: classifier-free guidance scale (arXiv 2207.12598), >= 1; 1 means none, at half the cost.
+            A network that was distilled to be told the scale is told it, at half the cost too.
     """
-    latents = initial_noise(seeds, family.latent_shape(geometry), family.device)
+    family.settle(geometry.fps, guidance)
+    shape = family.latent_shape(geometry)
+    latents = initial_noise(seeds, shape, family.device)
     scheduler = family.sampling_scheduler()
-    scheduler.set_timesteps(steps, device=family.device)
+    family.set_timesteps(scheduler, steps, shape)
     latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
-    guided = guidance != 1.0
+    guided = guidance != 1.0 and not family.embeds_guidance
     if guided:
         embeddings = torch.cat([embeddings, unconditional.expand(len(embeddings), *unconditional.shape[1:])])
     for timestep in scheduler.timesteps:

@@ -66,7 +66,9 @@ def run(params: GeneratorParams, *, corpus: str | Path, out: str | Path) -> Gene
             dirs_exist_ok=True,
         )
         (workspace.dir / SETTINGS).write_text(params.sampling.model_dump_json(indent=2) + "\n")
-        generator = Generator(load_family(workspace.dir / PIPELINE, device), params.sampling)
+        generator = Generator(
+            load_family(workspace.dir / PIPELINE, device, params.sampling.precision), params.sampling
+        )
         data = Corpus.open(opened.path)
         metrics = _examine(generator, data, params, workspace.dir)
         _draw_samples(generator, data, params, workspace.dir)

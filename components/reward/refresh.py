@@ -169,7 +169,7 @@ class Refresher:
                 adopted=not reasons, reasons=tuple(reasons), checks=checks, metrics=card.metrics(),
             )  # fmt: skip
             if version.adopted:
-                _write_card(aside, card, gate.checks(card, self.params.gate))
+                _write_card(aside, card, gate.checks(card, self.params.gate), version)
                 replace_dir(aside, folder / version.folder)
         return version, scorer if version.adopted else current
 
@@ -249,9 +249,17 @@ def fitted(frames: Tensor, fps: float, geometry: Geometry) -> Tensor:
     return torch.stack(small).round().clamp(0, 255).to(torch.uint8) if small else clips
 
 
-def _write_card(folder: Path, card: Card, checks: Sequence[gate.Check]) -> None:
-    """card.json and card.md of a version."""
+def _write_card(folder: Path, card: Card, checks: Sequence[gate.Check], version: Version) -> None:
+    """card.json and card.md of a version that is adopted."""
     lines = [{"name": c.name, "value": c.value, "least": c.least, "passed": c.passed} for c in checks]
     text = json.dumps({**card.as_json(), "gate": {"checks": lines}}, indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "card.md").write_text(as_markdown(card, checks, gate.refusals(list(checks))), encoding="utf-8")
+    missed = gate.refusals(list(checks))
+    title, _, rest = as_markdown(card, checks, missed).partition("\n")
+    about = (
+        f"Version {version.number}, trained on from version {version.parent} for {version.steps} steps in "
+        f"iteration {version.iteration} of an alignment, and **adopted**."
+    )
+    if missed:
+        about += " Where it misses its gate, it lies within the margin of version 0 on the same clips."
+    (folder / "card.md").write_text(f"{title}\n\n{about}\n{rest}", encoding="utf-8")

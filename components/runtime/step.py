@@ -41,6 +41,7 @@ def step_app(
     params: type[StepParams],
     run: Callable[..., Any] | str,
     inputs: Sequence[str] = (),
+    optional: Sequence[str] = (),
     help: str | None = None,
 ) -> typer.Typer:
     """The command line of a step, with its `run` verb; the step's package may add more.
@@ -52,6 +53,7 @@ def step_app(
             called so
             that --help stays quick.
         inputs: names of the input artifacts; each becomes an option --<input> URI.
+        optional: names of input artifacts that a run can do without; None where they are not given.
         help: what the step does, in a line.
     """
     app = typer.Typer(
@@ -77,6 +79,10 @@ def step_app(
         flag = f"--{key.replace('_', '-')}"
         about = f"the {key} artifact: a folder or s3:// URI"
         wanted.append(_parameter(key, Annotated[str, typer.Option(flag, help=about)], f"artifacts/{key}"))
+    for key in optional:
+        flag = f"--{key.replace('_', '-')}"
+        about = f"a {key} artifact, where one is wanted: a folder or s3:// URI"
+        wanted.append(_parameter(key, Annotated[str | None, typer.Option(flag, help=about)], None))
     about = "where to publish the result: a folder or s3:// URI"
     wanted.append(_parameter("out", Annotated[str, typer.Option("--out", help=about)], f"artifacts/{name}"))
     command.__signature__ = inspect.Signature(wanted)  # type: ignore[attr-defined]

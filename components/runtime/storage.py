@@ -99,17 +99,20 @@ def list_dir(uri: str | Path) -> list[str]:
     return [file.name for file in list_files(uri)]
 
 
-def read_bytes(uri: str | Path) -> bytes | None:
-    """The bytes of one (small) file, None where there is none."""
+def read_bytes(uri: str | Path, at_most: int | None = None) -> bytes | None:
+    """The bytes of one (small) file, the first `at_most` where that is given, None where there is no file."""
     if not is_remote(uri):
         path = local_path(uri)
-        return path.read_bytes() if path.is_file() else None
+        if not path.is_file():
+            return None
+        with path.open("rb") as stream:
+            return stream.read(at_most)
     from botocore.exceptions import ClientError
 
     bucket, key = _split(uri)
     with _explained(uri):
         try:
-            return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read())
+            return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read(at_most))
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in _MISSING:
                 return None

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
-from components.alignment.online import OnlineDPO
+from components.alignment.guards import GuardParams
+from components.alignment.held_out import HeldOutJudge
+from components.alignment.ledger import LedgerReader, LedgerWriter
+from components.alignment.loop import AlignmentLoop
 from components.alignment.params import AlignmentParams
 from components.corpus import Prompt
 from components.generator import Generator
@@ -28,6 +34,7 @@ PROMPTS = [
 PARAMS = AlignmentParams(
     iterations=4, prompts=3, candidates=3, updates=2, noise_draws=2, refresh_every=3, learning_rate=1e-2,
     lora_rank=2, beta=50.0, min_gap=0.0, motion_floor=0.0, checkpoint_every=1,
+    guards=GuardParams(every=0, drift_limit=1e9),
 )  # fmt: skip
 #: Eight updates with a refresh of the reference after 2, 4, 6, 8 of them; the reward's turn is after 4 and 8.
 REFRESHING = PARAMS.model_copy(update={"refresh_every": 2, "refresh_reward_every": 2, "noise_gap": 0.0})
@@ -93,9 +100,11 @@ def make_trainer(
     on_iteration: Callable[[dict[str, float]], None] = lambda row: None,
     reward: Reward | None = None,
     refresher: Refresher | None = None,
-) -> OnlineDPO:
+    judge: HeldOutJudge | None = None,
+    ledger: LedgerReader | None = None,
+) -> AlignmentLoop:
     """An alignment of the tiny model to brightness, or to a given reward."""
-    return OnlineDPO(
+    return AlignmentLoop(
         generator,
         reward or Brightness(),
         PROMPTS,
@@ -105,7 +114,17 @@ def make_trainer(
         ranks=ranks or Ranks(),
         on_iteration=on_iteration,
         refresher=refresher,
+        judge=judge,
+        ledger=ledger,
     )
+
+
+def ledger_rows(checkpoints: Path, iterations: int = PARAMS.iterations) -> list[dict[str, Any]]:
+    """The rows of a run's ledger as it would be published, from the folder of its checkpoints."""
+    with TemporaryDirectory() as folder:
+        LedgerWriter(checkpoints / "ledger").publish(Path(folder), iterations)
+        rows: list[dict[str, Any]] = pq.read_table(Path(folder) / "ledger.parquet").to_pylist()
+    return rows
 
 
 def probe(reward: Reward) -> Tensor:

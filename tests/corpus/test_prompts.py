@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from components.corpus.prompts import MAX_PROMPT_CHARACTERS, read_prompts, world_prompts
+from components.corpus.prompts import MAX_FILE_BYTES, MAX_PROMPT_CHARACTERS, read_prompts, world_prompts
 from components.runtime.errors import InputError
+from tests.s3 import Store
 
 
 def written(folder: Path, data: str | bytes) -> Path:
@@ -54,3 +55,15 @@ def test_bad_lists(tmp_path: Path) -> None:
     assert "at most" in refused(tmp_path, b"x\n" * 3_000_000)
     with pytest.raises(InputError, match="no such file"):
         read_prompts(tmp_path / "none.txt")
+
+
+def test_a_list_may_lie_in_a_store(store: Store, tmp_path: Path) -> None:
+    (store.folder / "bucket" / "lists").mkdir()
+    file = written(store.folder / "bucket" / "lists", "a dog\nein Mädchen\n")
+    assert read_prompts("s3://bucket/lists/prompts.txt") == read_prompts(file)
+    with pytest.raises(InputError, match=r"s3://bucket/lists/none.txt: no such file"):
+        read_prompts("s3://bucket/lists/none.txt")
+
+
+def test_of_an_endless_list_no_more_is_read_than_allowed(tmp_path: Path) -> None:
+    assert "too large" in refused(tmp_path, b"a\n" * (MAX_FILE_BYTES // 2) + b"b")

@@ -58,7 +58,10 @@ def test_the_version_on_disk_scores_as_the_one_in_memory(tmp_path: Path) -> None
     assert torch.equal(loaded.score(clips, 8.0), scorer.score(clips, 8.0))
     assert digest_of_folder(tmp_path / "v1") == version.digest
     assert [path.name for path in tmp_path.iterdir()] == ["v1"]
-    assert "Not measured" in (tmp_path / "v1" / "card.md").read_text()
+    page = (tmp_path / "v1" / "card.md").read_text()
+    assert (
+        "Version 1, trained on from version 0 for 60 steps in iteration 4" in page and "Not measured" in page
+    )
 
 
 def test_the_version_that_judges_is_left_alone_and_the_random_state_too(tmp_path: Path) -> None:

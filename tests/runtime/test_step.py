@@ -257,3 +257,18 @@ except SystemExit as end:
     assert done.returncode == 0, done.stderr
     for option in ("--params", "--set", "--corpus", "--out"):
         assert option in done.stdout
+
+
+def test_inputs_that_a_run_can_do_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[tuple[str, str | None]] = []
+
+    def run(params: StepParams, *, corpus: str, judge: str | None, out: str) -> None:
+        given.append((corpus, judge))
+
+    app = step_module.step_app("toy", StepParams, run, inputs=("corpus",), optional=("judge",))
+    monkeypatch.chdir(tmp_path)
+    assert exit_code(app, ["run"]) == 0
+    assert exit_code(app, ["run", "--judge", "s3://bucket/second"]) == 0
+    assert given == [("artifacts/corpus", None), ("artifacts/corpus", "s3://bucket/second")]

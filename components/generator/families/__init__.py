@@ -1,10 +1,22 @@
-"""Model families: one file each behind one interface. A new one is a file here and a line in ``FAMILIES``."""
+"""Model families: one file each behind one interface. A new one is a file in this folder."""
 
-from components.generator.families.base import Geometry, ModelFamily
-from components.generator.families.cogvideox import CogVideoX
-from components.generator.families.wan import Wan
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from components.generator.families.base import Geometry, MemoryHints, ModelFamily
+
+
+def _found() -> dict[str, type[ModelFamily]]:
+    """Import every file beside this one and list the families they define by their pipeline's class."""
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem != "__init__":
+            import_module(f"{__name__}.{path.stem}")
+    return {family.pipeline_class: family for family in ModelFamily.__subclasses__()}
+
 
 #: Every family by the pipeline class it serves.
-FAMILIES: dict[str, type[ModelFamily]] = {family.pipeline_class: family for family in (Wan, CogVideoX)}
+FAMILIES: dict[str, type[ModelFamily]] = _found()
 
-__all__ = ["FAMILIES", "Geometry", "ModelFamily"]
+__all__ = ["FAMILIES", "Geometry", "MemoryHints", "ModelFamily"]

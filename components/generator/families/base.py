@@ -18,7 +18,11 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from components.generator.families.processes import NoiseProcess
+from components.generator.offload import at_work
+from components.runtime.errors import InputError
 from components.runtime.files import sort_safetensors_header
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -31,82 +35,212 @@ class Geometry:
     fps: float
 
 
+@dataclass(frozen=True)
+class MemoryHints:
+    """What a family's released models want of a GPU's memory.
+
+    Attributes:
+        weights: type that denoiser and text encoders run in where memory counts.
+        vae: type that the VAE runs in there; some VAEs overflow or lose detail in 16 bits.
+        decode_pixels: pixels (frames x height x width) to decode or encode at once; at least a clip.
+    """
+
+    weights: torch.dtype = torch.bfloat16
+    vae: torch.dtype = torch.bfloat16
+    decode_pixels: int = 2**21
+
+
 class ModelFamily(ABC):
-    """A text-to-video model behind the interface that sampling and alignment share.
+    """A text-to-video model behind the interface that sampling, alignment and planning share.
 
     Attributes:
         pipeline_class: name of the diffusers pipeline class in ``model_index.json``; it selects the family.
-        lora_targets: module name endings of the transformer (or UNet) that LoRA adapts by default.
+        lora_targets: module name endings of the denoiser that LoRA adapts by default.
+        denoisers: components of the pipeline that predict; more than one are experts for spans of time.
+        text_encoders: components of the pipeline that only ``encode_prompts`` needs.
+        hints: what the released models want of memory.
         pipeline: the diffusers pipeline; its parts are frozen and in evaluation mode.
         process: the noise process the model was trained with.
+        fps: frames per second of the clips, for a network that is told them; see ``settle``.
+        guidance: guidance scale, for a network that is told it; see ``settle``.
     """
 
     pipeline_class: ClassVar[str]
     lora_targets: ClassVar[tuple[str, ...]]
+    denoisers: tuple[str, ...] = ("transformer",)
+    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    hints: ClassVar[MemoryHints] = MemoryHints()
     process: NoiseProcess
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
+        self.fps, self.guidance = 8.0, 1.0
         for module in self.pipeline.components.values():
             if isinstance(module, nn.Module):
                 module.eval().requires_grad_(False)
 
+    # -- where things lie ------------------------------------------------------------------------------
+
+    @property
+    def denoiser(self) -> Any:
+        """The network that is trained; it has diffusers' ``add_adapter``, ``set_adapter`` and their like."""
+        return getattr(self.pipeline, self.denoisers[0])
+
     @property
     def device(self) -> torch.device:
-        """Device the denoiser lies on."""
+        """Device the denoiser lies on; text encoders and VAE may rest elsewhere and come for their work."""
         return next(self.denoiser.parameters()).device
 
     @property
+    def text_device(self) -> torch.device:
+        """Device the text encoders lie on."""
+        return next(getattr(self.pipeline, self.text_encoders[0]).parameters()).device
+
+    # -- prompts ---------------------------------------------------------------------------------------
+
+    @property
     @abstractmethod
-    def denoiser(self) -> Any:
-        """The network that is trained: a diffusers model with ``add_adapter`` (transformer or UNet)."""
+    def embedding_shape(self) -> tuple[int, int]:
+        """The shape (L, D) of one prompt's embeddings, as ``encode_prompts`` makes them."""
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Return prompt embeddings (B, L, D) in the denoiser's dtype; the empty prompt is unconditional."""
+        """Return prompt embeddings (B, L, D) in the denoiser's dtype; the empty prompt is unconditional.
+
+        What a network needs beside token embeddings (a mask, a pooled embedding) is packed into the same
+        tensor and unpacked by ``predict``, so that whoever keeps embeddings keeps one tensor per prompt.
+        """
+
+    # -- geometry --------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def compression(self) -> tuple[int, int]:
+        """Frames, and pixels per side, that one latent of the VAE stands for."""
 
     @abstractmethod
     def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int]:
         """Return (C, T, h, w) of one clip's latents. Raises ``InputError`` for a size it cannot make."""
 
+    # -- the network -----------------------------------------------------------------------------------
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the network is told the guidance scale, and so needs no second, unconditional pass."""
+        return False
+
+    def settle(self, fps: float, guidance: float) -> None:
+        """Set what some networks are told beside prompt and time; the same for sampling and training."""
+        self.fps, self.guidance = fps, guidance
+
     @abstractmethod
     def predict(self, latents: Tensor, time: Tensor, embeddings: Tensor) -> Tensor:
         """Return the network's output, float32 (B, C, T, h, w), for noisy latents at training times (B,)."""
-
-    @abstractmethod
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return frames, uint8 (B, T, 3, H, W), of clean latents (B, C, T, h, w).
-
-        One clip at a time where memory asks for it.
-        """
-
-    @abstractmethod
-    def encode(self, frames: Tensor) -> Tensor:
-        """Return clean latents (B, C, T, h, w), the posterior's mean, of uint8 frames (B, T, 3, H, W)."""
 
     def sampling_scheduler(self) -> Any:
         """Return a fresh, deterministic scheduler for sampling (ODE or DDIM with eta 0)."""
         return type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
 
+    def set_timesteps(self, scheduler: Any, steps: int, shape: Sequence[int]) -> None:
+        """Space a scheduler's ``steps`` as the pipeline does for latents of ``shape`` (C, T, h, w)."""
+        scheduler.set_timesteps(steps, device=self.device)
+
     def times_of(self, timesteps: Tensor) -> Tensor:
         """Turn a scheduler's timesteps into the training times ``predict`` takes: the same by default."""
         return timesteps
 
-    def save_lora(self, folder: Path, adapter: str) -> None:
-        """Write one adapter of the denoiser as ``pytorch_lora_weights.safetensors``.
+    # -- pixels ----------------------------------------------------------------------------------------
 
-        ``load_lora_weights`` of diffusers reads it.
+    @abstractmethod
+    def scaled(self, raw: Tensor) -> Tensor:
+        """Turn the VAE's own latents (B, c, t, h, w) into those the denoiser knows."""
+
+    @abstractmethod
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Turn the denoiser's latents into the VAE's own: undoes ``scaled``."""
+
+    def vae_encode(self, video: Tensor) -> Tensor:
+        """Return the posterior's mode (B, c, t, h, w) of a video (B, 3, T, H, W) in [-1, 1]."""
+        mode: Tensor = self.pipeline.vae.encode(video).latent_dist.mode()
+        return mode
+
+    def vae_decode(self, raw: Tensor) -> Tensor:
+        """Return a video (B, 3, T, H, W) around [-1, 1] from the VAE's own latents (B, c, t, h, w)."""
+        video: Tensor = self.pipeline.vae.decode(raw, return_dict=False)[0]
+        return video
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return frames, uint8 (B, T, 3, H, W), of clean latents (B, C, T, h, w).
+
+        As many clips at once as ``hints.decode_pixels`` holds.
         """
-        state = get_peft_model_state_dict(self.denoiser, adapter_name=adapter)
-        layers = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        # peft keeps module names in sets, whose order changes from process to process;
-        # equal weights shall be equal files.
-        config = self.denoiser.peft_config[adapter].to_dict()
-        metadata = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-        self.pipeline.save_lora_weights(
-            folder,
-            transformer_lora_layers=layers,
-            transformer_lora_adapter_metadata=metadata,
-            safe_serialization=True,
-        )
-        sort_safetensors_header(folder / "pytorch_lora_weights.safetensors")
+        vae, (time, space) = self.pipeline.vae, self.compression
+        parts = []
+        with at_work([vae], self.device):
+            for part in latents.split(self._clips_at_once(latents[0, 0].numel() * time * space**2)):
+                raw = self.unscaled(part.to(vae.device)).to(vae.dtype)
+                video = self.vae_decode(raw).float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+                parts.append(video.transpose(1, 2))
+        return torch.cat(parts).to(latents.device)
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Return clean latents, float32 (B, C, T, h, w), the posterior's mode, of uint8 (B, T, 3, H, W)."""
+        vae = self.pipeline.vae
+        parts = []
+        with at_work([vae], self.device):
+            for part in frames.split(self._clips_at_once(frames[0, :, 0].numel())):
+                video = part.to(vae.device).float().div(127.5).sub(1).transpose(1, 2).to(vae.dtype)
+                parts.append(self.scaled(self.vae_encode(video).float()))
+        return torch.cat(parts).to(self.device)
+
+    def _clips_at_once(self, pixels_per_clip: int) -> int:
+        return max(1, self.hints.decode_pixels // pixels_per_clip)
+
+    # -- LoRA ------------------------------------------------------------------------------------------
+
+    def save_lora(self, folder: Path, adapter: str) -> None:
+        """Write one adapter as ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` reads.
+
+        Where there are several denoisers, those after the first write theirs into a folder of their name.
+        """
+        for name in self.denoisers:
+            network = getattr(self.pipeline, name)
+            state = get_peft_model_state_dict(network, adapter_name=adapter)
+            layers = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+            # peft keeps module names in sets, whose order changes from process to process;
+            # equal weights shall be equal files.
+            config = network.peft_config[adapter].to_dict()
+            metadata = {
+                key: sorted(value) if isinstance(value, set) else value for key, value in config.items()
+            }
+            # The loader looks for the first denoiser's name in every file, its own experts' included.
+            prefix = self.denoisers[0]
+            self.pipeline.save_lora_weights(
+                self._lora_folder(folder, name),
+                **{f"{prefix}_lora_layers": layers, f"{prefix}_lora_adapter_metadata": metadata},
+                safe_serialization=True,
+            )
+            sort_safetensors_header(self._lora_folder(folder, name) / LORA_FILE)
+
+    def load_lora(self, folder: Path) -> None:
+        """Load what ``save_lora`` wrote, by the pipeline's own ``load_lora_weights``.
+
+        Raises:
+            InputError: a file is missing or does not fit the model.
+        """
+        for name in self.denoisers:
+            place = self._lora_folder(folder, name)
+            others = {} if name == self.denoisers[0] else {f"load_into_{name}": True}
+            try:
+                self.pipeline.load_lora_weights(
+                    str(place), use_safetensors=True, local_files_only=True, **others
+                )
+            except (OSError, ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"{place}: the LoRA cannot be loaded: {' '.join(str(error).split())[:300]}"
+                ) from error
+
+    def _lora_folder(self, folder: Path, denoiser: str) -> Path:
+        return folder if denoiser == self.denoisers[0] else folder / denoiser

@@ -9,7 +9,7 @@ import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
 from torch import Tensor
 
-from components.generator.families.base import Geometry, ModelFamily
+from components.generator.families.base import Geometry, MemoryHints, ModelFamily
 from components.generator.families.processes import DiscreteDiffusion
 from components.runtime.errors import InputError
 
@@ -31,6 +31,9 @@ class CogVideoX(ModelFamily):
         "ff.net.2",
     )
 
+    # One clip at a time, whatever its size: the 2B's decoder takes about 18 GB for a clip of 480 x 720.
+    hints: ClassVar[MemoryHints] = MemoryHints(decode_pixels=1)
+
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
         scheduler, patch_t = pipeline.scheduler, self.denoiser.config.patch_size_t
@@ -46,13 +49,14 @@ class CogVideoX(ModelFamily):
         self.padding = 1 if patch_t == 2 else 0
         self._rotary: dict[tuple[int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
-    @property
-    def denoiser(self) -> Any:
-        return self.pipeline.transformer
-
     def sampling_scheduler(self) -> Any:
         # The 5B's DPM scheduler draws noise at every step; DDIM, deterministic with eta 0, shares its config.
         return CogVideoXDDIMScheduler.from_config(self.pipeline.scheduler.config)
+
+    @property
+    def embedding_shape(self) -> tuple[int, int]:
+        config = self.denoiser.config
+        return config.max_text_seq_length, config.text_embed_dim
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -60,14 +64,18 @@ class CogVideoX(ModelFamily):
             list(prompts),
             do_classifier_free_guidance=False,
             max_sequence_length=self.denoiser.config.max_text_seq_length,
-            device=self.device,
+            device=self.text_device,
         )
-        return embeddings.to(self.denoiser.dtype)
+        return embeddings.to(self.device, self.denoiser.dtype)
+
+    @property
+    def compression(self) -> tuple[int, int]:
+        return self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
 
     def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int]:
         config = self.denoiser.config
         deep = config.patch_size_t is not None
-        time, space = self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
+        time, space = self.compression
         for name, pixels, largest in (
             ("height", geometry.height, config.sample_height * space),
             ("width", geometry.width, config.sample_width * space),
@@ -109,18 +117,11 @@ class CogVideoX(ModelFamily):
         )[0]
         return output.float().transpose(1, 2)
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        vae = self.pipeline.vae
-        raw = (latents[:, :, self.padding :] / vae.config.scaling_factor).to(vae.dtype)
-        # One clip at a time: the decoder of the 2B alone takes about 18 GB for a clip of 480 x 720.
-        video = torch.cat([vae.decode(clip, return_dict=False)[0].float() for clip in raw.split(1)])
-        return video.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).transpose(1, 2)
+    # The VAE's ``invert_scale_latents`` is about the conditioning image of image-to-video, not these.
 
-    @torch.no_grad()
-    def encode(self, frames: Tensor) -> Tensor:
-        # The VAE's ``invert_scale_latents`` is about the conditioning image of image-to-video, not these.
-        vae = self.pipeline.vae
-        video = frames.to(self.device).float().div(127.5).sub(1).transpose(1, 2).to(vae.dtype)
-        clean = torch.cat([vae.encode(clip).latent_dist.mode().float() for clip in video.split(1)])
-        return torch.cat([clean[:, :, :1]] * self.padding + [clean], dim=2) * vae.config.scaling_factor
+    def scaled(self, raw: Tensor) -> Tensor:
+        padded = torch.cat([raw[:, :, :1]] * self.padding + [raw], dim=2)
+        return padded * self.pipeline.vae.config.scaling_factor
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        return latents[:, :, self.padding :] / self.pipeline.vae.config.scaling_factor

@@ -40,14 +40,17 @@ class FlowMatching(NoiseProcess):
 
     Args:
         scale: training times run over (0, scale); 1000 for the released models.
+        shift: drawn times are moved towards noise as a sampler's shift moves its steps,
+            t -> shift t / (1 + (shift - 1) t); 1 leaves them.
     """
 
-    def __init__(self, scale: float = 1000.0) -> None:
-        self.scale = scale
+    def __init__(self, scale: float = 1000.0, shift: float = 1.0) -> None:
+        self.scale, self.shift = scale, shift
 
     def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
         """Logit-normal times (arXiv 2403.03206), in (0, scale)."""
-        return torch.sigmoid(torch.randn(count, generator=generator)) * self.scale
+        t = torch.sigmoid(torch.randn(count, generator=generator))
+        return self.shift * t / (1.0 + (self.shift - 1.0) * t) * self.scale
 
     def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         t = _over_latents(time / self.scale, clean)

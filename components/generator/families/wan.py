@@ -6,15 +6,102 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from components.generator.families.base import Geometry, ModelFamily
+from components.generator.families.base import Geometry, MemoryHints, ModelFamily
 from components.generator.families.processes import FlowMatching
 from components.runtime.errors import InputError
 
 
+class Experts(nn.Module):
+    """Wan 2.2 A14B's two transformers as one: each answers for its span of time, adapters are put on both.
+
+    Args:
+        high: the transformer for times of ``boundary`` and above, where noise is high.
+        low: the transformer for times below it.
+        boundary: a training time.
+    """
+
+    def __init__(self, high: Any, low: Any, boundary: float) -> None:
+        super().__init__()
+        self.high, self.low, self.boundary = high, low, boundary
+        #: Experts that are called even where no row is theirs: other processes hold their weights, too.
+        self.asked: frozenset[str] = frozenset()
+        self.eval()
+
+    @property
+    def config(self) -> Any:
+        """The configuration that both share."""
+        return self.high.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        dtype: torch.dtype = self.high.dtype
+        return dtype
+
+    @property
+    def peft_config(self) -> Any:
+        """The adapters' configurations, the same on both."""
+        return self.high.peft_config
+
+    def forward(
+        self, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool = True
+    ) -> tuple[Tensor]:
+        """Predict each row with the expert for its time; a batch may hold both kinds."""
+        rows_high = timestep >= self.boundary
+        output = torch.empty_like(hidden_states)
+        for name, rows in (("high", rows_high), ("low", ~rows_high)):
+            chosen = rows.nonzero().flatten()
+            if not len(chosen) and name not in self.asked:
+                continue
+            given = chosen if len(chosen) else torch.zeros_like(timestep[:1], dtype=torch.long)
+            answer = getattr(self, name)(
+                hidden_states=hidden_states[given],
+                timestep=timestep[given],
+                encoder_hidden_states=encoder_hidden_states[given],
+                return_dict=False,
+            )[0].to(output.dtype)
+            # An expert that was only asked along adds nothing, but its backward pass comes, too.
+            output = output.index_copy(0, chosen, answer) if len(chosen) else output + 0.0 * answer.sum()
+        return (output,)
+
+    def parts_for(self, timestep: Tensor) -> frozenset[str]:
+        """Return the names of the experts that some times need."""
+        high = timestep >= self.boundary
+        return frozenset(name for name, needed in (("high", high.any()), ("low", (~high).any())) if needed)
+
+    def _both(self, method: str, *arguments: Any, **named: Any) -> None:
+        for expert in (self.high, self.low):
+            getattr(expert, method)(*arguments, **named)
+
+    def add_adapter(self, adapter_config: Any, adapter_name: str = "default") -> None:
+        """Add an adapter to both experts."""
+        self._both("add_adapter", adapter_config, adapter_name=adapter_name)
+
+    def set_adapter(self, adapter_name: str) -> None:
+        """Make an adapter the active one on both experts."""
+        self._both("set_adapter", adapter_name)
+
+    def disable_adapters(self) -> None:
+        """Switch adapters off on both experts."""
+        self._both("disable_adapters")
+
+    def enable_adapters(self) -> None:
+        """Switch adapters on again on both experts."""
+        self._both("enable_adapters")
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass of both experts."""
+        self._both("enable_gradient_checkpointing")
+
+
 class Wan(ModelFamily):
-    """``WanPipeline`` with one transformer (Wan 2.1 1.3B and 14B, Wan 2.2 TI2V-5B, the miniature)."""
+    """``WanPipeline``: Wan 2.1 (1.3B, 14B), Wan 2.2 A14B with two experts, Wan 2.2 TI2V-5B, the miniature.
+
+    TI2V-5B's pipeline gives each token its own time, for the sake of a given first frame. Without one they
+    are all the same, so the clip's one time is passed: the same prediction without a modulation per token.
+    """
 
     pipeline_class: ClassVar[str] = "WanPipeline"
     lora_targets: ClassVar[tuple[str, ...]] = (
@@ -26,18 +113,35 @@ class Wan(ModelFamily):
         "ffn.net.2",
         "proj_out",
     )
+    hints: ClassVar[MemoryHints] = MemoryHints(vae=torch.float32)
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
+        times = float(pipeline.scheduler.config.num_train_timesteps)
+        self.process = FlowMatching(times)
+        self._experts: Experts | None = None
         if getattr(pipeline, "transformer_2", None) is not None:
-            raise InputError("Wan 2.2 A14B has two transformers; a base with one transformer is allowed")
-        self.process = FlowMatching(float(pipeline.scheduler.config.num_train_timesteps))
+            ratio = pipeline.config.boundary_ratio
+            if ratio is None or pipeline.transformer is None:
+                raise InputError(
+                    f"boundary_ratio = {ratio} with a second transformer: a share of the times in (0, 1)"
+                    " and both transformers are needed"
+                )
+            self.denoisers = ("transformer", "transformer_2")
+            self._experts = Experts(pipeline.transformer, pipeline.transformer_2, ratio * times)
+            # Times drawn without the sampler's shift would leave one in forty to the expert for high noise.
+            config = pipeline.scheduler.config
+            self.process = FlowMatching(times, float(config.get("flow_shift") or config.get("shift") or 1.0))
         # Released Wan models are trained at 512 tokens; a small tokenizer says its own length.
         self.max_tokens = min(512, int(pipeline.tokenizer.model_max_length))
 
     @property
     def denoiser(self) -> Any:
-        return self.pipeline.transformer
+        return self._experts or self.pipeline.transformer
+
+    @property
+    def embedding_shape(self) -> tuple[int, int]:
+        return self.max_tokens, self.denoiser.config.text_dim
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -45,12 +149,16 @@ class Wan(ModelFamily):
             list(prompts),
             do_classifier_free_guidance=False,
             max_sequence_length=self.max_tokens,
-            device=self.device,
+            device=self.text_device,
         )
-        return embeddings.to(self.denoiser.dtype)
+        return embeddings.to(self.device, self.denoiser.dtype)
+
+    @property
+    def compression(self) -> tuple[int, int]:
+        return self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
 
     def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int]:
-        time, space = self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
+        time, space = self.compression
         patch_t, patch_h, patch_w = self.denoiser.config.patch_size
         frames = (geometry.num_frames - 1) // time + 1
         height, width = geometry.height // space, geometry.width // space
@@ -74,20 +182,15 @@ class Wan(ModelFamily):
         )[0]
         return output.float()
 
-    def _statistics(self) -> tuple[Tensor, Tensor]:
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         config = self.pipeline.vae.config
-        mean = torch.tensor(config.latents_mean, device=self.device).view(1, -1, 1, 1, 1)
-        return mean, torch.tensor(config.latents_std, device=self.device).view(1, -1, 1, 1, 1)
+        mean = torch.tensor(config.latents_mean, device=like.device).view(1, -1, 1, 1, 1)
+        return mean, torch.tensor(config.latents_std, device=like.device).view(1, -1, 1, 1, 1)
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        mean, std = self._statistics()
-        raw = (latents * std + mean).to(self.pipeline.vae.dtype)
-        video = self.pipeline.vae.decode(raw, return_dict=False)[0].float()
-        return video.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).transpose(1, 2)
+    def scaled(self, raw: Tensor) -> Tensor:
+        mean, std = self._statistics(raw)
+        return (raw - mean) / std
 
-    @torch.no_grad()
-    def encode(self, frames: Tensor) -> Tensor:
-        mean, std = self._statistics()
-        video = frames.to(self.device).float().div(127.5).sub(1).transpose(1, 2).to(self.pipeline.vae.dtype)
-        return (self.pipeline.vae.encode(video).latent_dist.mode().float() - mean) / std
+    def unscaled(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics(latents)
+        return latents * std + mean

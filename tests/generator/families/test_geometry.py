@@ -9,6 +9,7 @@ import torch
 
 from components.generator.families import FAMILIES, Geometry, ModelFamily
 from components.runtime.errors import InputError
+from tests.generator.theirs import asked_frames, call
 
 Loader = Callable[[str], ModelFamily]
 
@@ -21,12 +22,19 @@ REFUSED = [
     ("wan-2.1", (8, 32, 48), r"num_frames = 8: .* 4k \+ 1"),
     ("wan-2.1", (9, 40, 48), "height = 40: .* multiple of 16 pixels"),
     ("wan-2.1", (9, 32, 49), "width = 49"),
+    ("wan-2.2-5b", (5, 32, 48), "width = 48: .* multiple of 32 pixels"),
     ("cogvideox-2b", (13, 32, 48), r"num_frames = 13: .* 8k or 8k \+ 1 frames"),
     ("cogvideox-2b", (0, 32, 48), "num_frames = 0"),
     ("cogvideox-2b", (9, 24, 48), "height = 24: .* multiple of 16 pixels"),
     ("cogvideox-5b", (9, 32, -16), "width = -16"),
     ("cogvideox-1.5", (8, 16, 32), r"num_frames = 8: .* makes 8k \+ 1 frames"),
     ("cogvideox-1.5", (9, 48, 32), "height = 48: .* at most 32 pixels"),
+    ("ltx", (8, 64, 64), r"num_frames = 8: this model makes 8k \+ 1 frames"),
+    ("ltx", (9, 48, 64), "height = 48: .* multiple of 32 pixels"),
+    ("hunyuan-video", (8, 32, 32), r"num_frames = 8: this model makes 4k \+ 1 frames"),
+    ("hunyuan-video", (9, 32, 40), "width = 40: .* multiple of 16 pixels"),
+    ("modelscope", (0, 32, 32), "num_frames = 0: at least 1"),
+    ("modelscope", (4, 36, 32), "height = 36: .* multiple of 8 pixels"),
 ]
 
 
@@ -34,19 +42,8 @@ def test_each_pipeline_class_has_its_family(tiny: str, family: ModelFamily) -> N
     assert FAMILIES[type(family.pipeline).__name__] is type(family)
 
 
-def test_shape_is_the_pipelines_own(family: ModelFamily, geometry: Geometry, asked_frames: int) -> None:
-    made = family.pipeline(
-        "a red circle",
-        height=geometry.height,
-        width=geometry.width,
-        num_frames=asked_frames,
-        num_inference_steps=1,
-        guidance_scale=1.0,
-        max_sequence_length=16,
-        output_type="latent",
-    ).frames
-    if family.pipeline_class == "CogVideoXPipeline":
-        made = made.transpose(1, 2)
+def test_shape_is_the_pipelines_own(family: ModelFamily, geometry: Geometry) -> None:
+    made = call(family, ["a red circle"], geometry, num_frames=asked_frames(family, geometry))
     assert tuple(made.shape[1:]) == family.latent_shape(geometry)
 
 
@@ -88,3 +85,14 @@ def test_the_miniature_accepts_just_the_clips_its_vae_encodes_whole(load_family:
         frames = torch.zeros(1, num_frames, 3, 8, 8, dtype=torch.uint8)
         whole = family.encode(frames).shape[2] == num_frames
         assert accepts(family, num_frames, 8, 8) == whole, num_frames
+
+
+def test_compression_is_the_vaes(family: ModelFamily, geometry: Geometry) -> None:
+    time, space = family.compression
+    latents = family.encode(
+        torch.zeros(1, geometry.num_frames, 3, geometry.height, geometry.width, dtype=torch.uint8)
+    )
+    assert latents.shape[3:] == (geometry.height // space, geometry.width // space)
+    longer = geometry.num_frames + 24  # three latent frames more, or six, or 24
+    frames = torch.zeros(1, longer, 3, geometry.height, geometry.width, dtype=torch.uint8)
+    assert family.encode(frames).shape[2] - latents.shape[2] == 24 // time

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +14,8 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchif
 from torch import Tensor
 
 from components.generator.families import Geometry, ModelFamily
+from components.generator.generator import load_family as load_from_folder
+from tests.generator.theirs import asked_frames, call, to_theirs
 
 Loader = Callable[[str], ModelFamily]
 
@@ -34,37 +40,73 @@ def test_shapes_and_types(family: ModelFamily, geometry: Geometry) -> None:
     assert decoded.float().std() > 1  # the tiny decoder does something
 
 
+def seed_noisy_decoder(vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that adds noise starts from the global random state: make that the same for all."""
+    decode = vae.decode
+
+    def seeded(*arguments: Any, **named: Any) -> Any:
+        torch.manual_seed(0)
+        return decode(*arguments, **named)
+
+    monkeypatch.setattr(vae, "decode", seeded)
+
+
 def test_decoded_frames_are_the_pipelines_own(
-    family: ModelFamily, geometry: Geometry, asked_frames: int
+    family: ModelFamily, geometry: Geometry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    time_first = family.pipeline_class == "CogVideoXPipeline"
     latents = torch.randn(2, *family.latent_shape(geometry), generator=torch.Generator().manual_seed(4))
+    frame_by_frame = family.pipeline_class == "TextToVideoSDPipeline"
 
-    def put_ours(pipe: object, step: int, time: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"latents": latents.transpose(1, 2) if time_first else latents}
+    class Done(type(family.pipeline.scheduler)):  # type: ignore[misc]
+        """A scheduler whose every step ends on the given latents."""
 
-    theirs = family.pipeline(
-        ["a red circle", "a blue square"],
-        height=geometry.height,
-        width=geometry.width,
-        num_frames=asked_frames,
-        num_inference_steps=1,
-        guidance_scale=1.0,
-        max_sequence_length=16,
-        callback_on_step_end=put_ours,
-        output_type="pt",
-    ).frames
+        def step(self, *_: object, **__: object) -> Any:
+            if frame_by_frame:
+                return SimpleNamespace(prev_sample=latents.transpose(1, 2).flatten(0, 1))
+            return to_theirs(family, latents), None
+
+    monkeypatch.setattr(family.pipeline, "scheduler", Done.from_config(family.pipeline.scheduler.config))
+    seed_noisy_decoder(family.pipeline.vae, monkeypatch)
+    prompts = ["a red circle", "a blue square"]
+    frames = asked_frames(family, geometry)
+    theirs = call(family, prompts, geometry, num_frames=frames, output_type="pt")
     assert levels_apart(family.decode(latents), (theirs * 255).round()) <= 1
 
 
-def test_decoding_undoes_the_scaling_of_encoding(family: ModelFamily, geometry: Geometry) -> None:
+@torch.no_grad()
+def test_decoding_undoes_the_scaling_of_encoding(
+    family: ModelFamily, geometry: Geometry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = noise_frames(geometry)
     vae = family.pipeline.vae
-    with torch.no_grad():
-        video = frames.transpose(1, 2).float() / 127.5 - 1
-        unscaled = vae.decode(vae.encode(video).latent_dist.mode()).sample
-    expected = ((unscaled.clamp(-1, 1) + 1) * 127.5).round().transpose(1, 2)
+    seed_noisy_decoder(vae, monkeypatch)
+    video = frames.transpose(1, 2).float() / 127.5 - 1
+    if family.pipeline_class == "TextToVideoSDPipeline":  # its VAE knows images
+        images = video.transpose(1, 2).flatten(0, 1)
+        rebuilt = vae.decode(vae.encode(images).latent_dist.mode()).sample
+        rebuilt = rebuilt.unflatten(0, (2, -1)).transpose(1, 2)
+    else:
+        time = [torch.zeros(2)] if vae.config.get("timestep_conditioning") else []
+        rebuilt = vae.decode(vae.encode(video).latent_dist.mode(), *time).sample
+    expected = ((rebuilt.clamp(-1, 1) + 1) * 127.5).round().transpose(1, 2)
     assert levels_apart(family.decode(family.encode(frames)), expected) <= 1
+
+
+def test_chunks_are_only_about_memory(
+    family: ModelFamily, geometry: Geometry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = noise_frames(geometry, 3)
+    monkeypatch.setattr(family, "hints", replace(family.hints, decode_pixels=2**30))
+    latents, decoded = family.encode(frames), family.decode(family.encode(frames))
+    monkeypatch.setattr(family, "hints", replace(family.hints, decode_pixels=1))
+    sizes: list[int] = []
+    plain = family.pipeline.vae.decode
+    monkeypatch.setattr(
+        family.pipeline.vae, "decode", lambda raw, *a, **k: sizes.append(len(raw)) or plain(raw, *a, **k)
+    )
+    torch.testing.assert_close(family.encode(frames), latents, atol=1e-5, rtol=0)
+    assert levels_apart(family.decode(latents), decoded) <= 1
+    assert set(sizes) == {1}
 
 
 def test_a_clip_does_not_depend_on_its_batch(family: ModelFamily, geometry: Geometry) -> None:
@@ -103,11 +145,13 @@ def test_the_miniatures_unchunked_pass_equals_the_chunked_one(load_family: Loade
     assert (vae.decode(latents).sample - decoded.clamp(-1, 1)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("name", ["miniature", "wan-2.1", "cogvideox-2b", "cogvideox-5b"])
-def test_a_half_precision_model_still_speaks_float32_and_uint8(load_family: Loader, name: str) -> None:
-    family = load_family(name)
-    family.pipeline.to(dtype=torch.bfloat16)
-    geometry = Geometry(9, 48, 48, 8.0)
+def test_a_half_precision_model_still_speaks_float32_and_uint8(
+    tiny: str, model_folder: Callable[[str], Path], geometry: Geometry
+) -> None:
+    family = load_from_folder(model_folder(tiny), torch.device("cpu"), "half")
+    assert family.denoiser.dtype == family.hints.weights == torch.bfloat16
+    assert family.pipeline.text_encoder.dtype == torch.bfloat16
+    assert family.pipeline.vae.dtype == family.hints.vae
     embeddings = family.encode_prompts(["a red circle"])
     assert embeddings.dtype == torch.bfloat16
     latents = family.encode(noise_frames(geometry, 1))

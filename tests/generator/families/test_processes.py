@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from components.generator.families import Geometry, ModelFamily
 from components.generator.families.processes import DiscreteDiffusion, FlowMatching, NoiseProcess
+from tests.generator.theirs import last_of
 
 COGVIDEOX = {
     "prediction_type": "v_prediction",
@@ -76,6 +78,26 @@ def test_flow_matching_times_are_logit_normal() -> None:
     # Quartiles of the logistic function of a standard normal: sigmoid(-0.6745), 1/2, sigmoid(0.6745).
     quartiles = torch.quantile(times, torch.tensor([0.25, 0.5, 0.75]))
     torch.testing.assert_close(quartiles, torch.tensor([337.5, 500.0, 662.5]), atol=8.0, rtol=0)
+
+
+def test_shifted_times_are_drawn_as_the_samplers_steps_are_spread() -> None:
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    plain, shifted = (
+        FlowMatching(shift=shift).draw_times(20_000, torch.Generator().manual_seed(2)) for shift in (1.0, 3.0)
+    )
+    quartiles = torch.quantile(plain / 1000, torch.tensor([0.75, 0.5, 0.25]))
+    scheduler.set_timesteps(sigmas=quartiles.tolist())
+    torch.testing.assert_close(
+        torch.quantile(shifted, torch.tensor([0.75, 0.5, 0.25])), scheduler.timesteps, atol=0.1, rtol=0
+    )
+
+
+def test_both_of_wans_experts_get_their_share_of_the_times(load_family: Callable[[str], ModelFamily]) -> None:
+    times = load_family("wan-2.2-a14b").process.draw_times(20_000, torch.Generator().manual_seed(2))
+    # Logit-normal at a shift of 3: P(z > logit(0.875) - ln 3) = 0.1985.
+    assert float((times >= 875).float().mean()) == pytest.approx(0.1985, abs=0.01)
+    unshifted = load_family("wan-2.1").process.draw_times(20_000, torch.Generator().manual_seed(2))
+    assert float((unshifted >= 875).float().mean()) == pytest.approx(0.0258, abs=0.005)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
@@ -159,12 +181,12 @@ def test_the_exact_target_implies_the_clean_latents(family: ModelFamily) -> None
         torch.testing.assert_close(implied, clean, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("steps", [2, 4])
 def test_the_schedulers_last_step_from_the_exact_target_ends_clean(
     family: ModelFamily, geometry: Geometry, steps: int
 ) -> None:
     scheduler = family.sampling_scheduler()
-    scheduler.set_timesteps(steps)
+    family.set_timesteps(scheduler, steps, family.latent_shape(geometry))
     last = scheduler.timesteps[-1]
     clean, noise = pair(torch.float32)
     time = family.times_of(last).expand(len(clean))
@@ -172,4 +194,4 @@ def test_the_schedulers_last_step_from_the_exact_target_ends_clean(
     ended = scheduler.step(target, last, noisy, return_dict=False)[0]
     # UniPC gives its timesteps as integers, cut off below one thousandth of the noise level it works with.
     rounding = 1e-3 * float(target.abs().max()) if type(scheduler).__name__.startswith("UniPC") else 0.0
-    assert (ended - clean).abs().max() < 1e-5 + rounding
+    assert (ended - last_of(family, clean, noise)).abs().max() < 1e-5 + rounding

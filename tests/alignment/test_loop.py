@@ -8,27 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.alignment.ledger import join_parts
-from components.alignment.online import OnlineDPO
+from components.alignment.loop import AlignmentLoop
 from components.alignment.rollout import prompts_of_iteration
 from components.generator import Generator
-from tests.alignment.tiny import PARAMS, PROMPTS, make_trainer
+from tests.alignment.tiny import PARAMS, PROMPTS, ledger_rows, make_trainer
 
 
-def weights(trainer: OnlineDPO) -> dict[str, torch.Tensor]:
+def weights(trainer: AlignmentLoop) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainer.policy.tensors().items()}
 
 
 def pairs_of(checkpoints: Path) -> list[tuple[object, ...]]:
-    join_parts(checkpoints / "ledger", PARAMS.iterations, checkpoints / "all.parquet")
-    rows = pq.read_table(checkpoints / "all.parquet").to_pylist()
     return [
-        (r["iteration"], r["prompt_id"], r["candidate"], r["seed"], r["role"], r["verdict"]) for r in rows
+        (r["iteration"], r["prompt_id"], r["candidate"], r["seed"], r["role"], r["verdict"])
+        for r in ledger_rows(checkpoints)
     ]
 
 

@@ -1,0 +1,388 @@
+"""Online against offline against best-of-N fine-tuning, at the same number of generated clips.
+
+    python benchmarks/alignment_strategies.py [--arms ARM ...] [--seeds N ...] [--set SECTION.KEY=VALUE ...]
+        [--corpus DIR] [--generator DIR] [--reward DIR] [--out DIR] [--report-only]
+
+Every arm at every seed is an alignment and an evaluation of its own, by the same reward, on the same held-out
+prompts and seeds. An arm is a strategy, or ``strategy+objective`` (online+sdpo). What is done is kept in
+--out: the same command goes on, and several at once share the arms among them. No guard ends an arm and no
+prompt is held back, so that all arms draw as many clips; --set may say otherwise.
+
+Writes strategies.md, strategies.json and strategies.png in --out over the arms that are done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.alignment.params import AlignmentParams
+from components.evaluation.params import EvaluationParams
+from components.runtime.artifacts import MANIFEST, open_artifact
+from components.runtime.errors import InputError, OnlineVPOError
+from components.runtime.params import StepParams, digest, load_step_params
+
+Array = NDArray[np.float64]
+
+FIXED = ("alignment.guards.every=0", "alignment.guards.drift_limit=1e9")
+"""Every arm runs to its end, on all training prompts."""
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+SCORES = ("reward", "judge")
+#: Figures of the evaluation that the reward does not see, and where they should lie.
+GUARDS = {"motion_ratio": "motion", "diversity_ratio": "diversity", "worst_semantic_delta": "worst semantic"}
+#: Figures of the alignment itself.
+TRAINING = {"clips": "clips", "pairs": "pairs", "updates": "updates", "drift_from_base": "drift"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One alignment and its evaluation."""
+
+    name: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """Its folder's name."""
+        return f"{self.name}-seed{self.seed}"
+
+    def overrides(self) -> list[str]:
+        """The params that make it."""
+        strategy, _, objective = self.name.partition("+")
+        found = [f"alignment.strategy={strategy}", f"run.seed={self.seed}"]
+        return found + ([f"alignment.objective={objective}"] if objective else [])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an arm came to: per prompt, means over the evaluation's seeds.
+
+    Attributes:
+        wins: by score, shares of won pairs (P,), a tie counting half; a score that is not there is left out.
+        gains: by score, aligned less base (P,).
+        figures: of the guards and of the training.
+    """
+
+    arm: Arm
+    prompts: tuple[str, ...]
+    wins: dict[str, Array]
+    gains: dict[str, Array]
+    figures: dict[str, float]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the arms that are left, then reports."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--arms", nargs="+", default=["online", "offline", "best_of_n"], metavar="ARM")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    for name in ("corpus", "generator", "reward"):
+        parser.add_argument(f"--{name}", default=f"artifacts/{name}", help=f"{name} artifact")
+    parser.add_argument("--out", type=Path, default=Path("artifacts/strategies"), help="folder of the arms")
+    parser.add_argument("--report-only", action="store_true", help="run nothing, report on what is there")
+    given = parser.parse_args(arguments)
+    arms = [Arm(name, seed) for seed in given.seeds for name in given.arms]
+    try:
+        settings = {arm: _params(arm, given.set) for arm in arms}
+        inputs = {name: getattr(given, name) for name in ("corpus", "generator", "reward")}
+        for arm in arms if not given.report_only else ():
+            with _claimed(given.out / f".{arm.label}.lock") as claimed:
+                if claimed:
+                    run(given.out / arm.label, *settings[arm], inputs)
+                else:
+                    print(f"{arm.label}: another process has it, passed over", flush=True)
+        report(given.out, [r for arm in arms if (r := read(given.out / arm.label, arm, *settings[arm]))])
+    except OnlineVPOError as error:
+        print(f"{error.label}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _params(arm: Arm, overrides: Sequence[str]) -> tuple[AlignmentParams, EvaluationParams]:
+    """The arm's settings. The evaluation has the default run's seed: the same prompts for every arm."""
+    sections = {"run", "alignment", "evaluation"}
+    for override in overrides:
+        if override.split(".", 1)[0] not in sections:
+            raise InputError(f"--set {override}: allowed are run.*, alignment.* and evaluation.*")
+
+    def of(section: str) -> list[str]:
+        return [one for one in overrides if one.split(".", 1)[0] in ("run", section)]
+
+    alignment = load_step_params(
+        AlignmentParams, "alignment", None, [*FIXED, *of("alignment"), *arm.overrides()]
+    )
+    return alignment, load_step_params(EvaluationParams, "evaluation", None, of("evaluation"))
+
+
+@contextmanager
+def _claimed(lock: Path) -> Iterator[bool]:
+    """Whether this process has the arm: a folder is made by one process only. A dead one's is taken over."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    owner = lock / "pid"
+    try:
+        lock.mkdir()
+    except FileExistsError:
+        if not owner.is_file() or _alive(int(owner.read_text() or "0")):
+            yield False
+            return
+        dead = lock.with_name(f"{lock.name}.{os.getpid()}")
+        try:
+            lock.rename(dead)  # of several that see it dead, one succeeds
+            (dead / "pid").unlink()
+            dead.rmdir()
+            lock.mkdir()
+        except OSError:
+            yield False
+            return
+    owner.write_text(str(os.getpid()))
+    try:
+        yield True
+    finally:
+        owner.unlink()
+        lock.rmdir()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def run(
+    folder: Path, alignment: AlignmentParams, evaluation: EvaluationParams, inputs: dict[str, str]
+) -> None:
+    """Align and evaluate one arm, or what is left of it."""
+    from components.alignment.step import run as align
+    from components.evaluation.step import run as evaluate
+
+    if not _done(folder / "alignment", alignment):
+        print(f"{folder.name}: alignment", flush=True)
+        align(alignment, **inputs, out=folder / "alignment")
+    if not _done(folder / "evaluation", evaluation):
+        print(f"{folder.name}: evaluation", flush=True)
+        evaluate(evaluation, **inputs, alignment=folder / "alignment", out=folder / "evaluation")
+
+
+def _done(folder: Path, params: StepParams) -> bool:
+    """Whether a step's result is there.
+
+    Raises:
+        InputError: it is that of other settings.
+    """
+    if not (folder / MANIFEST).is_file():
+        return False
+    if open_artifact(folder).manifest.params_digest != digest(params):
+        raise InputError(f"{folder}: was made with other settings; choose another --out or remove it")
+    return True
+
+
+def read(folder: Path, arm: Arm, alignment: AlignmentParams, evaluation: EvaluationParams) -> Result | None:
+    """An arm's result, or None where it is not done."""
+    if not (_done(folder / "alignment", alignment) and _done(folder / "evaluation", evaluation)):
+        return None
+    opened = open_artifact(folder / "evaluation", step="evaluation")
+    rows = [json.loads(line) for line in opened.file("pairs.jsonl").read_text().splitlines()]
+    prompts = tuple(dict.fromkeys(row["prompt_id"] for row in rows))
+    ties = {"reward": evaluation.tie_reward, "judge": evaluation.tie_judge}
+    wins, gains = {}, {}
+    for score in SCORES:
+        pairs = [(row["base"].get(score), row["aligned"].get(score)) for row in rows]
+        if any(value is None for pair in pairs for value in pair):
+            continue
+        gain = np.array([after - before for before, after in pairs])
+        won = np.where(np.abs(gain) <= ties[score], 0.5, (gain > 0).astype(float))
+        wins[score], gains[score] = (_by_prompt(values, rows, prompts) for values in (won, gain))
+    figures = opened.metrics() | open_artifact(folder / "alignment", step="alignment").metrics()
+    wanted = {name: figures[name] for name in (*GUARDS, *TRAINING) if name in figures}
+    return Result(arm, prompts, wins, gains, wanted)
+
+
+def _by_prompt(values: Array, rows: Sequence[dict[str, Any]], prompts: Sequence[str]) -> Array:
+    places = {prompt: number for number, prompt in enumerate(prompts)}
+    index = np.array([places[row["prompt_id"]] for row in rows])
+    sums = np.bincount(index, weights=values, minlength=len(prompts))
+    means: Array = sums / np.bincount(index, minlength=len(prompts))
+    return means
+
+
+def crossed(values: Array, seed: int = 0) -> Interval:
+    """Mean of values (S, P) over training seeds and prompts, with a percentile bootstrap interval.
+
+    Seeds and prompts are resampled, each by itself: all seeds were judged on the same prompts. With one seed
+    the interval tells of prompts alone.
+    """
+    seeds, prompts = values.shape
+    rng = np.random.default_rng(seed)
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+    by_prompt = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=RESAMPLES) / prompts
+    means = ((by_seed @ values) * by_prompt).sum(axis=1)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The arms of one name together."""
+
+    name: str
+    seeds: tuple[int, ...]
+    wins: dict[str, Interval]
+    gains: dict[str, Interval]
+    by_seed: dict[str, list[float]]
+    figures: dict[str, list[float]]
+
+
+def summarise(results: Sequence[Result]) -> list[Summary]:
+    """One summary for each name, in the order given.
+
+    Raises:
+        InputError: arms were evaluated on different prompts.
+    """
+    if len({result.prompts for result in results}) > 1:
+        raise InputError("arms were evaluated on different prompts; they cannot be compared")
+    found = []
+    for name in dict.fromkeys(result.arm.name for result in results):
+        mine = [result for result in results if result.arm.name == name]
+        scores = [score for score in SCORES if all(score in result.wins for result in mine)]
+        found.append(
+            Summary(
+                name,
+                tuple(result.arm.seed for result in mine),
+                {score: crossed(np.stack([r.wins[score] for r in mine])) for score in scores},
+                {score: crossed(np.stack([r.gains[score] for r in mine])) for score in scores},
+                {score: [float(r.wins[score].mean()) for r in mine] for score in scores},
+                {n: [r.figures[n] for r in mine] for n in (*GUARDS, *TRAINING) if n in mine[0].figures},
+            )
+        )
+    return found
+
+
+def differences(results: Sequence[Result]) -> dict[str, dict[str, Interval]]:
+    """The first name's gain less each other name's, by score, over the seeds that both have."""
+    names = list(dict.fromkeys(result.arm.name for result in results))
+    by_arm = {(result.arm.name, result.arm.seed): result for result in results}
+    found: dict[str, dict[str, Interval]] = {}
+    for other in names[1:]:
+        seeds = [seed for name, seed in by_arm if name == names[0] and (other, seed) in by_arm]
+        for score in SCORES:
+            pairs = [(by_arm[names[0], seed], by_arm[other, seed]) for seed in seeds]
+            if pairs and all(score in side.gains for pair in pairs for side in pair):
+                less = np.stack([one.gains[score] - two.gains[score] for one, two in pairs])
+                found.setdefault(f"{names[0]} - {other}", {})[score] = crossed(less)
+    return found
+
+
+def report(folder: Path, results: Sequence[Result]) -> None:
+    """Print the table and write it, its figures and the plot."""
+    if not results:
+        print("no arm is done yet", flush=True)
+        return
+    summaries, apart = summarise(results), differences(results)
+    text = table(summaries, apart, len(results[0].prompts))
+    (folder / "strategies.md").write_text(text)
+    figures = {
+        "arms": [asdict(one) for one in summaries],
+        "differences": {n: {s: asdict(i) for s, i in by.items()} for n, by in apart.items()},
+    }
+    (folder / "strategies.json").write_text(json.dumps(figures, indent=1) + "\n")
+    plot(folder / "strategies.png", summaries)
+    print(text, flush=True)
+
+
+def table(summaries: Sequence[Summary], apart: dict[str, dict[str, Interval]], prompts: int) -> str:
+    """Markdown: wins with intervals, guards and training by arm, then the first arm less the others."""
+    head = ["arm", "seeds", "win by judge", "win by reward", *GUARDS.values(), *TRAINING.values()]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for one in summaries:
+        cells = [one.name, ", ".join(map(str, one.seeds))]
+        for score in ("judge", "reward"):
+            each = " / ".join(f"{value:.2f}" for value in one.by_seed.get(score, ()))
+            cells.append(f"{one.wins[score]} ({each})" if score in one.wins else "unavailable")
+        for name in (*GUARDS, *TRAINING):
+            cells.append(" / ".join(f"{value:.4g}" for value in one.figures.get(name, ())) or "unavailable")
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| difference of gains over the base | by judge | by reward |", "|---|---|---|"]
+    for name, by in apart.items():
+        cells = [str(by[score]) if score in by else "unavailable" for score in ("judge", "reward")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Against the base on {prompts} held-out prompts, same prompts and seeds for every arm. Intervals: "
+        "95 %, bootstrap over training seeds and prompts; in round brackets and the other columns is "
+        "one figure per seed. motion and diversity are shares of the base's, worst semantic is the lowest "
+        "change of a semantic score.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def plot(file: Path, summaries: Sequence[Summary]) -> None:
+    """Wins by score with intervals and one dot per seed; beside them motion and diversity."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4))
+    places = np.arange(len(summaries))
+    inks = ("#3b6ea5", "#a53b6e")
+    for number, (score, ink) in enumerate(zip(("judge", "reward"), inks, strict=True)):
+        at = places + 0.2 * (number - 0.5)
+        for place, one in zip(at, summaries, strict=True):
+            if score not in one.wins:
+                continue
+            win = one.wins[score]
+            ends = [[max(0.0, win.value - win.low)], [max(0.0, win.high - win.value)]]
+            panels[0].errorbar(place, win.value, yerr=ends, fmt="s", color=ink, capsize=4)
+            each = one.by_seed[score]
+            panels[0].plot([place + 0.06] * len(each), each, ".", color=ink, alpha=0.5)
+        panels[0].plot([], [], "s", color=ink, label=f"by {score}")
+    panels[0].axhline(0.5, color="grey", linewidth=0.8)
+    panels[0].set(ylabel="win rate against the base", ylim=(-0.03, 1.03))
+    for number, (name, ink) in enumerate(zip(("motion_ratio", "diversity_ratio"), inks, strict=True)):
+        for place, one in zip(places + 0.2 * (number - 0.5), summaries, strict=True):
+            each = one.figures.get(name, [])
+            panels[1].plot([place] * len(each), each, "o", color=ink, alpha=0.7)
+        panels[1].plot([], [], "o", color=ink, label=GUARDS[name])
+    panels[1].axhline(1.0, color="grey", linewidth=0.8)
+    panels[1].set(ylabel="share of the base's")
+    for panel in panels:
+        panel.set_xticks(places, [one.name for one in summaries])
+        panel.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+        panel.set_xlim(-0.5, len(summaries) - 0.5)
+        panel.grid(axis="y", alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""The pair ledger: one immutable row for every candidate ever drawn, with what became of it."""
+
+from components.alignment.ledger.reading import LedgerPair, LedgerReader, read_pairs
+from components.alignment.ledger.rows import ASPECT, SCHEMA, Origin, kept_latents
+from components.alignment.ledger.writing import LedgerWriter
+
+__all__ = [
+    "ASPECT",
+    "SCHEMA",
+    "LedgerPair",
+    "LedgerReader",
+    "LedgerWriter",
+    "Origin",
+    "kept_latents",
+    "read_pairs",
+]

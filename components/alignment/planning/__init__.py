@@ -1,0 +1,1 @@
+"""What an alignment takes of GPUs, before one is rented."""

@@ -1,0 +1,21 @@
+"""Where candidates come from and what is learnt from their pairs, one file for each way."""
+
+from __future__ import annotations
+
+from components.alignment.strategies.base import Drawn, Setting, Strategy
+from components.alignment.strategies.best_of_n import BestOfN
+from components.alignment.strategies.offline import FromLedger, Offline
+from components.alignment.strategies.online import Online
+
+#: Every strategy by name.
+STRATEGIES: dict[str, type[Strategy]] = {"online": Online, "offline": Offline, "best_of_n": BestOfN}
+
+
+def strategy_of(setting: Setting) -> Strategy:
+    """Return the strategy that the params name; offline takes the pairs of a ledger where there is one."""
+    if setting.ledger is not None:
+        return FromLedger(setting)
+    return STRATEGIES[setting.params.strategy](setting)
+
+
+__all__ = ["STRATEGIES", "Drawn", "Setting", "Strategy", "strategy_of"]

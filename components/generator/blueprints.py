@@ -1,0 +1,213 @@
+"""A base without its weights: a release's pipeline built on torch's meta device, from facts of a few lines.
+
+Facts of well-known releases lie in ``published/``, one YAML file each with its sources named; any other base
+is read from its folder, its ``s3://`` mirror or the hub, where only the parts' ``config.json`` are fetched.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+import yaml
+from tokenizers import Tokenizer, models
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from components.generator.families import FAMILIES, ModelFamily
+from components.runtime import storage
+from components.runtime.errors import InputError
+
+PUBLISHED = Path(__file__).parent / "published"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component of a pipeline: its class in diffusers or transformers, and its configuration."""
+
+    kind: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What is known of a base without its weights.
+
+    Attributes:
+        base: hub id, folder or s3:// prefix.
+        pipeline: name of the diffusers pipeline class.
+        parts: components by name; tokenizers are left out.
+        prompt_tokens: longest prompt in tokens, as the tokenizer says.
+        config: the pipeline's own settings (``boundary_ratio`` and the like).
+        named_parameters: how many parameters the release is named after; None where not known.
+        named_cover: components that this number covers.
+    """
+
+    base: str
+    pipeline: str
+    parts: dict[str, Part]
+    prompt_tokens: int
+    config: dict[str, Any] = field(default_factory=dict)
+    named_parameters: float | None = None
+    named_cover: tuple[str, ...] = ()
+
+
+@cache
+def published() -> dict[str, Blueprint]:
+    """The releases whose facts come with the project, by hub id; other names of a repository included."""
+    found: dict[str, Blueprint] = {}
+    for path in sorted(PUBLISHED.glob("*.yaml")):
+        facts = yaml.safe_load(path.read_text())
+        parts = {name: Part(part["class"], part["config"]) for name, part in facts["components"].items()}
+        denoisers = tuple(name for name in parts if name.startswith(("transformer", "unet")))
+        blueprint = Blueprint(
+            facts["id"],
+            facts["pipeline"],
+            parts,
+            facts["prompt_tokens"],
+            facts.get("config", {}),
+            float(facts["named_parameters"]),
+            tuple(facts.get("named_parameters_cover", denoisers)),
+        )
+        found |= {name: blueprint for name in (facts["id"], *facts.get("aliases", ()))}
+    return found
+
+
+def blueprint_of(base: str, revision: str | None = None) -> Blueprint:
+    """Return what is known of a base: from ``published/``, its folder or mirror, or the hub.
+
+    A mirror in S3 whose last folder is named as a release is taken to be that release, so that planning needs
+    no access to the store.
+
+    Raises:
+        InputError: nothing there, or the hub cannot be reached; the known releases are listed.
+    """
+    if base in published():
+        return published()[base]
+    if storage.is_remote(base):
+        for name, blueprint in published().items():
+            if name.rsplit("/", 1)[-1].lower() == base.rstrip("/").rsplit("/", 1)[-1].lower():
+                return replace(blueprint, base=base)
+    if storage.is_remote(base) or Path(base).is_dir():
+        return _read(base, lambda name: storage.read_bytes(f"{base.rstrip('/')}/{name}"))
+    if base.count("/") != 1 or base.startswith((".", "/")):
+        raise InputError(
+            f"generator.base = {base!r}: no such folder; "
+            "allowed are a folder, an s3:// prefix or a hub id; "
+            f"known without the hub: {', '.join(published())}"
+        )
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    def fetched(name: str) -> bytes | None:
+        try:
+            return Path(hf_hub_download(base, name, revision=revision)).read_bytes()
+        except LocalEntryNotFoundError as error:
+            raise InputError(
+                f"generator.base = {base!r}: the hub cannot be reached; "
+                f"known without it: {', '.join(published())}"
+            ) from error
+        except EntryNotFoundError:
+            return None
+        except (HfHubHTTPError, OSError) as error:
+            raise InputError(
+                f"generator.base = {base!r}: the hub cannot serve it: {' '.join(str(error).split())[:200]}"
+            ) from error
+
+    return _read(base, fetched)
+
+
+def _read(base: str, file: Any) -> Blueprint:
+    """Return the blueprint of a saved pipeline; ``file(name)`` returns one of its files or None."""
+
+    def parsed(name: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(file(name) or b""))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{base}/{name}: missing or not JSON") from error
+
+    index = parsed("model_index.json")
+    named = {name: value for name, value in index.items() if isinstance(value, list) and value[0]}
+    parts, tokens = {}, 512
+    for name, (_, kind) in named.items():
+        if name.startswith("tokenizer"):
+            told = parsed(f"{name}/tokenizer_config.json").get("model_max_length", 512)
+            tokens = int(told) if name == "tokenizer" else tokens
+        else:
+            suffix = "scheduler_config.json" if name == "scheduler" else "config.json"
+            parts[name] = Part(kind, parsed(f"{name}/{suffix}"))
+    settings = {key: value for key, value in index.items() if key in ("boundary_ratio", "expand_timesteps")}
+    return Blueprint(base, index["_class_name"], parts, tokens, settings)
+
+
+def build(blueprint: Blueprint, precision: str = "float32") -> ModelFamily:
+    """Return the family of a base on the meta device: every shape and type, no numbers, no memory.
+
+    Args:
+        precision: as in the generator's params; "half" takes the types of the family's hints.
+
+    Raises:
+        InputError: a pipeline that no family serves, or a part that cannot be built.
+    """
+    family = FAMILIES.get(blueprint.pipeline)
+    if family is None:
+        raise InputError(
+            f"{blueprint.base}: pipeline {blueprint.pipeline} is not supported;"
+            f" allowed: {', '.join(sorted(FAMILIES))}"
+        )
+    modules: dict[str, Any] = {}
+    for name, part in blueprint.parts.items():
+        half = family.hints.vae if name == "vae" else family.hints.weights
+        modules[name] = _part(part, half if precision == "half" else torch.float32)
+    signature = family_pipeline(family)
+    tokenizers = {name: _tokenizer(blueprint.prompt_tokens) for name in signature if "tokenizer" in name}
+    missing = {"transformer_2": None} if "transformer_2" in signature else {}
+    pipeline_class = getattr(diffusers, blueprint.pipeline)
+    return family(pipeline_class(**{**missing, **modules, **tokenizers, **blueprint.config}))
+
+
+def family_pipeline(family: type[ModelFamily]) -> tuple[str, ...]:
+    """Names that a family's pipeline is built from."""
+    required, optional = getattr(diffusers, family.pipeline_class)._get_signature_keys(
+        getattr(diffusers, family.pipeline_class)
+    )
+    return tuple(sorted({*required, *optional}))
+
+
+def _part(part: Part, dtype: torch.dtype) -> Any:
+    try:
+        if hasattr(diffusers, part.kind):
+            kind = getattr(diffusers, part.kind)
+            if not issubclass(kind, nn.Module):
+                return kind.from_config(part.config)
+            with torch.device("meta"):
+                module = kind.from_config(part.config)
+        else:
+            kind = getattr(transformers, part.kind)
+            with torch.device("meta"):
+                module = kind(kind.config_class(**part.config))
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{part.kind}: cannot be built: {' '.join(str(error).split())[:200]}") from error
+    # As loading does it: transformers leaves these in float32 only where the type is float16.
+    always = hasattr(diffusers, part.kind) or dtype == torch.float16
+    keep = set((getattr(module, "_keep_in_fp32_modules", None) or ()) if always else ())
+    for path, parameter in module.named_parameters():
+        if not keep & set(path.split(".")):
+            parameter.data = parameter.data.to(dtype)
+    return module
+
+
+def _tokenizer(tokens: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that says how long a prompt may be; it knows no words."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>")),
+        unk_token="<unk>",
+        pad_token="<unk>",
+        model_max_length=tokens,
+    )

@@ -1,0 +1,77 @@
+"""The step's params: every key is listed here, so that a new one is a decision; and the default recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from components.alignment.params import AlignmentParams
+from components.alignment.step import run
+from components.runtime.errors import InputError
+from components.runtime.params import load_step_params
+
+
+def test_every_param_is_listed() -> None:
+    assert set(AlignmentParams.model_fields) - {"run"} == {
+        # where pairs come from
+        "strategy", "iterations", "prompts", "candidates", "refill", "min_gap", "noise_gap", "motion_floor",
+        # what is learnt from them
+        "objective", "beta", "loss_reduction", "winner_weight", "updates", "noise_draws", "learning_rate",
+        "lora_rank",
+        # what changes on the way
+        "reference", "refresh_every", "refresh_reward_every",
+        # memory, and what is kept and watched
+        "pairs_per_forward", "gradient_checkpointing", "shard", "keep_latents", "guards", "checkpoint_every",
+    }  # fmt: skip
+
+
+def test_the_default_is_online_dpo_with_a_share_of_winner_sft() -> None:
+    params = AlignmentParams()
+    assert (params.strategy, params.objective, params.winner_weight) == ("online", "dpo", 0.2)
+    assert (params.reference, params.refresh_every, params.refill) == (None, 40, 0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["alignment.objective=kto"], "alignment.objective = 'kto': must be 'dpo', 'ipo'"),
+        (["alignment.reference=none"], "alignment.reference = 'none': must be 'fixed'"),
+        (
+            ["alignment.strategy=best_of_n", "alignment.objective=sdpo"],
+            "alignment: objective = sdpo has no effect with strategy = best_of_n",
+        ),
+        (
+            ["alignment.strategy=offline", "alignment.refresh_reward_every=1"],
+            "alignment: refresh_reward_every = 1: the reward is refreshed with the policy's samples",
+        ),
+        (
+            ["alignment.reference=judged", "alignment.guards.every=0"],
+            "alignment: reference = judged needs the held-out judge",
+        ),
+    ],
+)
+def test_wrong_values_are_one_clear_line(overrides: list[str], part: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_step_params(AlignmentParams, "alignment", None, overrides)
+    assert str(caught.value).startswith(part)
+
+
+@pytest.mark.parametrize(
+    ("settings", "option", "part"),
+    [
+        (
+            {},
+            "ledger",
+            r"--ledger x: alignment.strategy = online draws its own candidates; offline is allowed",
+        ),
+        ({"guards": {"every": 0}}, "judge", r"--judge x: takes no readings with alignment.guards.every = 0"),
+    ],
+)
+def test_options_without_effect_are_refused_before_any_work(
+    tmp_path: Path, settings: dict[str, object], option: str, part: str
+) -> None:
+    inputs = {name: tmp_path / "nowhere" for name in ("corpus", "generator", "reward")}
+    with pytest.raises(InputError, match=part):
+        run(AlignmentParams.model_validate(settings), **inputs, out=tmp_path / "out", **{option: "x"})
+    assert not list(tmp_path.iterdir())
