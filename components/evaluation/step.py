@@ -15,14 +15,16 @@ from torch import Tensor
 
 from components.corpus.dataset import Corpus
 from components.evaluation.comparison import Clusters
-from components.evaluation.dimensions.base import workers
+from components.evaluation.dimensions.classical import workers
 from components.evaluation.measure import NO_WORLD, Reward, Side, measure
+from components.evaluation.models import Shelf
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report import Material, choose_pairs, read_log, render, shown_pairs
-from components.evaluation.results import pair_rows, video_names, write_results, write_videos
+from components.evaluation.results import as_results, pair_rows, video_names, write_videos
 from components.evaluation.samples import Request, Sampler, requests, sample_side, spread
 from components.evaluation.table import as_table
 from components.evaluation.totals import QUALITY, SEMANTIC, totals
+from components.evaluation.vbench_files import write_results
 from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs
 from components.runtime import devices, provenance
 from components.runtime.artifacts import Artifact, Workspace, open_artifact, publish
@@ -106,10 +108,23 @@ def run(
         scorer = open_reward(opened.reward, device)
         prompts = [one.prompt for one in asked]
         flow_on = spread(asked, params.flow_pairs)
+        shelf = Shelf(params.weights, device)
         with workers(2 * int(flow_on.sum())) as pool, Progress(2, "evaluation: measuring models") as progress:
             sides = []
             for name in SIDES:
-                sides.append(measure(frames[name], fps, prompts, scorer, params.batch, pool, flow_on))
+                sides.append(
+                    measure(
+                        frames[name],
+                        fps,
+                        prompts,
+                        scorer,
+                        params.batch,
+                        pool,
+                        flow_on,
+                        shelf,
+                        bool(params.compat),
+                    )
+                )
                 progress.update()
         base, aligned = sides
         rng = numpy_rng(params.run.seed, "evaluation", "bootstrap")
@@ -162,7 +177,7 @@ def _write(
     for name, side in zip(SIDES, (base, aligned), strict=True):
         write_videos(folder / "videos" / name, frames[name], fps, names)
         paths = [f"videos/{name}/{video}" for video in names]
-        write_results(folder / "results" / f"{name}_eval_results.json", side, paths)
+        write_results(folder / "results" / f"{name}_eval_results.json", as_results(side, paths))
     rows = pair_rows(asked, base, aligned)
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "table.txt").write_text(table, encoding="utf-8")
