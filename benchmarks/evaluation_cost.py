@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -120,7 +120,8 @@ def _watched(device: torch.device) -> Iterator[Callable[[], float]]:
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: torch.cuda.max_memory_allocated(device) / 1e6
     else:
-        yield lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        # Not getrusage: its maximum includes what the starting process had before this one began.
+        yield lambda: int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
 
 
 def _now(device: torch.device) -> float:

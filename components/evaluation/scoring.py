@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.dimensions import Dimension, Measured, Outcome, Video, catalogue
+from components.evaluation.dimensions import Dimension, LeftOut, Measured, Outcome, Video, catalogue
 from components.evaluation.folders import RECORD, Found, Problem, counts, find_videos
 from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.models.shelf import UNKNOWN
@@ -209,10 +209,9 @@ def _measure(task: Task, chosen: Mapping[str, Dimension], shelf: Shelf, settings
     outcomes: dict[str, Any] = {}
     silent: dict[str, str] = {}
     for name, dimension in chosen.items():
-        reason = dimension.says_nothing(video)
-        outcome = None if reason else dimension.of(video, shelf, settings.compat)
-        if outcome is None:
-            silent[name] = reason or "its definition leaves this video out"
+        outcome = dimension.of(video, shelf, settings.compat)
+        if isinstance(outcome, LeftOut):
+            silent[name] = outcome.reason
         else:
             outcomes[name] = [outcome.value, outcome.weight, dict(outcome.details)]
     return {"outcomes": outcomes, "silent": silent}

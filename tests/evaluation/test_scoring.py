@@ -168,10 +168,12 @@ def test_faults_are_named_and_counted_and_the_rest_is_measured(tmp_path: Path) -
 def test_a_video_too_short_for_a_dimension_is_said_to_be_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     write(folder / "blink-0.mkv", levels(0, STEP, 0))
-    write(folder / "still-0.mkv", levels(0, 0))
+    write(folder / "still-0.mkv", levels(0))
     suite = suite_of(folder, "temporal_flickering")
     found = measured(suite, folder)
-    assert found.silent == {"temporal_flickering": {"still-0.mkv": "2 frames are too few to measure motion"}}
+    assert found.silent == {
+        "temporal_flickering": {"still-0.mkv": "too short: 1 frames, of 2 that are needed"}
+    }
     line = next(
         one for one in notes(suite, found, Settings()) if one.get("dimension") == "temporal_flickering"
     )

@@ -6,10 +6,10 @@ import importlib
 import pkgutil
 from functools import cache
 
-from components.evaluation.dimensions.base import Clips, Dimension, Measured, Outcome, Video
+from components.evaluation.dimensions.base import Clips, Dimension, LeftOut, Measured, Outcome, Video
 from components.evaluation.totals import QUALITY, SEMANTIC
 
-__all__ = ["Clips", "Dimension", "Measured", "Outcome", "Video", "catalogue"]
+__all__ = ["Clips", "Dimension", "LeftOut", "Measured", "Outcome", "Video", "catalogue"]
 
 #: Of several that can measure the same thing, the pretrained model goes before the world's detector and that
 #: before what needs neither.

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import torch
 
-from components.evaluation.dimensions.base import Dimension, Outcome, Video
+from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Video
 from components.evaluation.models import Shelf
 
 #: The label must be among this many of the likeliest ...
@@ -26,10 +26,10 @@ def action_in_name(name: str) -> str:
     return PurePosixPath(name).name.lower().split("-")[0].split(_BEFORE)[-1].split("_")[0]
 
 
-def _shown(video: Video, shelf: Shelf, label: str) -> Outcome | None:
+def _shown(video: Video, shelf: Shelf, label: str) -> Outcome | LeftOut:
     model = shelf.open("action")
     if label not in model.labels:
-        return None
+        return LeftOut(f"the model has no action named {label!r}")
     chances = torch.sigmoid(model.logits(video.frames).double())
     top = chances.topk(min(LIKELIEST, len(chances)))
     said = [
@@ -41,11 +41,11 @@ def _shown(video: Video, shelf: Shelf, label: str) -> Outcome | None:
     return Outcome(float(right), details={"cor_num_per_video": int(right)})
 
 
-def _action(video: Video, shelf: Shelf) -> Outcome | None:
+def _action(video: Video, shelf: Shelf) -> Outcome | LeftOut:
     return _shown(video, shelf, action_of(video.prompt))
 
 
-def _published_action(video: Video, shelf: Shelf) -> Outcome | None:
+def _published_action(video: Video, shelf: Shelf) -> Outcome | LeftOut:
     return _shown(video, shelf, action_in_name(video.name or video.prompt))
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,8 +20,6 @@ from components.evaluation.models import WEIGHTS, Shelf
 
 Array = NDArray[np.float64]
 
-#: Fewer frames than this leave no frame between two others.
-SHORTEST = 3
 #: What is worth working out on worker processes, by the property of `Video` that holds it.
 _POOLED: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
     "flow_lengths": fastest_motion,
@@ -105,6 +104,13 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Why a definition leaves a video out: it is not a score of 0, and not an error."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Measured:
     """An outcome and the video it is of."""
 
@@ -113,8 +119,8 @@ class Measured:
     outcome: Outcome
 
 
-#: One video, opened models -> its outcome, None where the definition leaves the video out.
-Scorer = Callable[[Video, Shelf], Outcome | None]
+#: One video, opened models -> its outcome.
+Scorer = Callable[[Video, Shelf], Outcome | LeftOut]
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,9 @@ class Dimension:
         variant: how the figure differs from the published one by choice; "" where it does not.
         compat: the published variant, where there is a difference.
         keep: which measured videos count in the published variant; None for all.
+        compat_models: the weights that only the published variant opens.
         pooled: the property of `Video` that is worth working out on worker processes.
+        shortest: fewest frames of a video that it says anything about.
     """
 
     name: str
@@ -149,6 +157,7 @@ class Dimension:
     keep: Callable[[Sequence[Measured]], list[Measured]] | None = None
     compat_models: tuple[str, ...] = ()
     pooled: str = ""
+    shortest: int = 1
 
     def opens(self, compat: bool = False) -> tuple[str, ...]:
         """The weights it opens."""
@@ -168,35 +177,43 @@ class Dimension:
             return "the prompt does not describe a scene of the miniature world"
         if self.fact and self.fact not in video.facts:
             return f"nothing is known about the prompt that {self.name} could look for"
-        if len(video.frames) < SHORTEST:
-            return f"{len(video.frames)} frames are too few to measure motion"
+        if len(video.frames) < self.shortest:
+            return f"too short: {len(video.frames)} frames, of {self.shortest} that are needed"
         return None
 
     def unavailable(self, clips: Clips, shelf: Shelf, compat: bool = False) -> str | None:
         """Why this cannot be measured on these clips, or None when it can."""
         if (reason := self.missing(shelf, compat)) is not None:
             return reason
-        if clips.frames.shape[1] < SHORTEST:
-            return f"clips of {clips.frames.shape[1]} frames are too short to measure motion"
+        if clips.frames.shape[1] < self.shortest:
+            return f"clips of {clips.frames.shape[1]} frames are too short, {self.shortest} are needed"
         if self.needs == "world" and not clips.has_world:
             return "no prompt of the run describes a scene of the miniature world"
         if all(self.says_nothing(video) for video in clips.videos):
             return "no prompt of the run says what to look for, as those of VBench's suite do"
         return None
 
-    def of(self, video: Video, shelf: Shelf, compat: bool = False) -> Outcome | None:
+    def of(self, video: Video, shelf: Shelf, compat: bool = False) -> Outcome | LeftOut:
         """The outcome of one video in the wanted variant."""
+        if (reason := self.says_nothing(video)) is not None:
+            return LeftOut(reason)
         scorer = self.compat if compat and self.compat is not None else self.score
         return scorer(video, shelf)
 
     def measure(self, clips: Clips, shelf: Shelf, compat: bool = False) -> Array:
-        """(N,) values, NaN where it says nothing about a clip."""
+        """(N,) values, NaN where it says nothing about a clip or, as published, does not count it."""
         if self.pooled:
             clips.work_out(self.pooled)
-        found = [
-            None if self.says_nothing(video) else self.of(video, shelf, compat) for video in clips.videos
+        found = {place: self.of(video, shelf, compat) for place, video in enumerate(clips.videos)}
+        rows = [
+            Measured(f"{place:09d}", clips.prompts[place], one)
+            for place, one in found.items()
+            if isinstance(one, Outcome)
         ]
-        return np.array([np.nan if outcome is None else outcome.value for outcome in found])
+        values = np.full(len(found), np.nan)
+        for row in self.total(rows, compat)[1]:
+            values[int(row.name)] = row.outcome.value
+        return values
 
     def total(self, measured: Sequence[Measured], compat: bool = False) -> tuple[float, list[Measured]]:
         """The score over videos, each by its weight, and the videos that count in it; NaN without any."""
@@ -227,8 +244,6 @@ class Clips:
     videos: tuple[Video, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        import torch
-
         if (
             self.frames.dim() != 5
             or self.frames.dtype != torch.uint8

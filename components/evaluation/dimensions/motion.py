@@ -16,6 +16,7 @@ from components.evaluation.dimensions.base import (
     Array,
     Clips,
     Dimension,
+    LeftOut,
     Measured,
     Outcome,
     Video,
@@ -34,6 +35,7 @@ SIDE, DYNAMIC, STATIC = 256.0, 6.0, 3.0
 DYNAMIC_SHARE, STATIC_SHARE = 0.05, 0.02
 #: Of the videos of one prompt that pass the static filter, the first five count.
 STATIC_VIDEOS = 5
+_NO_FLOW = LeftOut("not among the videos on which optical flow is estimated")
 
 
 def flickering(frames: Tensor) -> float:
@@ -113,9 +115,9 @@ def _smoothness_by_raft(video: Video, shelf: Shelf) -> Outcome:
     return Outcome(1.0 - float(np.mean(errors)))
 
 
-def _classical_smoothness(video: Video, shelf: Shelf) -> Outcome | None:
+def _classical_smoothness(video: Video, shelf: Shelf) -> Outcome | LeftOut:
     found = video.classical_smoothness
-    return None if found is None else Outcome(found)
+    return _NO_FLOW if found is None else Outcome(found)
 
 
 def _dynamic_by_raft(video: Video, shelf: Shelf, fps: float | None = None) -> Outcome:
@@ -130,10 +132,10 @@ def _dynamic_by_container(video: Video, shelf: Shelf) -> Outcome:
     return _dynamic_by_raft(video, shelf, video.container_fps)
 
 
-def _classical_dynamic(video: Video, shelf: Shelf) -> Outcome | None:
+def _classical_dynamic(video: Video, shelf: Shelf) -> Outcome | LeftOut:
     lengths = video.flow_lengths
     if lengths is None:
-        return None
+        return _NO_FLOW
     moves = is_dynamic(np.array(lengths), min(video.frames.shape[-2:]))
     return Outcome(float(moves), details={"stride": video.stride})
 
@@ -178,6 +180,7 @@ DIMENSIONS = (
         group="quality",
         definition="(255 - mean absolute difference of neighbouring frames) / 255, no static filter",
         needs="pixels",
+        shortest=2,
         score=_flickering,
         variant="every video counts; the published figure leaves out videos that RAFT finds moving, "
         "so that its number of videos differs from model to model",
@@ -190,6 +193,7 @@ DIMENSIONS = (
         group="quality",
         definition=_SMOOTH_DEFINITION,
         needs="weights",
+        shortest=3,
         score=_smoothness_by_raft,
         models=("raft",),
         method="interpolated along RAFT flow, where VBench uses AMT-S",
@@ -199,6 +203,7 @@ DIMENSIONS = (
         group="quality",
         definition=_SMOOTH_DEFINITION,
         needs="pixels",
+        shortest=3,
         score=_classical_smoothness,
         method=f"interpolated along {FLOW}, where VBench uses AMT-S",
         pooled="classical_smoothness",
@@ -208,6 +213,7 @@ DIMENSIONS = (
         group="quality",
         definition=_DYNAMIC_DEFINITION,
         needs="weights",
+        shortest=2,
         score=_dynamic_by_raft,
         models=("raft",),
         variant="steps of 1/8 s by the rate the model sampled at, where it is given; the published figure "
@@ -219,6 +225,7 @@ DIMENSIONS = (
         group="quality",
         definition=_DYNAMIC_DEFINITION,
         needs="pixels",
+        shortest=2,
         score=_classical_dynamic,
         method=f"{FLOW}, where VBench uses RAFT",
         pooled="flow_lengths",

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from torch import Tensor
 
-from components.evaluation.dimensions.base import Dimension, Outcome, Video, innermost
+from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Video, innermost
 from components.evaluation.models import Shelf
 from components.evaluation.models.detector import Detection
 from components.evaluation.models.images import middle
@@ -33,9 +33,10 @@ def chosen_frames(video: Video) -> Tensor:
     return video.frames[middle(len(video.frames), FRAMES)]
 
 
-def known(shelf: Shelf, *objects: str) -> bool:
-    """Whether the detector has a class for each of them: where it has none, their absence says nothing."""
-    return set(objects) <= set(shelf.open("detector").labels)
+def unknown(shelf: Shelf, *objects: str) -> LeftOut | None:
+    """Objects that the detector has no class for: that it finds none then says nothing."""
+    names = [name for name in objects if name not in shelf.open("detector").labels]
+    return LeftOut(f"the detector has no class for {' and '.join(names)}") if names else None
 
 
 def share_with(frames: Sequence[Sequence[Detection]], objects: Sequence[str]) -> Outcome:
@@ -65,30 +66,30 @@ def _overlap(one: Box, other: Box) -> float:
     return inside / (areas - inside) if areas > inside else 0.0
 
 
-def _object_class(video: Video, shelf: Shelf) -> Outcome | None:
+def _object_class(video: Video, shelf: Shelf) -> Outcome | LeftOut:
     wanted = str(innermost(video.facts["object_class"], "object"))
-    if not known(shelf, wanted):
-        return None
+    if (nothing := unknown(shelf, wanted)) is not None:
+        return nothing
     return share_with(shelf.open("detector").detect(chosen_frames(video)), [wanted])
 
 
-def _multiple_objects(video: Video, shelf: Shelf) -> Outcome | None:
+def _multiple_objects(video: Video, shelf: Shelf) -> Outcome | LeftOut:
     both = str(innermost(video.facts["multiple_objects"], "object"))
     wanted = [part.strip() for part in both.split(" and ")]
-    if not known(shelf, *wanted):
-        return None
+    if (nothing := unknown(shelf, *wanted)) is not None:
+        return nothing
     return share_with(shelf.open("detector").detect(chosen_frames(video)), wanted)
 
 
-def _spatial_relationship(video: Video, shelf: Shelf) -> Outcome | None:
+def _spatial_relationship(video: Video, shelf: Shelf) -> Outcome | LeftOut:
     fact = innermost(video.facts["spatial_relationship"], "spatial_relationship")
     names, relation = (str(fact["object_a"]), str(fact["object_b"])), str(fact["relationship"])
     if relation not in (*_ACROSS, *_DOWN):
         raise InputError(
             f"spatial_relationship of {video.prompt!r}: {relation!r} is none of {_ACROSS + _DOWN}"
         )
-    if not known(shelf, *names):
-        return None
+    if (nothing := unknown(shelf, *names)) is not None:
+        return nothing
     frames = []
     for found in shelf.open("detector").detect(chosen_frames(video)):
         boxes = [one.box for one in found if one.label in names]
@@ -114,12 +115,12 @@ def _crop(frame: Tensor, box: Box) -> Tensor:
     return frame[:, top:bottom, left:right]
 
 
-def _colours(video: Video, shelf: Shelf, published: bool) -> tuple[int, int] | None:
+def _colours(video: Video, shelf: Shelf, published: bool) -> tuple[int, int] | LeftOut:
     """Frames in which any colour is said of the object, and in which the right one is."""
     colour = str(innermost(video.facts["color"], "color"))
     wanted = named_object(video.prompt, colour)
-    if not known(shelf, wanted):
-        return None
+    if (nothing := unknown(shelf, wanted)) is not None:
+        return nothing
     frames = chosen_frames(video)
     crops: list[list[Tensor]] = []
     for frame, found in zip(frames, shelf.open("detector").detect(frames), strict=True):
@@ -148,18 +149,20 @@ def _says(sentence: str, word: str) -> bool:
     return re.search(rf"\b{re.escape(word)}\b", sentence) is not None
 
 
-def _color(video: Video, shelf: Shelf) -> Outcome | None:
+def _color(video: Video, shelf: Shelf) -> Outcome | LeftOut:
     counts = _colours(video, shelf, published=False)
-    if counts is None:
-        return None
+    if isinstance(counts, LeftOut):
+        return counts
     share = counts[1] / counts[0] if counts[0] else 0.0
     return Outcome(share, details={"cur_success_frame_rate": share})
 
 
-def _published_color(video: Video, shelf: Shelf) -> Outcome | None:
+def _published_color(video: Video, shelf: Shelf) -> Outcome | LeftOut:
     counts = _colours(video, shelf, published=True)
-    if counts is None or not counts[0]:
-        return None
+    if isinstance(counts, LeftOut):
+        return counts
+    if not counts[0]:
+        return LeftOut("no colour is said of the object, and the published figure leaves such videos out")
     share = counts[1] / counts[0]
     return Outcome(share, details={"cur_success_frame_rate": share})
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from components.corpus.world.detect import Reading
 from components.corpus.world.scene import BACKGROUNDS, Scene
-from components.evaluation.dimensions.base import Dimension, Outcome, Scorer, Video
+from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Scorer, Video
 from components.evaluation.models import Shelf
 
 DETECTOR = "the miniature world's detector"
@@ -24,9 +24,9 @@ def read_background(frames: Tensor, reading: Reading) -> str:
 
 
 def _each(score: Callable[[Tensor, Scene, Reading], float]) -> Scorer:
-    def measure(video: Video, shelf: Shelf) -> Outcome | None:
+    def measure(video: Video, shelf: Shelf) -> Outcome | LeftOut:
         if video.scene is None or video.reading is None:
-            return None
+            return LeftOut("the prompt does not describe a scene of the miniature world")
         return Outcome(float(score(video.frames, video.scene, video.reading)))
 
     return measure
@@ -38,6 +38,7 @@ def _dimension(name: str, definition: str, score: Callable[[Tensor, Scene, Readi
         group="semantic",
         definition=definition,
         needs="world",
+        shortest=3,
         method=f"read back by {DETECTOR}",
         score=_each(score),
     )
