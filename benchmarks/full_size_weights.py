@@ -71,7 +71,11 @@ def _model(name: str) -> Any:
         labels = dict(enumerate([*tiny_weights.OBJECTS, *(f"object {place}" for place in range(75))]))
         return t.RTDetrV2ForObjectDetection(
             t.RTDetrV2Config(
-                backbone_config=backbone, encoder_hidden_dim=384, encoder_ffn_dim=2048, id2label=labels
+                backbone_config=backbone,
+                encoder_hidden_dim=384,
+                encoder_ffn_dim=2048,
+                decoder_in_channels=[384, 384, 384],
+                id2label=labels,
             )
         )
     if name == "captioner":

@@ -139,7 +139,7 @@ WEIGHTS: dict[str, Weights] = {
             title="VideoPrism LvT base",
             origin="google/videoprism-lvt-base-f16r288",
             licence="Apache-2.0",
-            megabytes=1000,
+            megabytes=991,
             opens=f"{_HERE}.video_text:VideoText",
             instead_of="ViCLIP (InternVid-10M-FLT)",
         ),
