@@ -1,4 +1,4 @@
-"""The online loop: roll out, score, pair, update, refresh the reference.
+"""The online loop: roll out, score, pair, update, refresh the reference and now and then the reward.
 
 It goes on from a checkpoint where there is one.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from components.alignment.current_reward import CurrentReward
 from components.alignment.ledger import rows_of, write_part
 from components.alignment.pairs import Verdict, count_reasons, judge_iteration
 from components.alignment.params import AlignmentParams
@@ -22,7 +23,8 @@ from components.alignment.rollout import Group, prompts_of_iteration, roll_out
 from components.alignment.update import Pair, Updater
 from components.corpus import Prompt
 from components.generator import Generator
-from components.reward import Scorer
+from components.reward.interface import Reward
+from components.reward.refresh import Refresher
 from components.runtime.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
 from components.runtime.distributed import Ranks
 from components.runtime.interrupts import StopSignal
@@ -30,10 +32,10 @@ from components.runtime.progress import Progress
 
 #: Columns of the training curve, in order.
 CURVE = (
-    "iteration", "updates", "reference_version", "pairs", "reward_mean", "reward_best", "gap_mean",
-    "motion_mean", "loss", "accuracy", "margin", "saturated", "winner_error", "loser_error",
-    "winner_above_reference", "gradient_norm", "drift_from_base", "gap_too_small", "winner_too_still",
-    "too_few_finite",
+    "iteration", "updates", "reference_version", "reward_version", "pairs", "reward_mean", "reward_best",
+    "spread_mean", "gap_mean", "motion_mean", "loss", "accuracy", "margin", "saturated", "winner_error",
+    "loser_error", "winner_above_reference", "gradient_norm", "drift_from_base", "gap_too_small",
+    "within_noise", "winner_too_still", "too_few_finite",
 )  # fmt: skip
 
 
@@ -46,7 +48,7 @@ class OnlineDPO:
     def __init__(
         self,
         generator: Generator,
-        scorer: Scorer,
+        reward: Reward,
         prompts: Sequence[Prompt],
         params: AlignmentParams,
         *,
@@ -54,9 +56,11 @@ class OnlineDPO:
         checkpoints: Path,
         ranks: Ranks,
         on_iteration: Callable[[dict[str, float]], None],
+        refresher: Refresher | None = None,
     ) -> None:
-        self.generator, self.scorer, self.prompts, self.params = generator, scorer, list(prompts), params
-        self.reward_digest, self.ranks, self.on_iteration = reward_digest, ranks, on_iteration
+        self.generator, self.prompts, self.params = generator, list(prompts), params
+        self.ranks, self.on_iteration = ranks, on_iteration
+        self.reward = CurrentReward(reward, reward_digest, checkpoints / "reward", ranks, refresher)
         self.policy = Policy(generator.family, params.lora_rank, params.run.seed)
         self.updater = Updater(self.policy, params, ranks)
         self.checkpointer = Checkpointer(checkpoints)
@@ -92,19 +96,32 @@ class OnlineDPO:
         seed = self.params.run.seed
         chosen = prompts_of_iteration(self.prompts, self.params.prompts, seed, iteration)
         own = [chosen[index] for index in self.ranks.mine(len(chosen))]
+        before = self.updates
+        # Some updates may fall out for want of pairs; then the frames are kept in vain.
+        due = self._reward_due(iteration, before, before + self.params.updates)
+        keep = self.reward.keep if due else None
         groups = (
-            roll_out(self.generator, self.scorer, own, self.params.candidates, seed, iteration) if own else []
+            roll_out(self.generator, self.reward.reward, own, self.params.candidates, seed, iteration, keep)
+            if own
+            else []
         )
         began = self._clock("rollout", began)
         everyone = self._gather(groups, chosen)
         verdicts = judge_iteration(
-            [g.candidates for g in everyone], self.params.min_gap, self.params.motion_floor
+            [g.candidates for g in everyone],
+            self.params.min_gap,
+            self.params.motion_floor,
+            self.params.noise_gap,
         )
         pairs = self._pairs(groups, verdicts)
+        judge, reference = self.reward.version, self.refreshes
         if self.ranks.is_main:
-            rows = rows_of(iteration, everyone, verdicts, self.refreshes, self.reward_digest)
+            rows = rows_of(
+                iteration, everyone, verdicts, reference_version=reference, reward_version=judge.number,
+                reward_digest=judge.digest,
+            )  # fmt: skip
             write_part(self.ledger, iteration, rows)
-        row = {**_describe(everyone, verdicts), "iteration": iteration}
+        row = {**_describe(everyone, verdicts), "iteration": iteration, "reward_version": judge.number}
         for update in range(self.params.updates):
             figures = self.updater.step(pairs, iteration, update)
             if not figures:
@@ -117,8 +134,17 @@ class OnlineDPO:
         drift = self.updater.drift(pairs, iteration)
         if drift is not None:
             row["drift_from_base"] = drift
-        self._clock("update", began)
+        began = self._clock("update", began)
+        if self._reward_due(iteration, before, self.updates):
+            self.reward.refresh(groups, iteration)
+            self._clock("reward_refresh", began)
         return {**row, "updates": self.updates, "reference_version": self.refreshes}
+
+    def _reward_due(self, iteration: int, before: int, after: int) -> bool:
+        """Whether the reward's turn comes between two numbers of updates; after the last iteration it has
+        nothing left to judge."""
+        every = self.params.refresh_reward_every * self.params.refresh_every
+        return every > 0 and iteration + 1 < self.params.iterations and after // every > before // every
 
     def _clock(self, phase: str, began: float) -> float:
         now = time.monotonic()
@@ -154,6 +180,7 @@ class OnlineDPO:
         state: dict[str, Any] = {
             "updates": self.updates,
             "refreshes": self.refreshes,
+            "reward_versions": self.reward.state(),
             "curve": self.curve,
             "optimizer": optimizer,
             "seconds": dict(self.seconds),
@@ -169,6 +196,7 @@ class OnlineDPO:
         self.done = checkpoint.step
         self.updates, self.refreshes = checkpoint.state["updates"], checkpoint.state["refreshes"]
         self.curve = checkpoint.state["curve"]
+        self.reward.restore(checkpoint.state["reward_versions"])
         self.seconds.update(checkpoint.state["seconds"])
 
 
@@ -176,6 +204,7 @@ def _describe(groups: Sequence[Group], verdicts: Sequence[Verdict]) -> dict[str,
     # A broken score is counted under its reason; it must not turn the curve's means into NaN.
     finite = [[c for c in g.candidates if math.isfinite(c.reward)] for g in groups]
     rewards = [c.reward for group in finite for c in group]
+    spreads = [c.spread for group in finite for c in group if math.isfinite(c.spread)]
     motions = [c.motion for g in groups for c in g.candidates if math.isfinite(c.motion)]
     best = [max(c.reward for c in group) for group in finite if group]
     gaps = [v.gap for v in verdicts if v.accepted]
@@ -184,6 +213,7 @@ def _describe(groups: Sequence[Group], verdicts: Sequence[Verdict]) -> dict[str,
         "pairs": float(reasons.pop("accepted")),
         "reward_mean": _mean(rewards),
         "reward_best": _mean(best),
+        "spread_mean": _mean(spreads),
         "gap_mean": _mean(gaps),
         "motion_mean": _mean(motions),
         **{name: float(count) for name, count in reasons.items()},

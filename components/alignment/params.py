@@ -41,11 +41,23 @@ class AlignmentParams(StepParams):
     refresh_every: int = Field(
         40, ge=1, description="optimizer steps between refreshes of the reference (policy -> reference)"
     )
+    refresh_reward_every: int = Field(
+        0,
+        ge=0,
+        description="refreshes of the reference between refreshes of the reward with the policy's samples; "
+        "0 keeps one reward throughout",
+    )
     min_gap: float = Field(
         0.25,
         ge=0,
         description="a pair needs a reward gap of more than this many standard deviations "
         "of the iteration's rewards",
+    )
+    noise_gap: float = Field(
+        1.5,
+        ge=0,
+        description="a pair needs a reward gap of more than this many times the reward's own doubt about it, "
+        "the root of the sum of both clips' squared spreads; 0 asks for nothing",
     )
     motion_floor: float = Field(
         0.6, ge=0, le=1, description="a winner must move at least this share of what its loser moves"

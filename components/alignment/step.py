@@ -12,10 +12,13 @@ import torch
 
 from components.alignment.ledger import join_parts
 from components.alignment.online import CURVE, OnlineDPO
+from components.alignment.pairs import REASONS
 from components.alignment.params import AlignmentParams
 from components.corpus import Corpus
 from components.generator import Generator
-from components.reward import Scorer
+from components.reward.interface import open_reward
+from components.reward.refresh import Refresher
+from components.reward.versions import digest_of
 from components.runtime.artifacts import open_artifact, publish
 from components.runtime.devices import configure_determinism, configure_threads, resolve
 from components.runtime.distributed import process_group
@@ -45,8 +48,8 @@ def run(
     Runs on 1 .. N processes under torchrun.
 
     Raises:
-        InputError: an input is missing, altered or refused by its gate, or there are fewer training prompts
-            than an iteration needs.
+        InputError: an input is missing, altered or refused by its gate, there are fewer training prompts than
+            an iteration needs, or the reward is to be refreshed and cannot be.
         Interrupted: told to stop; the same command goes on from the last checkpoint.
     """
     configure_threads()
@@ -63,6 +66,9 @@ def run(
             f"alignment.prompts = {params.prompts}: the corpus has {len(prompts)} training prompts; "
             "at most that many are allowed"
         )
+    judge = open_reward(artifacts["reward"], device)
+    refresher = Refresher.open(artifacts["reward"], judge) if params.refresh_reward_every else None
+    reward_files = {name: entry.sha256 for name, entry in artifacts["reward"].manifest.files.items()}
     with (
         process_group(str(device)) as ranks,
         track("alignment", params) as tracked,
@@ -71,10 +77,11 @@ def run(
         policy_generator = Generator.load(artifacts["generator"].path, device)
         trainer = OnlineDPO(
             policy_generator,
-            Scorer.load(artifacts["reward"].path, str(device)),
+            judge,
             prompts,
             params,
-            reward_digest=artifacts["reward"].manifest.digest,
+            reward_digest=digest_of(reward_files),
+            refresher=refresher,
             checkpoints=workspace.checkpoints,
             ranks=ranks,
             on_iteration=lambda row: tracked.metrics(row, at=int(row["iteration"])),
@@ -84,6 +91,7 @@ def run(
         if ranks.is_main:
             trainer.policy.save(workspace.dir / "lora")
             join_parts(trainer.ledger, params.iterations, workspace.dir / "ledger.parquet")
+            trainer.reward.publish(workspace.dir / "reward")
             _write_curve(trainer.curve, workspace.dir / "plots" / "training.csv")
             _draw_sheet(trainer, [p.text for p in prompts], workspace.dir / "plots" / "before_after.png")
             (workspace.dir / "timing.json").write_text(json.dumps(dict(trainer.seconds), indent=2) + "\n")
@@ -115,10 +123,13 @@ def _summary(trainer: OnlineDPO) -> dict[str, float]:
         "drift_from_base",
     ):
         metrics |= mean(name, curve[-quarter:])
-    for name in ("pairs", "gap_too_small", "winner_too_still", "too_few_finite"):
+    for name in ("pairs", *REASONS[1:]):
         metrics[name] = sum(row[name] for row in curve)
     metrics["updates"] = float(trainer.updates)
     metrics["reference_refreshes"] = float(trainer.refreshes)
+    later = trainer.reward.versions[1:]
+    metrics["reward_versions_adopted"] = float(sum(version.adopted for version in later))
+    metrics["reward_versions_refused"] = float(sum(not version.adopted for version in later))
     return metrics
 
 

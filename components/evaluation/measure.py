@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,15 +17,9 @@ from components.evaluation.dimensions.base import Array
 from components.evaluation.dimensions.motion import flow_motion, motion
 from components.evaluation.diversity import diversity
 from components.evaluation.models import Shelf
+from components.reward.interface import Reward
 
 NO_WORLD = "the judge reads scenes of the miniature world, and no prompt of the run describes one"
-
-
-class Reward(Protocol):
-    """What is needed of a reward."""
-
-    def score(self, frames: Tensor, fps: float) -> Tensor:
-        """Return (B,) float32, higher is better, of (B, T, 3, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +88,12 @@ def measure(
         else:
             reasons += ["it has nothing to say about any clip of the run"] if able else []
             unavailable[name] = "; ".join(reason for reason in reasons if reason)
+    starts = range(0, len(frames), batch)
     rewards = torch.cat(
-        [reward.score(part, fps).detach().cpu().float() for part in frames.split(batch)]
+        [
+            reward.score(frames[i : i + batch], fps, prompts[i : i + batch]).detach().cpu().float()
+            for i in starts
+        ]
     ).numpy()
     if not np.isfinite(rewards).all():
         raise ValueError(f"the reward gave {int((~np.isfinite(rewards)).sum())} figures that are not finite")

@@ -16,7 +16,7 @@ from torch import Tensor
 from components.corpus.dataset import Corpus
 from components.evaluation.comparison import Clusters
 from components.evaluation.dimensions.classical import workers
-from components.evaluation.measure import NO_WORLD, Reward, Side, measure
+from components.evaluation.measure import NO_WORLD, Side, measure
 from components.evaluation.models import Shelf
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report import Material, choose_pairs, read_log, render, shown_pairs
@@ -26,6 +26,7 @@ from components.evaluation.table import as_table
 from components.evaluation.totals import QUALITY, SEMANTIC, totals
 from components.evaluation.vbench_files import write_results
 from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs
+from components.reward.interface import open_reward, scoring_files
 from components.runtime import devices, provenance
 from components.runtime.artifacts import Artifact, Workspace, open_artifact, publish
 from components.runtime.interrupts import StopSignal
@@ -66,13 +67,6 @@ def open_sampler(generator: Artifact, device: torch.device, lora: Path | None) -
     from components.generator.generator import Generator
 
     return Generator.load(generator.path, device=device, lora=lora)
-
-
-def open_reward(reward: Artifact, device: torch.device) -> Reward:
-    """The trained reward."""
-    from components.reward.scorer import Scorer
-
-    return Scorer.load(reward.path, device=str(device))
 
 
 def run(
@@ -231,9 +225,8 @@ def _write(
 
 def _setting(opened: Inputs, asked: list[Request]) -> dict[str, Any]:
     """Digests of what two evaluations must share to be comparable, and of what was evaluated."""
-    reward_files = {
-        name: opened.reward.manifest.files[name].sha256 for name in ("model.safetensors", "config.json")
-    }
+    files = opened.reward.manifest.files
+    reward_files = {name: files[name].sha256 for name in scoring_files(files)}
     return {
         "requests_digest": _digest([asdict(one) for one in asked]),
         "reward_digest": _digest(reward_files),

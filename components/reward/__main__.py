@@ -1,11 +1,13 @@
-"""python -m components.reward run | score | distortions"""
+"""python -m components.reward run | score | adopt | combine | export | distortions"""
 
 from __future__ import annotations
 
-import json
+import os
+import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +15,16 @@ from components.reward.params import RewardParams
 from components.runtime.errors import InputError
 from components.runtime.step import main, step_app
 
-LONGEST = 512
-"""Frames read from one file; a longer video is judged by its beginning."""
+if TYPE_CHECKING:
+    from components.reward.adapters.publishing import Made
 
+FEW = 20
+"""Files that are scored without a word of how far it has come."""
+
+RewardOption = Annotated[str, typer.Option("--reward", help="a reward: folder or s3:// URI")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+OutOption = Annotated[str, typer.Option("--out", help="where to publish the reward: a folder or s3:// URI")]
+CardOption = Annotated[str | None, typer.Option("--corpus", help="with --generator: measure a card on it")]
 
 app = step_app(
     "reward",
@@ -28,69 +37,177 @@ app = step_app(
 
 @app.command()
 def score(
-    videos: Annotated[list[Path], typer.Argument(help="video files", metavar="VIDEO...")],
-    reward: Annotated[
-        str, typer.Option("--reward", help="a trained reward: folder or s3:// URI")
-    ] = "artifacts/reward",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
+    videos: Annotated[
+        list[str],
+        typer.Argument(help="video files, folders of them, s3:// objects or prefixes", metavar="VIDEO..."),
+    ],
+    reward: RewardOption = "artifacts/reward",
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="what all the videos were made for; some rewards read it")
+    ] = None,
+    device: DeviceOption = "auto",
 ) -> None:
-    """Score videos: one JSON line each, {"path", "score"}; higher is better."""
-    from components.reward.scorer import Scorer
+    """Score videos: a JSON line each, {"path", "score", "spread", "aspects"}; higher is better.
+
+    A file that cannot be scored costs one line on stderr; the others are scored all the same, and the exit
+    code is then 2.
+    """
+    from tqdm import tqdm
+
+    from components.reward.interface import open_reward
+    from components.reward.scoring import score_files, sources
     from components.runtime.artifacts import open_artifact
     from components.runtime.devices import configure_threads
-    from components.video import read_video
+    from components.runtime.progress import Progress
 
     configure_threads()
-    scorer = Scorer.load(open_artifact(reward, step="reward", allow_refused=True).path, device)
-    short_side = min(scorer.geometry.height, scorer.geometry.width)
+    scorer = open_reward(open_artifact(reward, step="reward", allow_refused=True), device)
+    files = sources(videos)
     broken = 0
-    for path in videos:
-        try:
-            # Never decoded far larger than it is looked at: a long 4K file must not fill the memory.
-            clip = read_video(path, max_frames=LONGEST, short_side=4 * short_side)
-            value = float(scorer.score(clip.frames[None], clip.fps)[0])
-        except InputError as error:
-            broken += 1
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            continue
-        print(json.dumps({"path": str(path), "score": value}), flush=True)
+    # A handful is done before anybody asks how far it has come.
+    progress = Progress(len(files), "reward: scoring") if len(files) > FEW else nullcontext()
+    try:
+        with progress as bar:
+            for result in score_files(scorer, files, None if prompt is None else [prompt] * len(files)):
+                broken += result.error is not None
+                to = sys.stdout if result.error is None else sys.stderr
+                # tqdm's own way of writing leaves the bar of a terminal whole.
+                tqdm.write(result.json_line() if result.error is None else f"error: {result.error}", file=to)
+                to.flush()
+                if bar is not None:
+                    bar.update()
+    except BrokenPipeError:  # whoever read has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(128 + signal.SIGPIPE) from None
     if broken:
-        raise InputError(f"{broken} of {len(videos)} videos could not be scored")
+        raise InputError(f"{broken} of {len(files)} files could not be scored, {len(files) - broken} were")
+    print(f"{len(files)} of {len(files)} files scored", file=sys.stderr)
+
+
+@app.command()
+def adopt(
+    model: Annotated[
+        str, typer.Option("--model", help="checkpoint: folder, s3:// prefix or owner/name[@revision]")
+    ],
+    out: OutOption,
+    aspects: Annotated[
+        str | None,
+        typer.Option("--aspects", help="names of its outputs in order, a,b,...; else its own labels"),
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", help="file with what a model that reads text is told; {prompt} inside"),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", help="frames it sees of a clip; else its own")
+    ] = None,
+    corpus: CardOption = None,
+    generator: Annotated[
+        str | None, typer.Option("--generator", help="with --corpus: measure a card")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Make a reward of a transformers regressor: VideoScore and its like, or a video classifier."""
+    from components.reward.adapters.publishing import AdoptParams
+    from components.reward.adapters.publishing import adopt as make
+    from components.runtime.params import validated
+
+    try:
+        told = None if text is None else text.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"--text {text}: {getattr(error, 'strerror', None) or error}") from error
+    names = [name.strip() for name in (aspects or "").split(",") if name.strip()]
+    given = {"model": model, "frames": frames, "aspects": names, "text": told, "run": {"device": device}}
+    _tell(make(validated(AdoptParams, given), out=out, corpus=corpus, generator=generator))
+
+
+@app.command()
+def combine(
+    rewards: Annotated[list[str], typer.Argument(help="parts and their weights", metavar="REWARD=WEIGHT...")],
+    out: OutOption,
+    clips: Annotated[
+        list[str] | None,
+        typer.Option("--clips", help="videos to measure the parts' units on; else the generator's samples"),
+    ] = None,
+    corpus: CardOption = None,
+    generator: Annotated[
+        str | None,
+        typer.Option("--generator", help="whose samples give the units; with --corpus: measure a card"),
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Make a reward of several: a weighted sum, each in units of its own standard deviation."""
+    from components.reward.adapters.publishing import CombineParams
+    from components.reward.adapters.publishing import combine as make
+    from components.runtime.params import validated
+
+    terms = []
+    for term in rewards:
+        name, equals, weight = term.rpartition("=")
+        try:
+            terms.append({"reward": name, "weight": float(weight)})
+        except ValueError:
+            name = ""
+        if not equals or not name:
+            raise InputError(f"{term}: must have the form REWARD=WEIGHT, e.g. artifacts/reward=0.5")
+    given = {"terms": terms, "clips": clips or [], "run": {"device": device}}
+    _tell(make(validated(CombineParams, given), out=out, corpus=corpus, generator=generator))
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option("--out", help="new folder")], reward: RewardOption = "artifacts/reward"
+) -> None:
+    """Write a reward as an MLflow model (pyfunc from code): paths or URIs in, a table of scores out."""
+    from components.reward.serving import save
+
+    print(f"MLflow model: {save(reward, out)}")
+
+
+def _tell(made: Made) -> None:
+    print(f"reward: done, {made.out}")
+    for name, value in sorted(made.metrics.items()):
+        print(f"  {name}  {value:.6g}")
+    if not made.metrics["measured"]:
+        print("unmeasured: give --corpus and --generator for a card and a gate", file=sys.stderr)
 
 
 @app.command()
 def distortions(
     out: Annotated[Path | None, typer.Option("--out", help="write a contact sheet (PNG) there")] = None,
-    level: Annotated[int, typer.Option("--level", min=1, max=5, help="severity shown on the sheet")] = 4,
+    level: Annotated[int, typer.Option("--level", min=1, max=5, help="last severity on the sheet")] = 5,
     corpus: Annotated[
-        str, typer.Option("--corpus", help="corpus whose first test clips are shown")
+        str, typer.Option("--corpus", help="corpus whose test clips are shown")
     ] = "artifacts/corpus",
+    generator: Annotated[
+        str | None, typer.Option("--generator", help="generator whose VAE and samples are shown too")
+    ] = None,
 ) -> None:
-    """Print the catalogue of distortions; with --out, draw a contact sheet of all of them."""
-    from components.reward.catalogue import sheet, table
+    """Print the catalogue of distortions; with --out, draw a contact sheet of all of them at every level."""
+    from components.reward.catalogue import examples, generated_rungs, sheet, table
 
     print("\n".join(table()))
     if out is None:
         return
     from components.corpus.dataset import Corpus
+    from components.runtime.devices import configure_threads
     from components.runtime.errors import storage_failure
 
+    configure_threads()
     opened = Corpus.open(corpus)
-    clips: Any = []
-    names = []
-    for source in ("world", "footage"):
-        frames, records = opened.clips("test", source)
-        if len(records):
-            clips.append(frames[:1])
-            names.append(records[0].content)
-    if not clips:
-        raise InputError(f"{corpus}: no test clips to show")
-    import torch
+    clips, names = examples(opened)
+    generated = None
+    if generator is not None:
+        from components.generator.generator import Generator
+        from components.runtime.artifacts import open_artifact
 
-    picture: Any = sheet(torch.cat(clips), names, level, opened.fps)
+        prompts = opened.prompts("heldout") or opened.prompts()
+        loaded = Generator.load(open_artifact(generator, step="generator").path)
+        generated = generated_rungs(loaded, clips[0], prompts[0].text if prompts else "", level)
+    picture = sheet(clips, names, level, opened.fps, generated=generated)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(out)
+        picture.save(out, optimize=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{out}: cannot be written: {storage_failure(error) or error}") from error
     print(f"\nsheet: {out}")

@@ -1,5 +1,4 @@
-"""Agreement between scores and a truth: rank and linear correlations, the VQEG logistic, a clustered
-bootstrap."""
+"""Agreement between scores and a truth: rank and linear correlations, the VQEG logistic, intervals."""
 
 from __future__ import annotations
 
@@ -33,32 +32,69 @@ def logistic(x: np.ndarray, b1: float, b2: float, b3: float, b4: float) -> np.nd
     return b2 + (b1 - b2) / (1.0 + np.exp(-z))
 
 
-def plcc_rmse(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Pearson correlation and root mean square error after the fitted 4-parameter logistic.
+@dataclass(frozen=True)
+class Fit:
+    """A monotone curve from score to truth: the VQEG logistic, or the line that stood in for it.
+
+    Attributes:
+        logistic: b1, b2, b3, b4 of `logistic`; None where the line fitted better.
+        line: slope and offset.
+    """
+
+    logistic: tuple[float, float, float, float] | None
+    line: tuple[float, float]
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """The truth that the curve reads from the scores."""
+        if self.logistic is None:
+            return self.line[0] * scores + self.line[1]
+        return logistic(scores, *self.logistic)
+
+
+def fit_logistic(scores: np.ndarray, truth: np.ndarray) -> Fit | None:
+    """The 4-parameter logistic by least squares; None where either side is constant or shorter than 5.
 
     Where the fit does not converge, the least-squares line stands in for it (a logistic's limit for large
     |b4|).
     """
     if len(scores) < 5 or np.ptp(scores) == 0 or np.ptp(truth) == 0:
-        return float("nan"), float("nan")
+        return None
     start = (truth.max(), truth.min(), float(np.median(scores)), float(scores.std()) / 2 or 1.0)
     slope, offset = np.polyfit(scores, truth, 1)
-    line = slope * scores + offset
+    line = Fit(None, (float(slope), float(offset)))
     try:
         with warnings.catch_warnings():
             # Only the curve is used, not the covariance that it may fail to estimate.
             warnings.simplefilter("ignore", optimize.OptimizeWarning)
             found, _ = optimize.curve_fit(logistic, scores, truth, p0=start, maxfev=4000)
-        fitted = logistic(scores, *found)
     except RuntimeError:
-        fitted = line
-    if (
-        not np.isfinite(fitted).all()
-        or np.ptp(fitted) == 0
-        or ((fitted - truth) ** 2).sum() > ((line - truth) ** 2).sum()
-    ):
-        fitted = line
+        return line
+    b1, b2, b3, b4 = (float(value) for value in found)
+    curved = Fit((b1, b2, b3, b4), line.line)
+    fitted = curved(scores)
+    if not np.isfinite(fitted).all() or np.ptp(fitted) == 0:
+        return line
+    return line if np.square(fitted - truth).sum() > np.square(line(scores) - truth).sum() else curved
+
+
+def plcc_rmse(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Pearson correlation and root mean square error after `fit_logistic`; nan where there is no fit."""
+    fit = fit_logistic(scores, truth)
+    if fit is None:
+        return float("nan"), float("nan")
+    fitted = fit(scores)
     return float(np.corrcoef(fitted, truth)[0, 1]), float(np.sqrt(np.mean((fitted - truth) ** 2)))
+
+
+def wilson(won: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share, won of count (Wilson 1927); nan where count is 0."""
+    if count == 0:
+        return float("nan"), float("nan")
+    z = float(stats.norm.ppf(0.975))
+    share, scale = won / count, 1 + z * z / count
+    middle = share + z * z / (2 * count)
+    half = z * float(np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)))
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from components.reward.card import Card
@@ -10,25 +11,41 @@ from components.reward.params import GateParams
 
 @dataclass(frozen=True)
 class Check:
-    """One requirement: a measured value, the least it must be, and what it is."""
+    """One requirement: a measured value, the least (or, with `most`, the most) it may be, and what it is.
+
+    Attributes:
+        upper: upper end of the value's interval; where there is one, that must reach `least`.
+    """
 
     name: str
     value: float | None
     least: float
     strict: bool = False
+    most: bool = False
+    upper: float | None = None
 
     @property
     def passed(self) -> bool | None:
         """None where there was nothing to measure."""
         if self.value is None:
             return None
-        return self.value > self.least if self.strict else self.value >= self.least
+        if self.most:
+            return self.value <= self.least
+        reached = self.value if self.upper is None else self.upper
+        return reached > self.least if self.strict else reached >= self.least
 
     def line(self) -> str:
         """One line for a person."""
         if self.value is None:
             return f"{self.name}: unavailable"
-        return f"{self.name} {self.value:.3f} {'>' if self.strict else '>='} {self.least:g}"
+        sign = "<=" if self.most else ">" if self.strict else ">="
+        upper = "" if self.upper is None else f" (up to {self.upper:.3f})"
+        return f"{self.name} {self.value:.3f}{upper} {sign} {self.least:g}"
+
+    def reason(self) -> str:
+        """What is wrong where it failed."""
+        demand = "at most" if self.most else "above" if self.strict else "at least"
+        return f"{self.name} is {self.value:.3f}, must be {demand} {self.least:g}"
 
 
 def checks(card: Card, gate: GateParams) -> list[Check]:
@@ -37,29 +54,43 @@ def checks(card: Card, gate: GateParams) -> list[Check]:
 
     def number(column: str, key: str) -> float | None:
         found = card.columns.get(column)
-        value = None if found is None else float(getattr(found, key))
-        return None if value is None or value != value else value
+        return None if found is None else _known(float(getattr(found, key)))
 
     found = [
         Check("srcc_world", number("world", "srcc"), gate.srcc_world),
+        Check("srcc_footage", number("footage", "srcc"), gate.srcc_footage),
         Check("srcc_all", number("all", "srcc"), gate.srcc_all),
         Check("srcc_heldout_types", number("heldout_types", "srcc"), gate.srcc_heldout_types),
         Check("reference_above_all", number("all", "reference_above"), gate.reference_above),
         Check("reference_above_generated", number("generated", "reference_above"), gate.reference_above),
+        Check("adjacent_ordered_all", number("all", "adjacent_ordered"), gate.adjacent_ordered),
+        Check("two_apart_ordered_all", number("all", "two_apart_ordered"), gate.two_apart_ordered),
     ]
-    # An attack must fail on all sources together, and by itself on generated clips, which a policy would use.
+    # An attack must fail on all sources together, and by itself on generated clips, which a policy would use:
+    # there on so few that a share counts as too low only where its interval says so.
     # Footage alone rests on a handful of contents; its figures stand in the card.
-    for attack in dict.fromkeys(name for wins in card.attacks.values() for name in wins):
-        known = [w[attack] for w in card.attacks.values() if attack in w and w[attack] == w[attack]]
-        pooled = sum(known) / len(known) if known else None
-        found.append(Check(f"{attack}_below_original", pooled, gate.attacks))
-        generated = card.attacks.get("generated", {}).get(attack)
-        if generated is not None:
-            usable = generated if generated == generated else None
-            found.append(Check(f"{attack}_below_original_generated", usable, gate.attacks))
+    for attack, wins in card.pooled().items():
+        own = card.attacks.get("generated", {}).get(attack)
+        if own is None or own.clips != wins.clips:
+            found.append(Check(f"{attack}_below_original", _known(wins.share), gate.attacks))
+        if own is not None:
+            found.append(
+                Check(
+                    f"{attack}_below_original_generated",
+                    _known(own.share),
+                    gate.attacks,
+                    upper=own.interval[1],
+                )
+            )
+    gain = card.stillness.verdict if card.stillness is not None else math.nan
+    found.append(Check("stillness_gain", _known(gain), gate.stillness_gain, most=True))
     low = card.judge.low if card.judge is not None and card.judge.clusters else None
     found.append(Check("judge_srcc_low", low, gate.judge_low, strict=True))
     return found
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def refusals(found: list[Check]) -> list[str]:
@@ -69,9 +100,4 @@ def refusals(found: list[Check]) -> list[str]:
     """
     if all(check.passed is None for check in found):
         return ["nothing could be measured"]
-    return [
-        f"{check.name} is {check.value:.3f}, must be "
-        f"{'above' if check.strict else 'at least'} {check.least:g}"
-        for check in found
-        if check.passed is False
-    ]
+    return [check.reason() for check in found if check.passed is False]

@@ -1,23 +1,31 @@
 """Ladders: one clip at rising levels of one damage, the only thing the reward learns from.
 
-Inside a ladder the order is known whatever the clip is worth, so a ladder can stand on pristine clips and
-on a
-generator's own samples alike. On the latter nothing but the order is used: an absolute label across domains
-would teach the
-reward what the domain looks like instead of what damage looks like.
+Inside a ladder the order is known whatever the clip is worth, so a ladder can stand on pristine clips and on
+a generator's own samples alike. On the latter nothing but the order is used: an absolute label across
+domains would teach the reward what the domain looks like instead of what damage looks like.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from components.reward.distortions import LEVELS, REGISTRY, Recipe, apply_recipe, random_recipe
-from components.reward.labels import differs, fidelity, quality
+from components.reward.distortions import (
+    FAMILIES,
+    GENERATIVE,
+    LEVELS,
+    REGISTRY,
+    Recipe,
+    apply_recipe,
+    random_recipe,
+)
+from components.reward.labels import differs, label
 from components.reward.statistics import clip_statistics
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
@@ -32,7 +40,7 @@ class Ladders:
     """N ladders of K clips, best first.
 
     Attributes:
-        frames: (N, K, T, 3, H, W) uint8.
+        frames: (N, K, T, 3, H, W) uint8; (N, K, 0) where the pictures were not kept.
         levels: (N, K) float32, rising; the designed severity.
         labels: (N, K) float32 in 0..1, or nan where only the order is known.
         similarity: (N, K) float32 fidelity to the first clip; nan where not measured.
@@ -54,10 +62,18 @@ class Ladders:
     def __len__(self) -> int:
         return len(self.recipes)
 
+    def without_frames(self) -> Ladders:
+        """The same without the pictures, of which nothing is left but the statistics."""
+        return replace(self, frames=torch.zeros((*self.levels.shape, 0), dtype=torch.uint8))
+
     def where(self, keep: Sequence[bool]) -> Ladders:
         """The ladders picked by a mask of length N."""
         rows = [i for i, kept in enumerate(keep) if kept]
-        index = torch.tensor(rows, dtype=torch.long)
+        return self.take(torch.tensor(rows, dtype=torch.long))
+
+    def take(self, index: Tensor) -> Ladders:
+        """The ladders at an int64 index, in its order."""
+        rows = index.tolist()
         picked: dict[str, Any] = {name: getattr(self, name)[index] for name in TENSORS}
         picked |= {name: [getattr(self, name)[i] for i in rows] for name in NAMES}
         return Ladders(**picked)
@@ -80,59 +96,38 @@ def seen_types(heldout: Sequence[str]) -> list[str]:
     return [name for name in REGISTRY if name not in heldout]
 
 
-def draw_recipes(
-    count: int, names: Sequence[str], stressed: Sequence[str], composed: float, seed: int
-) -> list[Recipe]:
-    """One recipe a ladder: every name about equally often, stressed ones twice, a share of compositions.
+def recipe_of(row: int, names: Sequence[str], stressed: Sequence[str], composed: float, seed: int) -> Recipe:
+    """The recipe of ladder number `row`: of the ladders, each name's share is about equal, stressed ones'
+    twice that.
 
-    Names come from shuffled rounds, not from independent draws, so that no type is missed in a small set.
+    Names come from shuffled rounds, not from independent draws, so that no type is missed in a small set;
+    a share of the ladders, `composed`, gets two to four distortions.
     """
-    stream = torch_generator(seed, "recipes")
+    stream = torch_generator(seed, "recipe", row)
+    if float(torch.rand((), generator=stream)) < composed:
+        parts = int(torch.randint(2, 5, (), generator=stream))
+        return random_recipe(derive(seed, "composition", row), names, min(parts, len(names)))
     pool = [*names, *(name for name in stressed if name in names)]
-    recipes: list[Recipe] = []
-    while len(recipes) < count:
-        for index in torch.randperm(len(pool), generator=stream).tolist():
-            number = len(recipes)
-            if float(torch.rand((), generator=stream)) < composed:
-                parts = int(torch.randint(2, 5, (), generator=stream))
-                recipes.append(
-                    random_recipe(derive(seed, "composition", number), names, min(parts, len(names)))
-                )
-            else:
-                recipes.append((pool[index],))
-    return recipes[:count]
+    turn, place = divmod(row, len(pool))
+    return (pool[shuffled(len(pool), seed, "recipes", turn)[place]],)
 
 
-def draw_levels(count: int, rungs: int, seed: int) -> Tensor:
-    """(count, rungs) int64: level 0 and rungs - 1 different levels of 1..5, rising."""
-    chance = torch.rand(count, LEVELS, generator=torch_generator(seed, "levels"))
-    drawn = chance.argsort(1)[:, : rungs - 1] + 1
-    return torch.cat((torch.zeros(count, 1, dtype=torch.long), drawn.sort(1).values), dim=1)
+def levels_of(row: int, rungs: int, seed: int) -> list[int]:
+    """Level 0 and rungs - 1 different levels of 1..5, rising, for ladder number `row`."""
+    drawn = torch.randperm(LEVELS, generator=torch_generator(seed, "levels", row))[: rungs - 1] + 1
+    return [0, *drawn.sort().values.tolist()]
 
 
-def vary(frames: Tensor, seed: int) -> Tensor:
-    """Mirrors clips, swaps their axes and permutes their colours at random: more contents from the same
-    clips.
+@lru_cache(maxsize=256)
+def shuffled(count: int, seed: int, *names: str | int) -> tuple[int, ...]:
+    """0..count-1 in the random order of that name."""
+    return tuple(torch.randperm(count, generator=torch_generator(seed, *names)).tolist())
 
-    Args:
-        frames: uint8 (N, T, 3, H, W); axes are swapped only where H = W.
-    """
-    stream = torch_generator(seed, "vary")
-    out = []
-    for clip in frames:
-        choice = torch.randint(0, 2, (4,), generator=stream).tolist()
-        colours = torch.randperm(3, generator=stream)
-        clip = clip[:, colours]
-        if choice[0]:
-            clip = clip.flip(-1)
-        if choice[1]:
-            clip = clip.flip(-2)
-        if choice[2] and clip.shape[-1] == clip.shape[-2]:
-            clip = clip.transpose(-1, -2)
-        if choice[3]:
-            clip = clip.flip(0)
-        out.append(clip)
-    return torch.stack(out) if out else frames
+
+def family_of(recipe: Recipe) -> int:
+    """Place in FAMILIES of the family that all of a recipe's distortions belong to; -1 where they differ."""
+    found = {(REGISTRY[name] if name in REGISTRY else GENERATIVE[name]).family for name in recipe}
+    return FAMILIES.index(found.pop()) if len(found) == 1 else -1
 
 
 def build(
@@ -148,6 +143,7 @@ def build(
     stop: StopSignal | None = None,
     progress: Progress | None = None,
     device: torch.device | None = None,
+    cache: Path | None = None,
 ) -> Ladders:
     """Builds one ladder per row.
 
@@ -158,8 +154,8 @@ def build(
         levels: (N, K) int64, rising, the first 0.
         labelled: whether the clips are pristine, so that the full-reference label means something.
         first: uint8 (N, T, 3, H, W): clips better than `frames`, put before them at level -1. Their pair
-            with the next rung is a
-            weak one (one level apart) as a reconstruction loses little.
+            with the next rung is a weak one (one level apart) as a reconstruction loses little.
+        cache: folder of labels measured before; None measures all.
 
     Returns:
         N ladders of K clips (K + 1 with `first`).
@@ -189,15 +185,33 @@ def build(
     if first is not None:
         table = torch.cat((first[:, None], table), dim=1)
         severity = torch.cat((torch.full((count, 1), -1.0), severity), dim=1)
-    similarity = torch.full(severity.shape, float("nan"))
-    labels = torch.full(severity.shape, float("nan"))
+    ladders = of_rungs(table, severity, recipes, contents, source=source, device=device)
     if labelled:
-        similarity = _similarity(table, device)
-        parts = torch.tensor([len(recipe) for recipe in recipes])
-        for size in parts.unique().tolist():
-            mine = parts == size
-            labels[mine] = quality(similarity[mine], levels[mine], size)
-    shape = table.shape
+        parts = [len(recipe) for recipe in recipes]
+        labels, similarity = label(table[:, 0], table, levels, parts, cache=cache, stop=stop)
+        ladders = replace(ladders, labels=labels, similarity=similarity)
+    return ladders
+
+
+def of_rungs(
+    table: Tensor,
+    severity: Tensor,
+    recipes: Sequence[Recipe],
+    contents: Sequence[str],
+    *,
+    source: str,
+    device: torch.device | None = None,
+) -> Ladders:
+    """Ladders of clips that are there already, with nothing known of them but their order.
+
+    Args:
+        table: uint8 (N, K, T, 3, H, W), best first.
+        severity: (N, K) float32, rising.
+        recipes, contents: N each.
+    """
+    device = device or torch.device("cpu")
+    count, shape = len(table), table.shape
+    unknown = torch.full(severity.shape, float("nan"))
     flat = table.flatten(0, 1)
     stats = torch.cat(
         [
@@ -214,15 +228,6 @@ def build(
                 a, b = table[part, better].float(), table[part, worse].float()
                 seen[part, better, worse] = differs(a / 255.0, b / 255.0).float()
     return Ladders(
-        table, severity, labels, similarity, stats.reshape(count, shape[1], -1), seen,
+        table, severity, unknown, unknown.clone(), stats.reshape(count, shape[1], -1), seen,
         [tuple(recipe) for recipe in recipes], [source] * count, list(contents),
     )  # fmt: skip
-
-
-def _similarity(table: Tensor, device: torch.device) -> Tensor:
-    rows = []
-    for i in range(0, len(table), CHUNK):
-        part = table[i : i + CHUNK].to(device).float() / 255.0
-        reference = part[:, :1].expand_as(part).flatten(0, 1)
-        rows.append(fidelity(reference, part.flatten(0, 1)).reshape(part.shape[:2]).cpu())
-    return torch.cat(rows) if rows else torch.zeros(table.shape[:2])

@@ -8,11 +8,14 @@ from torch import Tensor
 
 
 def plcc_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """(1 - Pearson correlation) / 2 of scores[N] and labels[N], in 0..1 (VQEG; as used by FAST-VQA, ECCV
-    2022)."""
-    x = scores - scores.mean()
+    """(1 - Pearson correlation) / 2 of scores[..., N] and labels[N], in 0..1, mean over what leads.
+
+    (VQEG; as used by FAST-VQA, ECCV 2022)
+    """
+    x = scores - scores.mean(-1, keepdim=True)
     y = labels - labels.mean()
-    return 0.5 * (1.0 - (x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-8))
+    correlation = (x * y).sum(-1) / (x.norm(dim=-1) * y.norm()).clamp_min(1e-8)
+    return 0.5 * (1.0 - correlation).mean()
 
 
 def ladder_loss(scores: Tensor, levels: Tensor, weights: Tensor, margin: float) -> Tensor:
@@ -20,17 +23,29 @@ def ladder_loss(scores: Tensor, levels: Tensor, weights: Tensor, margin: float) 
     levels.
 
     log(1 + exp(margin * gap / 5 - (s_better - s_worse))), the pairwise loss of RankNet (Burges et al. 2005)
-    plus a margin.
-    A pair one level apart counts half of a pair further apart.
+    plus a margin. A pair one level apart counts half of a pair further apart.
 
     Args:
-        scores: (N, K) one ladder per row.
+        scores: (..., N, K) one ladder per row; the mean over what leads.
         levels: (N, K) severity; lower is better. Pairs of equal level do not count.
         weights: (N, K, K) 0 for pairs that must not count (seen as equal), 1 normally.
         margin: in units of the score, for a gap of five levels.
     """
     gap = levels[:, None, :] - levels[:, :, None]  # (N, better, worse)
     counted = (gap > 0).to(scores.dtype) * weights * torch.where(gap > 1, 1.0, 0.5)
-    lead = scores[:, :, None] - scores[:, None, :]
-    pairs = F.softplus(margin * gap.clamp_min(0) / 5.0 - lead)
-    return (pairs * counted).sum() / counted.sum().clamp_min(1e-8)
+    pairs = F.softplus(margin * gap.clamp_min(0) / 5.0 - _leads(scores))
+    return (pairs * counted).sum((-3, -2, -1)).mean() / counted.sum().clamp_min(1e-8)
+
+
+def silence_loss(scores: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean square of the leads inside each ladder: what a score must not react to.
+
+    Args:
+        scores: (..., N, K) one ladder per row; the mean over what leads.
+        weights: (N, K, K) which pairs count.
+    """
+    return (_leads(scores).square() * weights).sum((-3, -2, -1)).mean() / weights.sum().clamp_min(1e-8)
+
+
+def _leads(scores: Tensor) -> Tensor:
+    return scores[..., :, None] - scores[..., None, :]

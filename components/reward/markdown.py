@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from components.reward.card import Card
+from components.reward.card import Card, Certainty, Stillness, Wins
+from components.reward.distortions import REGISTRY
 from components.reward.gate import Check
 
+STILL = 0.1
+"""Levels of a ladder that moving less may gain before the page says that stillness pays: below it, 60
+clips tell nothing."""
 _COLUMNS = {
     "world": "miniature world",
     "footage": "real footage",
@@ -16,19 +20,46 @@ _COLUMNS = {
     "generated": "the generator's samples",
     "heldout_types_generated": "samples, distortions never trained on",
 }
-_FIGURES = {
+_AGREEMENT = {
     "srcc": "SRCC",
     "krcc": "KRCC",
     "plcc": "PLCC",
     "rmse": "RMSE",
+    "srcc_fidelity": "SRCC, full-reference only",
+}
+_ORDER = {
     "reference_above": "original above",
     "adjacent_ordered": "neighbours in order",
+    "two_apart_ordered": "two apart in order",
+    "pairs_ordered": "all pairs in order",
+    "fully_ordered": "ladders without fault",
 }
-_WORST = 8
+_BESIDE = {
+    "srcc": "SRCC with the label",
+    "adjacent_ordered": "Neighbouring levels in order",
+    "two_apart_ordered": "Levels two apart in order",
+}
+_PAIRS = {
+    "world_ladders": "ladders in the miniature world",
+    "footage_ladders": "ladders on real footage",
+    "generated_ladders": "ladders on the generator's samples",
+    "judged_samples": "samples of one prompt, by the independent judge",
+}
+_TRAINED = ("contents", "ladders")
+_SHOWN = ("contents_per_type", "attacks", "levels", "types")
+_LIMITS = (
+    "Labels are no human's: half a full-reference measurement (VMAF, MS-SSIM, colour, time), half the "
+    "designed severity.",
+    "On the generator's samples only the order is known: no label, hence no correlation.",
+    "Clips of one content are alike: figures on footage rest on as many contents as the table above says, "
+    "not on as many clips.",
+    "An attack that is not in the table has not been tried.",
+)
 
 
 def as_markdown(card: Card, checks: Sequence[Check], refused: Sequence[str]) -> str:
-    """The page: verdict, agreement on held-out content, baselines, attacks, the hardest distortions.
+    """The page: verdict, agreement on held-out content, baselines, attacks, stillness, spread and aspects,
+    every distortion, what it all rests on.
 
     Args:
         card: the measurements.
@@ -38,58 +69,176 @@ def as_markdown(card: Card, checks: Sequence[Check], refused: Sequence[str]) -> 
     verdict = "**Refused**: " + "; ".join(refused) if refused else "**Passed** every requirement of its gate."
     parts = ["# Reward card", verdict]
     parts.append(_table(["requirement", "met"], ([c.line(), _met(c)] for c in checks)))
-    parts += ["## Agreement on held-out content", _agreement(card)]
+    parts += ["## Agreement on held-out content", _figures(card, _AGREEMENT, "clips")]
+    parts += [
+        "Order inside ladders, wherever two clips can be told apart:",
+        _figures(card, _ORDER, "ladders"),
+    ]
     if card.judge is not None:
         parts.append(
             f"Rank correlation with the independent judge inside a prompt: {_number(card.judge.mean)} "
-            f"[{_number(card.judge.low)}, {_number(card.judge.high)}] over {card.judge.clusters} prompts."
+            f"[{_number(card.judge.low)}, {_number(card.judge.high)}] over {card.judge.clusters} prompts; "
+            f"pairs in the judge's order: {_number(card.judge_pairs)}."
         )
-    if card.baselines:
-        names = [name for name in _COLUMNS if name in card.columns and _known(card.columns[name].srcc)]
-        rows = [["this reward", *(_number(card.columns[n].srcc) for n in names)]]
-        rows += [
-            [rival.replace("_", " "), *(_number(columns[n].srcc) if n in columns else "-" for n in names)]
-            for rival, columns in card.baselines.items()
-        ]
-        parts += ["## SRCC beside simple baselines", _table(["", *(_COLUMNS[n] for n in names)], rows)]
-    attacks = list(dict.fromkeys(name for wins in card.attacks.values() for name in wins))
-    if attacks:
-        rows = [[s, *(_number(wins.get(a, math.nan)) for a in attacks)] for s, wins in card.attacks.items()]
-        parts += [
-            "## Degenerate clips scored below their honest originals",
-            _table(["share of", *attacks], rows),
-        ]
-    hardest = _hardest(card)
-    if hardest:
-        parts += [
-            f"## The {len(hardest)} distortions it sees worst",
-            _table(["distortion", "original above, mean over sources"], hardest),
-        ]
+    parts += _beside_baselines(card)
+    parts += _attacks(card)
+    if card.stillness is not None:
+        parts += _stillness(card.stillness)
+    if _known(card.reversed_change):
+        parts.append(
+            f"Played backwards, a clip's score changes by {_number(card.reversed_change)} standard "
+            "deviations of the scores on average; near 0 is right."
+        )
+    if card.certainty is not None:
+        parts += _certainty(card.certainty)
+    if card.by_type:
+        parts += _types(card)
+    parts += _data(card)
+    parts += ["## Limits", "\n".join(f"- {limit}" for limit in _LIMITS)]
     if card.unavailable:
         parts += ["## Not measured", "\n".join(f"- {name}: {why}" for name, why in card.unavailable.items())]
     return "\n\n".join(parts) + "\n"
 
 
-def _agreement(card: Card) -> str:
-    names = [name for name in _COLUMNS if name in card.columns]
-    rows = (
-        [
-            _COLUMNS[name],
-            str(card.columns[name].clips),
-            *(_number(getattr(card.columns[name], f)) for f in _FIGURES),
+def _figures(card: Card, figures: dict[str, str], counted: str) -> str:
+    """A row for each column that has any of the figures."""
+    rows = []
+    for name, text in _COLUMNS.items():
+        column = card.columns.get(name)
+        if column is None or not any(_known(getattr(column, key)) for key in figures):
+            continue
+        rows.append([text, str(getattr(column, counted)), *(_number(getattr(column, f)) for f in figures)])
+    return _table(["content", counted, *figures.values()], rows)
+
+
+def _beside_baselines(card: Card) -> list[str]:
+    if not card.baselines:
+        return []
+    parts = ["## Beside simple baselines, on the same clips"]
+    for key, title in _BESIDE.items():
+        names = [n for n in _COLUMNS if n in card.columns and _known(getattr(card.columns[n], key))]
+        rows = [["this reward", *(_number(getattr(card.columns[n], key)) for n in names)]]
+        rows += [
+            [
+                rival.replace("_", " "),
+                *(_number(getattr(columns[n], key)) if n in columns else "-" for n in names),
+            ]
+            for rival, columns in card.baselines.items()
         ]
-        for name in names
+        parts.append(_table([title, *(_COLUMNS[n] for n in names)], rows))
+    return parts
+
+
+def _attacks(card: Card) -> list[str]:
+    if not card.attacks:
+        return []
+    pooled, sources = card.pooled(), list(card.attacks)
+    rows = []
+    for attack, wins in pooled.items():
+        each = [card.attacks[source].get(attack) for source in sources]
+        rows.append(
+            [attack.replace("_", " "), *("-" if w is None else _share(w) for w in each), _share(wins)]
+        )
+    same = sum(wins.same for wins in pooled.values())
+    return [
+        "## Attacked clips scored below their honest originals",
+        "Share of pairs with its 95 % interval, and their number."
+        + (f" Left out, as original and copy look the same: {same} pairs." if same else ""),
+        _table(["attack", *sources, "together"], rows),
+    ]
+
+
+def _stillness(found: Stillness) -> list[str]:
+    motion = ", ".join(f"{source} {_number(value)}" for source, value in found.motion.items())
+    rows = [
+        [name.replace("_", " "), _share(probe.wins), _number(probe.gain)]
+        for name, probe in found.slowed.items()
+    ]
+    sign = "rewards" if found.verdict > STILL else "does not reward"
+    verdict = (
+        f"The score {sign} stillness: moving less gains at most {_number(found.verdict)} levels of a ladder "
+        "in any probe."
+        if _known(found.verdict)
+        else "No probe of stillness could be made."
     )
-    return _table(["content", "clips", *_FIGURES.values()], rows)
+    return [
+        "## Stillness",
+        verdict + " In each probe the same content moves, and moves more slowly.",
+        _table(["probe", "moving clip above", "gain of moving less, levels"], rows),
+        f"Rank correlation of score and amount of motion over honest clips: {motion}.",
+    ]
 
 
-def _hardest(card: Card) -> list[list[str]]:
-    means = {}
-    for name, figures in card.by_type.items():
-        above = [v for key, v in figures.items() if not key.endswith("_srcc") and _known(v)]
-        if above:
-            means[name] = sum(above) / len(above)
-    return [[name, _number(value)] for name, value in sorted(means.items(), key=lambda m: m[1])[:_WORST]]
+def _certainty(found: Certainty) -> list[str]:
+    rows = []
+    for name, wins in found.pairs.items():
+        total = wins["beyond"].clips + wins["within"].clips
+        rows.append(
+            [
+                _PAIRS.get(name, name),
+                *(_share(wins[side]) for side in ("beyond", "within")),
+                _number(wins["within"].clips / total if total else math.nan),
+            ]
+        )
+    aspects = list(next(iter(found.falls.values()), {}))
+    falls = [[f"{kind} damage", *(_number(row[a]) for a in aspects)] for kind, row in found.falls.items()]
+    return [
+        "## Spread and aspects",
+        "Pairs told apart rightly, by whether their scores lie further apart than their mean spread. Rank "
+        f"correlation of the spread with the error against the label: {_number(found.error_srcc)}.",
+        _table(["pairs", "beyond the spread", "within it", "share within"], rows),
+        "How far each aspect falls from the original to the worst level, 1 being its fall on its own family:",
+        _table(["", *(f"{aspect} aspect" for aspect in aspects)], falls),
+    ]
+
+
+def _types(card: Card) -> list[str]:
+    heldout = set(card.data.get("heldout_types", ()))
+    keys = {
+        "srcc": "SRCC",
+        "srcc_world": "SRCC world",
+        "srcc_footage": "SRCC footage",
+        "adjacent": "neighbours in order",
+        "above_world": "above, world",
+        "above_footage": "above, footage",
+        "above_generated": "above, samples",
+    }
+    shown = {key: text for key, text in keys.items() if any(key in row for row in card.by_type.values())}
+    order = sorted(card.by_type, key=lambda name: _last(card.by_type[name].get("srcc", math.nan)))
+    rows = [
+        [
+            name + "*" * (name in heldout),
+            REGISTRY[name].family,
+            *(_number(card.by_type[name].get(key, math.nan)) for key in shown),
+        ]
+        for name in order
+    ]
+    return [
+        "## Every distortion, the hardest first",
+        "Agreement with the label, and how often the original scores above its distorted copies. "
+        "Never trained on: *.",
+        _table(["distortion", "family", *shown.values()], rows),
+    ]
+
+
+def _data(card: Card) -> list[str]:
+    sources, training = card.data.get("sources", {}), card.data.get("training", {})
+    if not sources:
+        return []
+    rows = [
+        [name, *(str(counts.get(key, "-")) for key in ("clips", "contents", "ladders"))]
+        for name, counts in sources.items()
+    ]
+    trained = [[name, *(str(counts[key]) for key in _TRAINED)] for name, counts in training.items()]
+    told = ", ".join(f"{key.replace('_', ' ')} {card.data[key]}" for key in _SHOWN if key in card.data)
+    heldout = ", ".join(card.data.get("heldout_types", ())) or "none"
+    return [
+        "## What it rests on",
+        "Held-out content, none of it in the training:",
+        _table(["source", "clips", "contents", "ladders"], rows),
+        f"{told[:1].upper()}{told[1:]}. Types never trained on: {heldout}.",
+        *(["Trained on:", _table(["source", *_TRAINED], trained)] if trained else []),
+    ]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -109,5 +258,16 @@ def _known(value: float) -> bool:
     return math.isfinite(value)
 
 
+def _last(value: float) -> float:
+    return value if _known(value) else math.inf
+
+
 def _number(value: float) -> str:
     return f"{value:.3f}" if _known(value) else "-"
+
+
+def _share(wins: Wins) -> str:
+    if not wins.clips:
+        return "-"
+    low, high = wins.interval
+    return f"{wins.share:.3f} [{low:.2f}, {high:.2f}] of {wins.clips}"

@@ -10,11 +10,17 @@ from components.runtime.params import Section, StepParams
 class LadderParams(Section):
     """How many ladders of each source the reward trains on, and what they are made of."""
 
-    world: int = Field(500, ge=0, le=100_000, description="ladders on pristine clips of the miniature world")
+    world: int = Field(600, ge=0, le=100_000, description="ladders on pristine clips of the miniature world")
     footage: int = Field(1000, ge=0, le=100_000, description="ladders on pristine real footage")
-    generated: int = Field(800, ge=0, le=100_000, description="ladders on the base generator's own samples")
+    generated: int = Field(700, ge=0, le=100_000, description="ladders on the base generator's own samples")
     reconstructed: int = Field(
-        160, ge=0, le=100_000, description="ladders of original, VAE reconstruction, reconstruction distorted"
+        120, ge=0, le=100_000, description="ladders of original, VAE reconstruction, reconstruction distorted"
+    )
+    few_steps: int = Field(
+        96,
+        ge=0,
+        le=100_000,
+        description="ladders of the generator's own sample and the same drawn in fewer and fewer steps",
     )
     rungs: int = Field(
         4, ge=2, le=6, description="clips in a ladder: the original and this many less one levels"
@@ -25,6 +31,7 @@ class LadderParams(Section):
     stressed: tuple[str, ...] = Field(
         (
             "erase",
+            "erase",
             "ghost",
             "freeze",
             "lattice",
@@ -33,11 +40,25 @@ class LadderParams(Section):
             "boiling",
             "flicker_white",
             "first_frame_ramp",
+            "loop",
+            "brightness_ramp",
+            "oversmooth",
+            "oversaturate",
+            "oversaturate",
+            "brighten",
         ),
-        description="distortions drawn twice as often as the others: ways in which a policy games a reward",
+        description="distortions drawn once more for each time they are named: ways to game a reward",
     )
     heldout_types: tuple[str, ...] = Field(
-        ("motion_blur", "impulse_noise", "mpeg2", "stutter", "crawl", "colour_drift"),
+        (
+            "motion_blur",
+            "impulse_noise",
+            "av1",
+            "bit_errors",
+            "shuffle",
+            "colour_drift",
+            "local_flicker",
+        ),
         description="distortions never trained on; the card measures generalisation on them",
     )
 
@@ -45,22 +66,25 @@ class LadderParams(Section):
 class TrainingParams(Section):
     """The optimisation: fixed steps, never seconds."""
 
-    steps: int = Field(1200, ge=1, le=1_000_000, description="optimiser steps")
-    pixel_steps: int = Field(
-        100,
-        ge=0,
-        description="last steps, in which the pixel branch trains too; such a step costs ten times as much",
+    steps: int = Field(2000, ge=1, le=1_000_000, description="optimiser steps")
+    batch: int = Field(48, ge=2, le=4096, description="ladders in a batch, over all processes together")
+    window: int = Field(
+        64, ge=1, le=100_000, description="shards of 64 ladders held in memory, from which batches are drawn"
     )
-    batch: int = Field(48, ge=2, le=4096, description="ladders in a batch")
     learning_rate: float = Field(
         2e-3, gt=0, le=1, description="peak AdamW learning rate; warm-up, then cosine to 0"
     )
     warmup: int = Field(30, ge=0, description="steps of linear warm-up")
     weight_decay: float = Field(0.3, ge=0, description="AdamW weight decay")
     correlation_weight: float = Field(
-        2.0, ge=0, description="weight of the correlation loss against the labels"
+        3.0, ge=0, description="weight of the correlation loss against the labels"
     )
     rank_weight: float = Field(0.5, ge=0, description="weight of the ranking loss inside ladders")
+    aspect_weight: float = Field(
+        0.2,
+        ge=0,
+        description="weight of the aspects: each ranks its own family's ladders, keeps still on others",
+    )
     margin: float = Field(
         2.0, ge=0, description="score units a ladder's first and last level should lie apart"
     )
@@ -73,17 +97,28 @@ class TrainingParams(Section):
 class NetworkParams(Section):
     """Sizes of the scoring network."""
 
-    patch: int = Field(
-        4, ge=2, le=16, description="px step of the first convolution, on frames of the corpus's size"
-    )
-    channels: int = Field(
-        16, ge=4, le=256, description="channels of the first convolution; later ones grow from it"
+    members: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="networks in the ensemble: the score is their mean, the spread their deviation",
     )
     bins: int = Field(5, ge=1, le=32, description="quantile bins into which each statistic is cut")
-    hidden: int = Field(96, ge=4, le=1024, description="width of the statistics branch")
-    embedding: int = Field(64, ge=4, le=512, description="width in which the two branches are added")
+    hidden: int = Field(96, ge=4, le=1024, description="width of a member's first layer")
+    embedding: int = Field(64, ge=4, le=512, description="width of a member's later layers")
     dropout: float = Field(
-        0.1, ge=0, lt=1, description="probability of dropping a statistic or an embedding entry"
+        0.2, ge=0, lt=1, description="probability of dropping a statistic or an entry of a layer"
+    )
+    backbone: str = Field(
+        "",
+        description="pretrained model that looks at the clips beside their statistics: a hub id "
+        "(owner/name, owner/name@revision), a folder or an s3:// prefix; empty for none",
+    )
+    backbone_rate: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="learning rate of the backbone as a share of the other layers'; 0 leaves it as it is",
     )
 
 
@@ -91,10 +126,23 @@ class CardParams(Section):
     """How large the held-out measurements are."""
 
     contents_per_type: int = Field(
-        6, ge=1, le=1000, description="held-out clips of each source per distortion"
+        3, ge=1, le=1000, description="held-out clips of each source per distortion"
     )
     attacks: int = Field(
-        60, ge=4, le=10_000, description="held-out clips per source for frozen, blurred, blank, erased"
+        60,
+        ge=4,
+        le=10_000,
+        description="held-out clips per source for each attack and each probe of stillness",
+    )
+    generator_attacks: int = Field(
+        32,
+        ge=0,
+        le=10_000,
+        description="clips that the generator draws well, in few steps and with spoilt weights; 0 for none",
+    )
+    baselines: bool = Field(
+        True,
+        description="whether NIQE, BRISQUE and two plain measures are fitted and stand beside the reward",
     )
     prompts: float = Field(
         0.5,
@@ -111,6 +159,7 @@ class GateParams(Section):
     srcc_world: float = Field(
         0.85, ge=-1, le=1, description="rank correlation in the miniature world, seen types"
     )
+    srcc_footage: float = Field(0.5, ge=-1, le=1, description="rank correlation on real footage, seen types")
     srcc_all: float = Field(
         0.70, ge=-1, le=1, description="rank correlation over world and footage, seen types"
     )
@@ -120,11 +169,21 @@ class GateParams(Section):
     reference_above: float = Field(
         0.95, ge=0, le=1, description="share of distorted clips scored below their original"
     )
+    adjacent_ordered: float = Field(
+        0.80, ge=0, le=1, description="share of a ladder's neighbouring levels in the right order"
+    )
+    two_apart_ordered: float = Field(
+        0.90, ge=0, le=1, description="share of a ladder's levels two apart in the right order"
+    )
     attacks: float = Field(
         0.90,
         ge=0,
         le=1,
-        description="share of frozen, blurred, blank and object-erased clips scored below their original",
+        description="share of attacked clips (frozen, blank, latticed, ...) scored below their original",
+    )
+    stillness_gain: float = Field(
+        0.25,
+        description="the most that less motion may gain, in levels of damage",
     )
     judge_low: float = Field(
         0.0,
@@ -145,14 +204,11 @@ class RewardParams(StepParams):
 
     @model_validator(mode="after")
     def _consistent(self) -> RewardParams:
-        if self.training.pixel_steps > self.training.steps:
-            raise ValueError(
-                f"training.pixel_steps = {self.training.pixel_steps}: "
-                f"at most training.steps, which is {self.training.steps}"
-            )
         both = set(self.ladders.stressed) & set(self.ladders.heldout_types)
         if both:
             raise ValueError(f"{', '.join(sorted(both))}: cannot be both stressed and held out")
-        if not (self.ladders.world or self.ladders.footage or self.ladders.generated):
-            raise ValueError("no ladders at all: world, footage and generated are 0")
+        counts = self.ladders
+        sources = (counts.world, counts.footage, counts.generated, counts.reconstructed, counts.few_steps)
+        if not any(sources):
+            raise ValueError("no ladders at all: the counts of every source are 0")
         return self

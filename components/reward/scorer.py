@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components.reward.backbones import Backbone
+from components.reward.distortions import FAMILIES
 from components.reward.filtering import resize
+from components.reward.fragments import fragments
 from components.reward.network import RewardNet
 from components.reward.params import NetworkParams
 from components.reward.statistics import clip_statistics
@@ -21,8 +25,11 @@ from components.runtime.errors import InputError
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 MAX_WINDOWS = 8
+BACKBONE = "backbone"
 BLOCK = 16
 """Clips computed at once, short batches filled up: a clip's score then has the same bits in any batch."""
+BACKBONE_BLOCK = 4
+"""The same with a backbone, to which filling up is dear and four clips are a thousand patches and more."""
 DECIMALS = 5
 
 
@@ -36,18 +43,40 @@ class Geometry:
     fps: float
 
 
+@dataclass(frozen=True)
+class Rating:
+    """What a reward says of B clips, each (B,) float32 on the CPU.
+
+    Attributes:
+        score: higher is better.
+        spread: standard deviation of the ensemble's members, in units of the score. Two clips whose scores
+            lie closer
+            than this are not told apart.
+        aspects: one score for each family of damage, higher is better; not on the scale of `score`.
+    """
+
+    score: Tensor
+    spread: Tensor
+    aspects: dict[str, Tensor]
+
+
 class Scorer:
     """A trained reward.
 
     Any clip is brought to the geometry of training first: frame rate by nearest time stamps, size by
-        antialiased resizing; a
-    longer clip is scored in up to 8 windows spread evenly over it, and their scores averaged.
+    antialiased resizing; a longer clip is scored in up to 8 windows spread evenly over it, and their scores
+    averaged. A backbone is shown fragments of the clip at its own size, never of the resized one.
     """
 
     def __init__(self, network: RewardNet, geometry: Geometry, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device).float().eval()
         self.geometry = geometry
+
+    @property
+    def params(self) -> NetworkParams:
+        """The sizes of the network."""
+        return self.network.params
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Scorer:
@@ -60,7 +89,8 @@ class Scorer:
         config_file, weights_file = folder / CONFIG, folder / WEIGHTS
         try:
             config = json.loads(config_file.read_text(encoding="utf-8"))
-            network = RewardNet(NetworkParams(**config["network"]), int(config["statistics"]))
+            params = NetworkParams(**config["network"])
+            statistics = int(config["statistics"])
             geometry = Geometry(**config["geometry"])
         except OSError as error:
             raise InputError(
@@ -68,33 +98,41 @@ class Scorer:
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{config_file}: not the description of a reward ({error})") from error
+        network = RewardNet(params, statistics, Backbone.load(folder / BACKBONE) if params.backbone else None)
         try:
-            network.load_state_dict(load_file(weights_file))
+            network.load_own_state(load_file(weights_file))
         except (OSError, SafetensorError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{weights_file}: not the weights that {CONFIG} describes ({reason})") from error
         return cls(network, geometry, resolve(device))
 
     def save(self, folder: Path, network: NetworkParams) -> None:
-        """Writes weights (safetensors) and description (JSON) into an existing folder."""
+        """Writes weights (safetensors) and description (JSON) into an existing folder.
+
+        A backbone is written too, trained or not, into the folder `backbone`: the reward can be loaded where
+        there is no hub.
+        """
         state = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.network.own_state().items()
         }
         save_file(state, folder / WEIGHTS)
+        if self.network.backbone is not None:
+            self.network.backbone.save(folder / BACKBONE)
         description = {
             "network": network.model_dump(mode="json"),
-            "statistics": int(self.network.statistics.knots.shape[0]),
+            "statistics": self.network.statistics,
             "geometry": asdict(self.geometry),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
         }
         (folder / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
-    def score(self, frames: Tensor, fps: float) -> Tensor:
+    def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
         """Scores each clip by itself.
 
         Args:
             frames: (B, T, 3, H, W), uint8 0..255 or float 0..1.
             fps: their frame rate, frames per second.
+            prompts: not looked at; other kinds of reward read them.
 
         Returns:
             (B,) float32 on the CPU, higher is better. The level means nothing by itself: compare clips of
@@ -103,6 +141,13 @@ class Scorer:
         Raises:
             InputError: wrong shape, fewer than 2 frames, non-positive rate, or values that are not finite.
         """
+        return self.rate(frames, fps, prompts).score
+
+    def rate(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Rating:
+        """Scores each clip by itself, says how sure that is, and scores each aspect.
+
+        Arguments and errors as `score`.
+        """
         if frames.ndim != 5 or frames.shape[2] != 3 or frames.shape[1] < 2:
             raise InputError(f"clips to score must be (B, T >= 2, 3, H, W), got {tuple(frames.shape)}")
         if not fps > 0:
@@ -110,12 +155,10 @@ class Scorer:
         if frames.dtype != torch.uint8 and not bool(torch.isfinite(frames).all()):
             raise InputError("clips to score hold values that are not finite")
         if frames.shape[0] == 0:
-            return torch.zeros(0)
+            return Rating(torch.zeros(0), torch.zeros(0), {name: torch.zeros(0) for name in FAMILIES})
         windows = self._windows(frames.shape[1], fps)
-        total = torch.zeros(frames.shape[0], dtype=torch.float64)
-        for index in windows:
-            total += self._score_window(frames[:, index])
-        return (total / len(windows)).round(decimals=DECIMALS).float()
+        total = sum(self._outputs(frames[:, index]) for index in windows)
+        return _rating(torch.as_tensor(total) / len(windows))
 
     def _windows(self, frames: int, fps: float) -> list[Tensor]:
         """Frame indices of each window to score."""
@@ -135,30 +178,63 @@ class Scorer:
 
         Args:
             clips: (B, T, 3, height, width), uint8 or float 0..1.
-            statistics: (B, F) `clip_statistics` of them, where already known.
+            statistics: (B, F) `clip_statistics` of them, where already known. A backbone needs the clips all
+                the same.
 
         Returns:
             (B,) float32 on the CPU.
         """
-        return self._score_window(clips, statistics).round(decimals=DECIMALS).float()
+        return self.rate_prepared(clips, statistics).score
+
+    def rate_prepared(self, clips: Tensor, statistics: Tensor | None = None) -> Rating:
+        """As `score_prepared`, with spread and aspects."""
+        return _rating(self._outputs(clips, statistics))
 
     @torch.no_grad()
-    def _score_window(self, clips: Tensor, statistics: Tensor | None = None) -> Tensor:
-        scores = []
-        for start in range(0, clips.shape[0], BLOCK):
-            block = _filled(clips[start : start + BLOCK].to(self.device))
-            pixels = block.float() / 255.0 if block.dtype == torch.uint8 else block.float().clamp(0.0, 1.0)
-            if pixels.shape[-2:] != (self.geometry.height, self.geometry.width):
-                pixels = resize(pixels, self.geometry.height, self.geometry.width, "bilinear").clamp(0.0, 1.0)
-            if statistics is None:
-                columns = clip_statistics(pixels)
+    def _outputs(self, clips: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """(members, B, outputs) float64 on the CPU of one window of each clip."""
+        backbone = self.network.backbone
+        size = BLOCK if backbone is None else BACKBONE_BLOCK
+        found = []
+        for start in range(0, clips.shape[0], size):
+            block = clips[start : start + size]
+            views = None
+            if backbone is not None:
+                views = _filled(fragments(block.to(self.device), backbone.canvas).clamp(0.0, 1.0), size)
+            if statistics is not None:
+                columns = _filled(statistics[start : start + size].to(self.device), size)
             else:
-                columns = _filled(statistics[start : start + BLOCK].to(self.device))
-            scores.append(self.network(pixels, columns).double().cpu())
-        return torch.cat(scores)[: clips.shape[0]]
+                columns = clip_statistics(_filled(self._fitted(block), size))
+            found.append(self.network(columns, views).double().cpu())
+        return torch.cat(found, dim=1)[:, : clips.shape[0]]
+
+    def _fitted(self, block: Tensor) -> Tensor:
+        """Clips as floats 0..1 of the size of training, on the device."""
+        goal = (self.geometry.height, self.geometry.width)
+        if block.shape[-2:] == goal:
+            return _unit(block.to(self.device))
+        # One by one: a clip in floats at its own size can be half a gigabyte.
+        return torch.cat(
+            [
+                resize(_unit(clip.to(self.device)), *goal, "bilinear").clamp(0.0, 1.0)
+                for clip in block.split(1)
+            ]
+        )
 
 
-def _filled(block: Tensor) -> Tensor:
-    """A block of at most BLOCK rows, filled up with copies of its last."""
-    missing = BLOCK - block.shape[0]
+def _unit(clips: Tensor) -> Tensor:
+    """Pixels as float32 0..1."""
+    return clips.float() / 255.0 if clips.dtype == torch.uint8 else clips.float().clamp(0.0, 1.0)
+
+
+def _rating(outputs: Tensor) -> Rating:
+    """What (members, B, outputs) come to."""
+    mean = outputs.mean(0).round(decimals=DECIMALS).float()
+    spread = outputs[..., 0].std(0, unbiased=False).round(decimals=DECIMALS).float()
+    return Rating(mean[:, 0], spread, {name: mean[:, 1 + place] for place, name in enumerate(FAMILIES)})
+
+
+def _filled(block: Tensor, size: int) -> Tensor:
+    """A block of at most `size` rows, filled up with copies of its last."""
+    missing = size - block.shape[0]
     return torch.cat((block, block[-1:].expand(missing, *block.shape[1:]))) if missing else block

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.reward import relations
 from components.reward.filtering import chroma, gaussian_blur, luma, resize
 
 
@@ -358,5 +359,11 @@ def clip_statistics(frames: Tensor) -> Tensor:
         *tones(frames, grey),
         *subject(frames),
         *patchiness(frames, grey),
+        *relations.acuity(grey),
+        *relations.calm(grey),
+        *relations.order(grey),
+        *relations.explained(grey),
+        *relations.colours(frames, grey),
+        *relations.scales(grey),
     ]
     return torch.stack([column.float() for column in columns], dim=1)

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from components.corpus.dataset import Corpus
-from components.reward import card as cards
-from components.reward import gate, plots
-from components.reward.card import Card
+from components.reward import gate, measuring, plots, replay
 from components.reward.distortions import REGISTRY
-from components.reward.ladders import Ladders, build, draw_levels, draw_recipes, join, seen_types, vary
+from components.reward.drawn import DrawnLadders, draw
+from components.reward.ladders import seen_types
 from components.reward.markdown import as_markdown
-from components.reward.material import Clips, Material, gather, judge_of
+from components.reward.material import Material, gather, judge_of
+from components.reward.measuring import Measured
 from components.reward.params import RewardParams
 from components.reward.scorer import Scorer
-from components.reward.training import train
-from components.runtime.artifacts import open_artifact, publish
-from components.runtime.devices import configure_threads, resolve
+from components.reward.shards import ShardFolder, plan_of
+from components.reward.training import Curve, train
+from components.runtime.artifacts import Artifact, cache_dir, open_artifact, publish
+from components.runtime.devices import available_cpus, configure_threads, resolve
+from components.runtime.distributed import Ranks, is_node_leader, process_group
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.interrupts import StopSignal
-from components.runtime.progress import Progress
-from components.runtime.seeds import derive, torch_generator
 from components.runtime.tracking import track
+
+if TYPE_CHECKING:
+    import torch
+
+    from components.generator.generator import Generator
+
+GENERATOR_SETTINGS = "generator.json"
+"""In a generator's artifact, where it holds a model that can draw."""
 
 
 @dataclass(frozen=True)
@@ -50,33 +59,65 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
     corpus_artifact, generator_artifact = Corpus.open(corpus), open_artifact(generator, step="generator")
     inputs = {"corpus": corpus, "generator": generator}
     refused: list[str] = []
-    with track("reward", params) as tracked:
+    metrics: dict[str, float] = {}
+    with process_group(str(device)) as ranks, track("reward", params) as tracked:
         try:
             with publish(out, step="reward", params=params, inputs=inputs) as workspace, StopSignal() as stop:
                 material = gather(corpus_artifact, generator_artifact, params.card.prompts, params.run.seed)
-                ladders = training_ladders(material, params, stop, device)
-                network, curve = train(
-                    ladders,
-                    params,
-                    checkpoints=workspace.checkpoints,
-                    stop=stop,
-                    device=device,
-                    report=tracked.metrics,
+                scratch = workspace.dir / ".shards"
+                drawn = _few_steps(params, generator_artifact, material, device, scratch, stop, ranks)
+                plan = plan_of(
+                    material,
+                    params.ladders,
+                    params.run.seed,
+                    drawn=drawn,
+                    pixels=bool(params.network.backbone),
+                    cache=cache_dir() / "labels",
                 )
-                scorer = Scorer(network, material.geometry, device)
-                card, held, scores = cards.measure(
-                    scorer.score_prepared, material, params,
-                    stop=stop, device=device, judged=judge_of(material.samples_card),
-                )  # fmt: skip
-                checks = gate.checks(card, params.gate)
-                refused = gate.refusals(checks)
-                scorer.save(workspace.dir, params.network)
-                (workspace.dir / "plots").mkdir(exist_ok=True)
-                plots.draw(workspace.dir / "plots", card, held, scores, curve)
-                metrics = _write(workspace.dir, card, checks, refused, len(ladders))
-                timing = cards.throughput(scorer.score_prepared, held.frames[:, 0])
-                (workspace.dir / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
-                workspace.about_run.add("timing.json")
+                # Hidden, so not published; beside the checkpoints, not among them: those are copied
+                # elsewhere.
+                shards = ShardFolder(scratch, plan, stop, builds=is_node_leader())
+                began = time.monotonic()
+                with shards.workers():
+                    network, curve = train(
+                        shards,
+                        params,
+                        checkpoints=workspace.checkpoints,
+                        stop=stop,
+                        device=device,
+                        ranks=ranks,
+                        report=tracked.metrics,
+                    )
+                timing = {
+                    "train_seconds": time.monotonic() - began,
+                    "train_waited_for_ladders": shards.waited,
+                }
+                if ranks.is_main:
+                    scorer = Scorer(network, material.geometry, device)
+                    began = time.monotonic()
+                    judged = judge_of(material.samples_card)
+                    measured = measuring.measure(
+                        scorer.score_prepared, material, params.card,
+                        heldout_types=params.ladders.heldout_types, seed=params.run.seed, stop=stop,
+                        judged=judged, rate=scorer.rate_prepared,
+                        generator=_drawing(generator_artifact, params, device),
+                        cache=cache_dir() / "labels", workers=_workers(),
+                    )  # fmt: skip
+                    measured.card.data["training"] = {
+                        pool.source: {"contents": len(set(pool.clips.contents)), "ladders": pool.ladders}
+                        for pool in plan.pools
+                    }
+                    checks = gate.checks(measured.card, params.gate)
+                    refused = gate.refusals(checks)
+                    scorer.save(workspace.dir, params.network)
+                    metrics = write_card(workspace.dir, measured, checks, refused, curve, len(plan))
+                    timing["card_seconds"] = time.monotonic() - began
+                    if network.backbone is None:
+                        replay.keep(workspace.dir, shards, measured.ladders, material.samples_card, judged)
+                    timing |= measuring.throughput(scorer.score_prepared, material.test)
+                    (workspace.dir / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
+                    workspace.about_run.add("timing.json")
+                refused, metrics = ranks.broadcast_object((refused, metrics))
                 if refused:
                     workspace.publish_on_refusal = True
                     raise GateRefused("reward gate: " + "; ".join(refused))
@@ -85,57 +126,6 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
                 tracked.finish(workspace.published)
         tracked.finish(workspace.published or Path(out))
     return RewardResult(workspace.published or Path(out), metrics)
-
-
-def training_ladders(
-    material: Material, params: RewardParams, stop: StopSignal, device: torch.device
-) -> Ladders:
-    """All training ladders of the params, source by source."""
-    counts, seed = params.ladders, derive(params.run.seed, "training ladders")
-    names = seen_types(counts.heldout_types)
-    pools: list[tuple[str, Clips, int]] = [
-        ("world", material.train["world"], counts.world),
-        ("footage", material.train["footage"], counts.footage),
-        ("generated", material.samples_train.clips(), counts.generated),
-    ]
-    reconstructed = Clips(
-        material.reconstructed, [f"reconstruction/{i}" for i in range(len(material.reconstructed))]
-    )
-    pools.append(("reconstructed", reconstructed, counts.reconstructed))
-    parts = []
-    total = sum(count for _, clips, count in pools if len(clips))
-    with Progress(total, "reward: training ladders") as progress:
-        for source, clips, count in pools:
-            if not len(clips) or not count:
-                continue
-            own = derive(seed, source)
-            order = torch.randperm(len(clips), generator=torch_generator(own, "order"))
-            rows = order.repeat(-(-count // len(clips)))[:count]
-            paired = source == "reconstructed"
-            rungs = counts.rungs - 1 if paired else counts.rungs
-            # Varied alike, an original and its reconstruction stay a pair.
-            frames, first = vary(clips.frames[rows], own), None
-            if paired:
-                first = vary(material.originals[rows], own)
-            recipes = draw_recipes(count, names, counts.stressed, counts.composed, own)
-            parts.append(
-                build(
-                    frames,
-                    [f"{clips.contents[i]}#{n}" for n, i in enumerate(rows.tolist())],
-                    recipes,
-                    draw_levels(count, rungs, own),
-                    source=source,
-                    seed=own,
-                    labelled=source in ("world", "footage"),
-                    first=first,
-                    stop=stop,
-                    progress=progress,
-                    device=device,
-                )
-            )
-    if not parts:
-        raise InputError("no training ladders: the sources that reward.ladders counts have no clips")
-    return join(parts)
 
 
 def _check_names(params: RewardParams) -> None:
@@ -152,19 +142,81 @@ def _check_names(params: RewardParams) -> None:
         )
 
 
-def _write(
-    folder: Path, card: Card, checks: list[gate.Check], refused: list[str], ladders: int
+def _few_steps(
+    params: RewardParams,
+    artifact: Artifact,
+    material: Material,
+    device: torch.device,
+    folder: Path,
+    stop: StopSignal,
+    ranks: Ranks,
+) -> DrawnLadders | None:
+    """Ladders that the generator draws, on one process of each machine, and the others read."""
+    counts = params.ladders
+    if not counts.few_steps:
+        return None
+
+    def drawn(generator: Generator | None) -> DrawnLadders:
+        return draw(
+            generator, material.prompts_train, counts.few_steps, counts.rungs, material.geometry,
+            params.run.seed, folder / "drawn.safetensors", stop,
+        )  # fmt: skip
+
+    if is_node_leader():
+        from components.generator.generator import Generator
+
+        drawn(Generator.load(artifact.path, device))
+    ranks.barrier()
+    return drawn(None)
+
+
+def _workers() -> int:
+    """Processes that build the card's ladders: one for every core, none where there is one."""
+    cores = available_cpus()
+    return cores if cores > 1 else 0
+
+
+def _drawing(artifact: Artifact, params: RewardParams, device: torch.device) -> Generator | None:
+    """The generator of an artifact that holds one and is to draw attacks."""
+    if not params.card.generator_attacks or not (artifact.path / GENERATOR_SETTINGS).is_file():
+        return None
+    from components.generator.generator import Generator
+
+    return Generator.load(artifact.path, device)
+
+
+def write_card(
+    folder: Path,
+    measured: Measured,
+    checks: Sequence[gate.Check],
+    refused: Sequence[str],
+    curve: Curve | None = None,
+    ladders: int | None = None,
 ) -> dict[str, float]:
-    """card.json, card.md and metrics.json."""
+    """Writes card.json, card.md, metrics.json and plots/ into an existing folder.
+
+    Args:
+        checks, refused: of the gate.
+        curve: of the training, where there was one.
+        ladders: number of training ladders.
+
+    Returns:
+        The flat metrics.
+    """
+    card = measured.card
     verdict = {
         "passed": not refused,
-        "reasons": refused,
+        "reasons": list(refused),
         "checks": [{**asdict(check), "passed": check.passed, "line": check.line()} for check in checks],
     }
     text = json.dumps({**card.as_json(), "gate": verdict}, indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
     (folder / "card.md").write_text(as_markdown(card, checks, refused), encoding="utf-8")
-    metrics = {**card.metrics(), "training_ladders": float(ladders), "gate_passed": float(not refused)}
+    (folder / "plots").mkdir(exist_ok=True)
+    plots.draw(folder / "plots", measured, curve)
+    metrics = {**card.metrics(), "gate_passed": float(not refused)}
+    if ladders is not None:
+        metrics["training_ladders"] = float(ladders)
     (folder / "metrics.json").write_text(
         json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8"
     )

@@ -196,6 +196,17 @@ def download_dir(uri: str | Path, dest: Path) -> list[str]:
     return [file.name for file in files]
 
 
+def fetch_file(uri: str, dest: Path) -> None:
+    """Copy the one object at an s3:// `uri` to the local file `dest`, in parts, never as a whole in memory.
+
+    Raises:
+        InputError: if nothing is there, keys are wrong or the place is out of reach.
+    """
+    bucket, key = _split(uri)
+    with _explained(uri):
+        _client().download_file(bucket, key, str(dest), Config=_transfer())
+
+
 def upload_dir(src: Path, uri: str, last: str = "manifest.json") -> None:
     """Copy the files of `src` to an s3:// prefix, hidden ones left out, the file `last` at the very end.
 

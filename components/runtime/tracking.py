@@ -38,6 +38,7 @@ _VALUE_CAP = 500  # characters of a param's value that are logged
 _BATCH = 500  # metric values per request; MLflow takes at most 1000
 _FLUSH_S = 10.0
 _SHOWN_FOLDERS = ("plots", "clips")
+_SHOWN_PAGES = ("*.html", "card.md", "card.json")
 
 
 class StepRun:
@@ -178,7 +179,8 @@ class _Mlflow:
         for name in _SHOWN_FOLDERS:
             if (folder / name).is_dir():
                 self._client.log_artifacts(self.run_id, str(folder / name), name)
-        for path in [folder / MANIFEST, folder / artifacts.METRICS, *sorted(folder.glob("*.html"))]:
+        pages = [path for kind in _SHOWN_PAGES for path in sorted(folder.glob(kind))]
+        for path in [folder / MANIFEST, folder / artifacts.METRICS, *pages]:
             if path.is_file():
                 self._client.log_artifact(self.run_id, str(path))
 

@@ -5,9 +5,6 @@ It is the same run on any number of processes.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,30 +109,12 @@ def test_pairs_per_forward_is_only_about_memory(
 
 
 def test_two_processes_make_the_same_pairs_and_weights(
-    new_generator: Callable[..., Generator], tiny_folder: Path, tmp_path: Path
+    new_generator: Callable[..., Generator], two_processes: Path, tmp_path: Path
 ) -> None:
     alone = make_trainer(new_generator(), tmp_path / "one")
     alone.run()
-    program = Path(__file__).with_name("two_processes.py")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        str(program),
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(tiny_folder), str(tmp_path / "two")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert pairs_of(tmp_path / "two") == pairs_of(tmp_path / "one")
-    together = load_file(tmp_path / "two" / "weights.safetensors")
+    assert pairs_of(two_processes / "plain") == pairs_of(tmp_path / "one")
+    together = load_file(two_processes / "plain" / "weights.safetensors")
     for name, value in weights(alone).items():
         assert torch.allclose(value, together[name], atol=1e-6), name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +16,9 @@ from components.generator import Generator
 from components.generator.generator import load_family
 from components.generator.miniature.architecture import TEXT_WIDTH, build_text_encoder, build_tokenizer
 from components.generator.params import SamplingParams
+from components.reward.interface import Reward
+from components.reward.refresh import Refresher
+from components.reward.scorer import Rating
 from components.runtime.distributed import Ranks
 
 PROMPTS = [
@@ -26,14 +29,30 @@ PARAMS = AlignmentParams(
     iterations=4, prompts=3, candidates=3, updates=2, noise_draws=2, refresh_every=3, learning_rate=1e-2,
     lora_rank=2, beta=50.0, min_gap=0.0, motion_floor=0.0, checkpoint_every=1,
 )  # fmt: skip
+#: Eight updates with a refresh of the reference after 2, 4, 6, 8 of them; the reward's turn is after 4 and 8.
+REFRESHING = PARAMS.model_copy(update={"refresh_every": 2, "refresh_reward_every": 2, "noise_gap": 0.0})
 
 
 class Brightness:
-    """A reward without a network: the mean of the clip's pixels, 0..1."""
+    """A reward without a network: the mean of the clip's pixels, 0..1; it keeps the prompts it was given.
 
-    def score(self, frames: Tensor, fps: float) -> Tensor:
+    Its spread is 0; its one aspect is the mean of the red channel.
+    """
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+
+    def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
         """frames uint8 (B, T, 3, H, W) -> (B,)."""
-        return frames.double().mean(dim=(1, 2, 3, 4)).div(255).float()
+        return self.rate(frames, fps, prompts).score
+
+    def rate(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Rating:
+        """frames uint8 (B, T, 3, H, W) -> (B,) each."""
+        assert prompts is not None and len(prompts) == len(frames)
+        self.prompts += prompts
+        bright = frames.double().mean(dim=(1, 2, 3, 4)).div(255).float()
+        red = frames[:, :, 0].double().mean(dim=(1, 2, 3)).div(255).float()
+        return Rating(bright, torch.zeros(len(frames)), {"red": red})
 
 
 def save_tiny(folder: Path) -> Path:
@@ -72,15 +91,24 @@ def make_trainer(
     params: AlignmentParams = PARAMS,
     ranks: Ranks | None = None,
     on_iteration: Callable[[dict[str, float]], None] = lambda row: None,
+    reward: Reward | None = None,
+    refresher: Refresher | None = None,
 ) -> OnlineDPO:
-    """An alignment of the tiny model to brightness."""
+    """An alignment of the tiny model to brightness, or to a given reward."""
     return OnlineDPO(
         generator,
-        Brightness(),  # type: ignore[arg-type]
+        reward or Brightness(),
         PROMPTS,
         params,
         reward_digest="brightness",
         checkpoints=checkpoints,
         ranks=ranks or Ranks(),
         on_iteration=on_iteration,
+        refresher=refresher,
     )
+
+
+def probe(reward: Reward) -> Tensor:
+    """What a reward says of two clips of stripes."""
+    frames = torch.arange(2 * 5 * 3 * 16 * 16).remainder(251).to(torch.uint8)
+    return reward.score(frames.reshape(2, 5, 3, 16, 16), 8.0, ["", ""])

@@ -59,7 +59,7 @@ class WorldSampler:
 class SteadyReward:
     """Likes clips that change little from frame to frame."""
 
-    def score(self, frames: Tensor, fps: float) -> Tensor:
+    def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
         x = frames.float() / 255.0
         return -(x[:, 1:] - x[:, :-1]).abs().mean(dim=(1, 2, 3, 4)) * 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ WORLD = ("object_class", "color", "shape", "direction", "speed", "background")
 
 
 class NoReward:
-    def score(self, frames: torch.Tensor, fps: float) -> torch.Tensor:
+    def score(self, frames: torch.Tensor, fps: float, prompts: Sequence[str] | None = None) -> torch.Tensor:
         return torch.zeros(len(frames))
 
 
@@ -189,9 +190,24 @@ def test_with_weights_the_pretrained_models_are_used_and_named(tiny_weights: Pat
     assert "says what to look for" in side.unavailable["scene"]
 
 
+def test_a_reward_is_told_the_prompt_of_each_clip() -> None:
+    class Reader:
+        def score(
+            self, frames: torch.Tensor, fps: float, prompts: Sequence[str] | None = None
+        ) -> torch.Tensor:
+            assert prompts is not None and len(prompts) == len(frames)
+            return torch.tensor([float(len(prompt)) for prompt in prompts])
+
+    given = clips(prompts=["a", "bb", "ccc", "dddd"])
+    side = measure(given.frames[:3], 8.0, given.prompts[:3], Reader(), 2)
+    assert side.reward.tolist() == [1.0, 2.0, 3.0]
+
+
 def test_a_reward_that_fails_is_not_taken_for_a_low_one() -> None:
     class Broken:
-        def score(self, frames: torch.Tensor, fps: float) -> torch.Tensor:
+        def score(
+            self, frames: torch.Tensor, fps: float, prompts: Sequence[str] | None = None
+        ) -> torch.Tensor:
             return torch.full((len(frames),), float("nan"))
 
     with pytest.raises(ValueError, match="not finite"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,19 +12,25 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
 REWARD = (
     "reward.ladders.world=40", "reward.ladders.footage=40", "reward.ladders.generated=40",
-    "reward.ladders.reconstructed=10", "reward.training.steps=300", "reward.training.checkpoint_every=20",
-    "reward.card.contents_per_type=1", "reward.card.attacks=4",
+    "reward.ladders.reconstructed=10", "reward.ladders.few_steps=4", "reward.training.steps=300",
+    "reward.training.checkpoint_every=20",
+    "reward.card.contents_per_type=1", "reward.card.attacks=4", "reward.card.generator_attacks=4",
     "reward.gate.srcc_world=-1", "reward.gate.srcc_all=-1", "reward.gate.srcc_heldout_types=-1",
-    "reward.gate.reference_above=0", "reward.gate.attacks=0", "reward.gate.judge_low=-1",
+    "reward.gate.srcc_footage=-1", "reward.gate.adjacent_ordered=0", "reward.gate.two_apart_ordered=0",
+    "reward.gate.reference_above=0", "reward.gate.attacks=0", "reward.gate.stillness_gain=100",
+    "reward.gate.judge_low=-1",
 )  # fmt: skip
 ALIGNMENT = (
     "alignment.iterations=6", "alignment.prompts=3", "alignment.candidates=3", "alignment.updates=2",
-    "alignment.refresh_every=5", "alignment.checkpoint_every=2",
+    "alignment.refresh_every=5", "alignment.refresh_reward_every=1", "alignment.noise_gap=0",
+    "alignment.checkpoint_every=2",
 )  # fmt: skip
 
 
@@ -80,6 +87,17 @@ def test_reward(made: Path) -> None:
     finish(arguments, made)
     weights = "model.safetensors"
     assert (made / "cut-reward" / weights).read_bytes() == (made / "reward" / weights).read_bytes()
+    assert not list((made / "cut-reward").glob(".*"))  # neither checkpoints nor ladders are published
+    # Two processes come to the same weights.
+    module = command(
+        "reward", REWARD, "--corpus", "corpus", "--generator", "generator", "--out", "two-reward"
+    )[1:]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *module]
+    finish(torchrun, made, threads=1)
+    one, two = (load_file(made / name / weights) for name in ("reward", "two-reward"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=1e-6, rtol=0), name
 
 
 def test_alignment(made: Path) -> None:
@@ -87,11 +105,21 @@ def test_alignment(made: Path) -> None:
     whole = command("alignment", ALIGNMENT, *inputs, "--out", "whole")
     finish(whole, made)
     cut = command("alignment", ALIGNMENT, *inputs, "--out", "cut")
-    kill_at_checkpoint(cut, made, made / "cut.partial" / ".checkpoints", 2)
-    assert not (made / "cut").exists()
+    # The reward is refreshed after the fifth and the tenth update, in iterations 2 and 4: killed before the
+    # first refresh and once more when its version judges.
+    for checkpoint in (2, 4):
+        kill_at_checkpoint(cut, made, made / "cut.partial" / ".checkpoints", checkpoint)
+        assert not (made / "cut").exists()
     finish(cut, made)
-    for name in ("lora/pytorch_lora_weights.safetensors", "plots/training.csv", "ledger.parquet"):
+    names = [path.relative_to(made / "whole") for path in (made / "whole").rglob("*") if path.is_file()]
+    of_the_run = {"manifest.json", "timing.json"}
+    compared = {name.as_posix() for name in names} - of_the_run
+    assert {"lora/pytorch_lora_weights.safetensors", "ledger.parquet", "reward/versions.json"} <= compared
+    for name in compared:
         assert (made / "cut" / name).read_bytes() == (made / "whole" / name).read_bytes(), name
+    versions = json.loads((made / "whole" / "reward" / "versions.json").read_text())["versions"]
+    assert [version["number"] for version in versions] == [0, 1, 2]
+    assert [version["iteration"] for version in versions] == [None, 2, 4]
     # Two processes, and another batch in the sampler, draw the same clips and make the same pairs of them.
     module = command("alignment", ALIGNMENT, *inputs, "--out", "two")[1:]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *module]

@@ -40,7 +40,10 @@ if marker and "components.alignment" in words and not marker.exists():
 def params(folder: Path) -> Path:
     """Params under which every step does its work, in seconds."""
     (folder / "prompts.txt").write_text("\n".join(p.text for p in world_prompts()[::24]))
-    lenient = dict.fromkeys(("srcc_world", "srcc_all", "srcc_heldout_types", "judge_low"), -1.0)
+    lenient = dict.fromkeys(
+        ("srcc_world", "srcc_footage", "srcc_all", "srcc_heldout_types", "judge_low"), -1.0
+    )
+    lenient |= {"adjacent_ordered": 0.0, "two_apart_ordered": 0.0, "stillness_gain": 1e9}
     tree = {
         "corpus": {
             "sources": ["world"],
@@ -49,9 +52,9 @@ def params(folder: Path) -> Path:
         },
         "generator": {"prompts": 4, "samples_per_prompt": 2, "sampling": {"steps": 2}},
         "reward": {
-            "ladders": {"world": 8, "footage": 0, "generated": 8, "reconstructed": 0},
-            "training": {"steps": 4, "pixel_steps": 2, "checkpoint_every": 2},
-            "card": {"contents_per_type": 1, "attacks": 4},
+            "ladders": {"world": 8, "footage": 0, "generated": 8, "reconstructed": 0, "few_steps": 2},
+            "training": {"steps": 4, "checkpoint_every": 2},
+            "card": {"contents_per_type": 1, "attacks": 4, "generator_attacks": 4},
             "gate": {**lenient, "reference_above": 0.0, "attacks": 0.0},
         },
         "alignment": {"iterations": 3, "prompts": 2, "candidates": 2, "updates": 1, "checkpoint_every": 1},

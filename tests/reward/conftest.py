@@ -17,7 +17,10 @@ from components.corpus.prompts import Prompt
 from components.corpus.world.render import render
 from components.corpus.world.scene import all_scenes
 from components.reward.filtering import gaussian_blur
-from components.reward.params import RewardParams
+from components.reward.network import RewardNet
+from components.reward.params import NetworkParams, RewardParams
+from components.reward.scorer import Geometry, Scorer
+from components.reward.statistics import clip_statistics
 from components.runtime.artifacts import publish
 from components.runtime.params import StepParams
 
@@ -90,17 +93,48 @@ def tiny() -> RewardParams:
     return RewardParams.model_validate(
         {
             "run": {"device": "cpu"},
-            "ladders": {"world": 12, "footage": 12, "generated": 12, "reconstructed": 4, "composed": 0.2},
-            "network": {"channels": 4, "hidden": 8, "embedding": 8, "bins": 2},
-            "training": {"steps": 60, "pixel_steps": 30, "batch": 6, "warmup": 2, "checkpoint_every": 5},
-            "card": {"contents_per_type": 1, "attacks": 4},
+            "ladders": {
+                "world": 12,
+                "footage": 12,
+                "generated": 12,
+                "reconstructed": 4,
+                "few_steps": 0,
+                "composed": 0.2,
+            },
+            "network": {"members": 2, "hidden": 8, "embedding": 8, "bins": 2},
+            "training": {"steps": 60, "batch": 6, "warmup": 2, "checkpoint_every": 5},
+            "card": {"contents_per_type": 1, "attacks": 4, "baselines": False},
             "gate": {
                 "srcc_world": -1,
+                "srcc_footage": -1,
                 "srcc_all": -1,
                 "srcc_heldout_types": -1,
                 "reference_above": 0,
+                "adjacent_ordered": 0,
+                "two_apart_ordered": 0,
                 "attacks": 0,
+                "stillness_gain": 1e9,
                 "judge_low": -2,
             },
         }
     )
+
+
+def write_reward(folder: Path, seed: int = 0) -> Path:
+    """A reward artifact whose ladder network has random weights: it ranks nothing, but it scores."""
+    torch.manual_seed(seed)
+    sizes = NetworkParams(members=3, hidden=8, embedding=8, bins=2)
+    statistics = clip_statistics(world(8).float() / 255.0)
+    network = RewardNet(sizes, statistics.shape[1])
+    network.coding.fit(statistics)
+    params = StepParams.model_validate({"run": {"seed": seed, "device": "cpu"}})
+    with publish(str(folder), step="reward", params=params, inputs={}) as workspace:
+        Scorer(network, Geometry(FRAMES, SIDE, SIDE, 8.0)).save(workspace.dir, sizes)
+        workspace.write_metrics({"srcc_world": 0.0})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `write_reward`'s artifact."""
+    return write_reward(tmp_path_factory.mktemp("untrained") / "reward")

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from components.reward.correlation import bootstrap_mean, krcc, logistic, plcc_rmse, srcc
+from components.reward.correlation import (
+    bootstrap_mean,
+    fit_logistic,
+    krcc,
+    logistic,
+    plcc_rmse,
+    srcc,
+    wilson,
+)
 
 
 @given(st.lists(st.integers(0, 6), min_size=3, max_size=25), st.integers(0, 99))
@@ -56,3 +64,22 @@ def test_bootstrap_interval_matches_the_normal_one() -> None:
 def test_bootstrap_leaves_out_nan_and_says_how_many_are_left() -> None:
     assert bootstrap_mean([1.0, float("nan"), 1.0], seed=0).clusters == 2
     assert bootstrap_mean([float("nan")], seed=0).clusters == 0
+
+
+def test_the_fitted_curve_is_the_one_the_points_lie_on() -> None:
+    scores = np.linspace(-6, 6, 60)
+    fit = fit_logistic(scores, logistic(scores, 0.9, 0.1, 0.5, 1.3))
+    assert fit is not None and fit.logistic is not None
+    assert fit.logistic[:3] == pytest.approx((0.9, 0.1, 0.5), abs=1e-3)
+    assert abs(fit.logistic[3]) == pytest.approx(1.3, abs=1e-3)
+    assert fit_logistic(np.ones(9), np.arange(9.0)) is None
+
+
+@pytest.mark.parametrize(("won", "count"), [(60, 60), (57, 60), (0, 7), (3, 10)])
+def test_wilson_is_scipys(won: int, count: int) -> None:
+    expected = stats.binomtest(won, count).proportion_ci(0.95, method="wilson")
+    assert wilson(won, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_an_interval_of_nothing_is_nan() -> None:
+    assert all(math.isnan(value) for value in wilson(0, 0))

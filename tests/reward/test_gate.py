@@ -6,19 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from components.reward.card import Card, Column
+from components.reward.card import Card, Column, Slowed, Stillness, Wins
 from components.reward.correlation import Interval
 from components.reward.gate import checks, refusals
 from components.reward.params import GateParams
 
-GOOD = Column(100, 0.9, 0.7, 0.9, 0.1, 0.9, 0.97, 0.9, 0.7)
-WINS = {"frozen": 1.0, "blurred": 0.95, "blank": 1.0, "erased": 0.92}
+GOOD = Column(clips=100, srcc=0.9, reference_above=0.97, adjacent_ordered=0.9, two_apart_ordered=0.97)
+WINS = {"frozen": 100, "blurred": 95, "blank": 100, "erased": 92}
+
+
+def wins(**won: int) -> dict[str, Wins]:
+    """Of 100 pairs each."""
+    return {name: Wins(count, 100) for name, count in won.items()}
 
 
 def card() -> Card:
     return Card(
         columns={name: GOOD for name in ("world", "footage", "all", "heldout_types", "generated")},
-        attacks={"world": dict(WINS), "generated": dict(WINS)},
+        attacks={"world": wins(**WINS), "generated": wins(**WINS, few_steps=96)},
+        stillness=Stillness(slowed={"pan": Slowed(Wins(60, 100), -0.2)}),
         judge=Interval(0.3, 0.1, 0.5, 20),
     )
 
@@ -33,7 +39,10 @@ def test_a_good_card_passes() -> None:
         ("world", "srcc", 0.84, "srcc_world"),
         ("all", "srcc", 0.6, "srcc_all"),
         ("heldout_types", "srcc", 0.5, "srcc_heldout_types"),
+        ("footage", "srcc", 0.4, "srcc_footage"),
         ("all", "reference_above", 0.9, "reference_above_all"),
+        ("all", "adjacent_ordered", 0.7, "adjacent_ordered_all"),
+        ("all", "two_apart_ordered", 0.8, "two_apart_ordered_all"),
         ("generated", "reference_above", 0.9, "reference_above_generated"),
     ],
 )
@@ -46,21 +55,43 @@ def test_each_column_can_refuse(column: str, field: str, value: float, named: st
 @pytest.mark.parametrize("attack", sorted(WINS))
 def test_each_attack_can_refuse(attack: str) -> None:
     bad = card()
-    bad.attacks["generated"][attack] = 0.5
-    # Once by itself, and once as the mean over both sources.
-    pooled = (WINS[attack] + 0.5) / 2
+    bad.attacks["generated"][attack] = Wins(50, 100)
+    # Once by itself, and once with all sources together.
+    pooled = (WINS[attack] + 50) / 200
     assert refusals(checks(bad, GateParams())) == [
         f"{attack}_below_original is {pooled:.3f}, must be at least 0.9",
         f"{attack}_below_original_generated is 0.500, must be at least 0.9",
     ]
 
 
-def test_footage_counts_through_the_mean_over_sources() -> None:
+def test_footage_counts_through_all_sources_together() -> None:
     weak = card()
-    weak.attacks = {"world": {"erased": 1.0}, "footage": {"erased": 0.8}, "generated": {"erased": 0.99}}
+    weak.attacks = {"world": wins(erased=100), "footage": wins(erased=80), "generated": wins(erased=99)}
     assert refusals(checks(weak, GateParams())) == []
-    weak.attacks["footage"]["erased"] = 0.6
+    weak.attacks["footage"]["erased"] = Wins(60, 100)
     assert refusals(checks(weak, GateParams())) == ["erased_below_original is 0.863, must be at least 0.9"]
+
+
+def test_pairs_count_alike_whatever_their_source() -> None:
+    weak = card()
+    weak.attacks = {"world": {"erased": Wins(300, 300)}, "footage": {"erased": Wins(0, 20)}}
+    assert refusals(checks(weak, GateParams())) == []
+
+
+def test_an_attack_of_the_generator_alone_is_asked_for_once() -> None:
+    bad = card()
+    bad.attacks["generated"]["few_steps"] = Wins(20, 32)
+    assert refusals(checks(bad, GateParams())) == [
+        "few_steps_below_original_generated is 0.625, must be at least 0.9"
+    ]
+
+
+def test_a_score_that_rewards_stillness_refuses() -> None:
+    bad = card()
+    bad.stillness = Stillness(slowed={"a": Slowed(Wins(1, 2), -1.0), "b": Slowed(Wins(1, 2), 0.75)})
+    found = checks(bad, GateParams())
+    assert refusals(found) == ["stillness_gain is 0.750, must be at most 0.25"]
+    assert "stillness_gain 0.750 <= 0.25" in [check.line() for check in found]
 
 
 def test_a_judge_no_better_than_chance_refuses() -> None:
@@ -72,11 +103,12 @@ def test_a_judge_no_better_than_chance_refuses() -> None:
 def test_without_a_world_the_rest_still_decides() -> None:
     footage = card()
     del footage.columns["world"], footage.attacks["world"]
-    footage.judge = None
+    footage.judge = footage.stillness = None
     found = checks(footage, GateParams())
     assert refusals(found) == []
     assert {check.line() for check in found if check.passed is None} == {
         "srcc_world: unavailable",
+        "stillness_gain: unavailable",
         "judge_srcc_low: unavailable",
     }
     footage.columns["all"] = replace(GOOD, srcc=0.1)
@@ -85,3 +117,14 @@ def test_without_a_world_the_rest_still_decides() -> None:
 
 def test_an_empty_card_is_refused() -> None:
     assert refusals(checks(Card(), GateParams())) == ["nothing could be measured"]
+
+
+def test_few_generated_clips_refuse_only_where_their_interval_says_so() -> None:
+    """52 of 60 are .867 [.76, .93]; 46 of 60 are .767 [.65, .86] (Wilson, by hand)."""
+    some = card()
+    some.attacks["generated"]["erased"] = Wins(52, 60)
+    assert refusals(checks(some, GateParams())) == []
+    some.attacks["generated"]["erased"] = Wins(46, 60)
+    assert "erased_below_original_generated is 0.767, must be at least 0.9" in refusals(
+        checks(some, GateParams())
+    )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import torch
 
-from components.reward.distortions import REGISTRY
-from components.reward.ladders import build, draw_levels, draw_recipes, join, seen_types, vary
+from components.reward.distortions import FAMILIES, REGISTRY
+from components.reward.ladders import build, family_of, join, levels_of, recipe_of, seen_types
 from tests.reward.conftest import textured, world
 
 
 def make(count: int = 4, labelled: bool = True):  # type: ignore[no-untyped-def]
     frames = world(count)
     recipes = [("blur",), ("frame_noise",), ("blur", "freeze"), ("erase",)][:count]
-    levels = draw_levels(count, 4, seed=1)
+    levels = torch.tensor([levels_of(row, 4, seed=1) for row in range(count)])
     return (
         frames,
         levels,
@@ -43,20 +44,29 @@ def test_generated_clips_get_no_label() -> None:
 
 
 def test_levels_rise_from_0_without_repeats() -> None:
-    levels = draw_levels(200, 4, seed=0)
+    levels = torch.tensor([levels_of(row, 4, seed=0) for row in range(200)])
     assert bool((levels[:, 0] == 0).all()) and bool((levels.diff(dim=1) > 0).all()) and int(levels.max()) == 5
-    assert torch.equal(levels, draw_levels(200, 4, seed=0))
+    assert torch.equal(levels[:5], torch.tensor([levels_of(row, 4, seed=0) for row in range(5)]))
+    counts = Counter(levels[:, 1:].flatten().tolist())
+    assert set(counts) == {1, 2, 3, 4, 5} and max(counts.values()) < 1.4 * min(counts.values())
 
 
 def test_recipes_cover_every_type_and_stress_some() -> None:
     names = seen_types(("crawl",))
-    recipes = draw_recipes(4 * (len(names) + 1), names, ("erase", "crawl"), 0.0, seed=0)
+    count = 4 * (len(names) + 1)
+    recipes = [recipe_of(row, names, ("erase", "crawl"), 0.0, seed=0) for row in range(count)]
     counts = Counter(recipe[0] for recipe in recipes)
     assert set(counts) == set(names) and "crawl" not in counts
     assert counts["erase"] == 2 * counts["blur"]
-    composed = draw_recipes(400, names, (), 0.5, seed=0)
+    composed = [recipe_of(row, names, (), 0.5, seed=0) for row in range(400)]
     share = sum(len(recipe) > 1 for recipe in composed) / 400
     assert 0.4 < share < 0.6 and max(map(len, composed)) <= 4
+
+
+def test_a_recipe_of_one_family_has_it_and_a_mixture_has_none() -> None:
+    assert FAMILIES[family_of(("blur", "pixelate"))] == "spatial"
+    assert FAMILIES[family_of(("freeze",))] == "temporal"
+    assert family_of(("blur", "freeze")) == -1
 
 
 def test_pairs_that_look_the_same_do_not_count() -> None:
@@ -105,13 +115,24 @@ def test_join_and_where_keep_rows_together() -> None:
     assert picked.contents == ["c3", "c3"] and len(picked) == 2
 
 
-def test_varied_clips_keep_their_pixels() -> None:
-    clips = textured(6)
-    varied = vary(clips, seed=0)
-    assert varied.shape == clips.shape and not torch.equal(varied, clips)
-    for before, after in zip(clips, varied, strict=True):
-        assert torch.equal(before.flatten().sort().values, after.flatten().sort().values)
-    assert torch.equal(varied, vary(clips, seed=0))
+def test_without_frames_only_the_pictures_are_gone() -> None:
+    ladders = make()[2]
+    bare = ladders.without_frames()
+    assert bare.frames.shape == (4, 4, 0) and torch.equal(bare.statistics, ladders.statistics)
+    assert join([bare, bare]).take(torch.tensor([5, 0])).contents == ["c1", "c0"]
+
+
+def test_labels_measured_before_are_the_same(tmp_path: Path) -> None:
+    frames, levels = world(2), torch.tensor([[0, 2, 4]] * 2)
+    recipes = [("blur",), ("warp",)]
+
+    def labels(cache: Path | None) -> torch.Tensor:
+        return build(
+            frames, ["a", "b"], recipes, levels, source="w", seed=0, labelled=True, cache=cache
+        ).labels
+
+    first = labels(tmp_path / "labels")
+    assert torch.equal(first, labels(None)) and torch.equal(first, labels(tmp_path / "labels"))
 
 
 def test_held_out_types_are_left_out() -> None:

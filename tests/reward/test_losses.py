@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from components.reward.losses import ladder_loss, plcc_loss
+from components.reward.losses import ladder_loss, plcc_loss, silence_loss
 
 
 def test_plcc_loss_is_scipys_pearson() -> None:
@@ -56,3 +56,22 @@ def test_ladder_loss_leaves_out_unseen_and_equal_levels() -> None:
     assert scores.grad is not None
     assert scores.grad[0, 0] == 0.0 and scores.grad[0, 2] > 0 > scores.grad[0, 1]
     assert float(ladder_loss(scores.detach(), levels * 0, weights, 0.0)) == 0.0
+
+
+def test_losses_of_an_ensemble_are_the_means_of_its_members() -> None:
+    stream = torch.Generator().manual_seed(0)
+    scores, labels = torch.randn(3, 4, 5, generator=stream), torch.rand(20, generator=stream)
+    levels = torch.arange(5.0).expand(4, 5)
+    weights = (torch.rand(4, 5, 5, generator=stream) > 0.3).float()
+    each = [float(ladder_loss(member, levels, weights, 1.5)) for member in scores]
+    assert float(ladder_loss(scores, levels, weights, 1.5)) == pytest.approx(np.mean(each), rel=1e-5)
+    each = [float(plcc_loss(member.flatten(), labels)) for member in scores]
+    assert float(plcc_loss(scores.flatten(1), labels)) == pytest.approx(np.mean(each), rel=1e-5)
+
+
+def test_silence_is_the_mean_square_difference_of_the_pairs_that_count() -> None:
+    scores = torch.tensor([[1.0, 3.0, 4.0], [0.0, 7.0, 7.0]])
+    weights = torch.zeros(2, 3, 3)
+    weights[0, 0, 1] = weights[0, 1, 2] = weights[1, 1, 2] = 1.0
+    assert float(silence_loss(scores, weights)) == pytest.approx((4.0 + 1.0 + 0.0) / 3)
+    assert float(silence_loss(scores, weights * 0)) == 0.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from components.reward.card import Card, Column
+from scipy import stats
+
+from components.reward.card import Card, Certainty, Column, Slowed, Stillness, Wins
 from components.reward.correlation import Interval
 from components.reward.gate import checks, refusals
 from components.reward.markdown import as_markdown
@@ -12,14 +14,37 @@ NAN = float("nan")
 
 
 def card() -> Card:
-    labelled = Column(100, 0.91, 0.72, 0.93, 0.14, 0.9, 0.975, 0.965, 0.7)
-    ordered = Column(60, NAN, NAN, NAN, NAN, NAN, 0.855, 0.845, 0.5)
+    labelled = Column(100, 30, 0.91, 0.72, 0.93, 0.14, 0.9, 0.975, 0.965, 0.99, 0.98, 0.98, 0.7)
+    ordered = Column(
+        60, 10, reference_above=0.855, adjacent_ordered=0.845, pairs_ordered=0.9, fully_ordered=0.5
+    )
     return Card(
         columns={"world": labelled, "generated": ordered},
-        baselines={"laplacian_variance": {"world": Column(100, 0.123, *[0.0] * 7)}},
-        by_type={"blur": {"world": 0.5, "world_srcc": -1.0, "generated": 0.25}, "freeze": {"world": 1.0}},
-        attacks={"world": {"frozen": 0.987}, "generated": {"frozen": NAN}},
+        baselines={"laplacian_variance": {"world": Column(100, srcc=0.123, adjacent_ordered=0.456)}},
+        by_type={
+            "blur": {"srcc": 0.8, "srcc_world": 0.7, "above_world": 0.5},
+            "freeze": {"srcc": 0.4, "above_world": 1.0},
+            "ghost": {"above_world": 0.25},
+        },
+        attacks={
+            "world": {"frozen": Wins(59, 60, 3)},
+            "generated": {"frozen": Wins(0, 0), "few_steps": Wins(31, 32)},
+        },
+        stillness=Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins(45, 60), 0.125)}),
+        certainty=Certainty(
+            0.321,
+            {"world_ladders": {"beyond": Wins(90, 100), "within": Wins(30, 50)}},
+            {"spatial": {"spatial": 1.0, "temporal": 0.111}, "temporal": {"spatial": 0.222, "temporal": 1.0}},
+        ),
         judge=Interval(0.523, 0.381, 0.652, 24),
+        judge_pairs=0.777,
+        reversed_change=0.055,
+        data={
+            "sources": {"world": {"clips": 100, "contents": 99, "ladders": 62}},
+            "training": {"drawn": {"contents": 777, "ladders": 888}},
+            "heldout_types": ["freeze"],
+            "types": 62,
+        },
         unavailable={"footage": "the corpus has no footage clips in its test split"},
     )
 
@@ -31,14 +56,51 @@ def rows(page: str) -> list[list[str]]:
 def test_the_page_tells_what_the_card_holds() -> None:
     page = as_markdown(card(), checks(card(), GateParams()), [])
     assert "**Passed**" in page
-    assert "| miniature world | 100 | 0.910 | 0.720 | 0.930 | 0.140 | 0.975 | 0.965 |" in page
-    assert "| the generator's samples | 60 | - | - | - | - | 0.855 | 0.845 |" in page
+    assert "| miniature world | 100 | 0.910 | 0.720 | 0.930 | 0.140 | 0.900 |" in page
+    assert "| miniature world | 30 | 0.975 | 0.965 | 0.990 | 0.980 | 0.700 |" in page
+    assert "| the generator's samples | 10 | 0.855 | 0.845 | - | 0.900 | 0.500 |" in page
+    assert "the generator's samples | 60" not in page  # without labels, no row of correlations
     assert "| this reward | 0.910 |" in page and "| laplacian variance | 0.123 |" in page
-    assert "| world | 0.987 |" in page and "| generated | - |" in page
-    assert "0.523 [0.381, 0.652] over 24 prompts" in page
-    # (.5 + .25) / 2: the correlations beside the shares are no part of the mean.
-    assert page.index("| blur | 0.375 |") < page.index("| freeze | 1.000 |")
+    assert "| this reward | 0.965 | 0.845 |" in page and "| laplacian variance | 0.456 | - |" in page
+    assert "0.523 [0.381, 0.652] over 24 prompts" in page and "judge's order: 0.777" in page
     assert "- footage: the corpus has no footage clips in its test split" in page
+    assert "| world | 100 | 99 | 62 |" in page and "Types never trained on: freeze." in page
+    assert "0.055 standard deviations" in page and "| drawn | 777 | 888 |" in page
+
+
+def test_attacks_stand_with_interval_and_number() -> None:
+    page = as_markdown(card(), [], [])
+    low, high = stats.binomtest(59, 60).proportion_ci(method="wilson")
+    cell = f"0.983 [{low:.2f}, {high:.2f}] of 60"
+    assert f"| frozen | {cell} | - | {cell} |" in page
+    assert "| few steps | - | 0.969 [" in page
+    assert "look the same: 3 pairs" in page
+
+
+def test_stillness_says_which_way_it_goes() -> None:
+    page = as_markdown(card(), [], [])
+    assert "The score rewards stillness: moving less gains at most 0.125 levels" in page
+    assert "| pan world 2x slower | 0.750 [" in page and "| 0.125 |" in page and "world 0.250." in page
+    calm = card()
+    assert calm.stillness is not None
+    calm.stillness.slowed = {"a": Slowed(Wins(5, 6), -0.4)}
+    assert "The score does not reward stillness: moving less gains at most -0.400" in as_markdown(
+        calm, [], []
+    )
+
+
+def test_spread_and_aspects_have_their_section() -> None:
+    page = as_markdown(card(), [], [])
+    assert "against the label: 0.321" in page
+    assert "| ladders in the miniature world | 0.900 [" in page and "| 0.333 |" in page
+    assert "| temporal damage | 0.222 | 1.000 |" in page
+
+
+def test_the_hardest_distortion_comes_first_and_unknown_ones_last() -> None:
+    page = as_markdown(card(), [], [])
+    table = [row for row in rows(page) if row[0].lstrip("| ") in ("freeze*", "blur", "ghost")]
+    assert [row[0].lstrip("| ") for row in table] == ["freeze*", "blur", "ghost"]
+    assert table[0][1:3] == ["temporal", "0.400"] and table[2][2] == "-"
 
 
 def test_a_refusal_leads_the_page() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from components.reward.statistics import clip_statistics
 from components.runtime.errors import InputError
 from tests.reward.conftest import textured, world
 
-SIZES = NetworkParams(channels=4, hidden=8, embedding=8, bins=2)
+SIZES = NetworkParams(members=3, hidden=8, embedding=8, bins=2)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,7 @@ def scorer() -> Scorer:
     torch.manual_seed(0)
     statistics = clip_statistics(world(8).float() / 255.0)
     network = RewardNet(SIZES, statistics.shape[1])
-    network.statistics.fit_bins(statistics)
-    torch.nn.init.normal_(network.pixels.out.weight)
+    network.coding.fit(statistics)
     return Scorer(network, Geometry(5, 32, 32, 8.0))
 
 
@@ -67,8 +67,22 @@ def test_larger_faster_and_longer_clips_are_brought_to_the_training_geometry(sco
     assert torch.isfinite(scorer.score(world(1, frames=2), 8.0)).all()
 
 
+def test_a_rating_is_mean_and_deviation_of_the_members(scorer: Scorer) -> None:
+    clips = world(4)
+    rating = scorer.rate(clips, 8.0)
+    with torch.no_grad():
+        outputs = scorer.network(clip_statistics(clips.float() / 255.0)).numpy()
+    assert torch.equal(rating.score, scorer.score(clips, 8.0))
+    assert np.allclose(rating.score, outputs[:, :, 0].mean(0), atol=1e-4)
+    assert np.allclose(rating.spread, np.std(outputs[:, :, 0], axis=0), atol=1e-4) and rating.spread.min() > 0
+    assert list(rating.aspects) == ["spatial", "codec", "temporal", "diffusion"]
+    for place, aspect in enumerate(rating.aspects.values()):
+        assert np.allclose(aspect, outputs[:, :, 1 + place].mean(0), atol=1e-4)
+
+
 def test_nothing_to_score_gives_nothing(scorer: Scorer) -> None:
     assert scorer.score(world(1)[:0], 8.0).shape == (0,)
+    assert scorer.rate(world(1)[:0], 8.0).aspects["codec"].shape == (0,)
 
 
 @pytest.mark.parametrize(

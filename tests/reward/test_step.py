@@ -44,23 +44,37 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_artifact_holds_weights_card_metrics_and_plots(reward: Path) -> None:
+def test_the_artifact_holds_weights_card_metrics_and_plots(reward: Path, tiny: RewardParams) -> None:
     artifact = open_artifact(reward, step="reward")
     names = set(artifact.manifest.files)
-    assert {"model.safetensors", "config.json", "card.json", "metrics.json", "plots/training.csv"} <= names
-    assert sum(name.endswith(".png") for name in names) >= 3
+    assert {"model.safetensors", "config.json", "card.json", "card.md", "metrics.json"} <= names
+    plots = ("labels.png", "types.png", "ladders.png", "attacks.png", "training.png", "training.csv")
+    assert {f"plots/{name}" for name in plots} <= names
     metrics = artifact.metrics()
     assert {
         "srcc_world",
         "srcc_all",
         "srcc_heldout_types",
         "reference_above_generated",
+        "two_apart_ordered_all",
+        "frozen_below_original",
+        "stillness_gain",
+        "pairs_beyond_spread_generated_ladders",
         "judge_srcc_low",
     } <= set(metrics)
     card = json.loads((reward / "card.json").read_text())
     assert card["gate"]["passed"] is True
+    trained = card["data"]["training"]
+    for source in ("world", "footage", "generated", "reconstructed"):
+        assert trained[source]["ladders"] == getattr(tiny.ladders, source), source
     assert card["columns"]["world"]["srcc"] == pytest.approx(metrics["srcc_world"])
     assert torch.isfinite(Scorer.load(reward, "cpu").score(world(2), 8.0)).all()
+
+
+def test_the_ladders_are_not_published_and_who_waited_is_told(reward: Path) -> None:
+    assert not list(reward.glob(".*"))
+    timing = json.loads((reward / "timing.json").read_text())
+    assert 0 < timing["train_waited_for_ladders"] <= timing["train_seconds"]
 
 
 def test_a_refused_reward_is_published_with_its_reasons(
@@ -80,7 +94,7 @@ def test_footage_alone_is_enough(tiny: RewardParams, tmp_path: Path) -> None:
     metrics = run(tiny, corpus=corpus, generator=generator, out=tmp_path / "r").metrics
     assert "srcc_footage" in metrics and "srcc_world" not in metrics and "judge_srcc" not in metrics
     card = json.loads((tmp_path / "r" / "card.json").read_text())
-    assert set(card["unavailable"]) == {"world", "judge"}
+    assert set(card["unavailable"]) == {"world", "judge", "few_steps, early_checkpoint"}
 
 
 def test_unknown_distortion_names_are_refused_before_any_work(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -10,10 +15,14 @@ from torch import Tensor
 
 from components.reward.ladders import Ladders, build, join
 from components.reward.params import RewardParams
-from components.reward.training import batch_of_step, learning_rate, train
-from components.runtime.errors import Interrupted
+from components.reward.stream import InMemory
+from components.reward.training import Batch, learning_rate, precision, train
+from components.runtime.distributed import Ranks
+from components.runtime.errors import InputError, Interrupted
 from components.runtime.interrupts import StopSignal
 from tests.reward.conftest import textured, world
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +39,11 @@ def ladders() -> Ladders:
 
 
 def weights(
-    ladders: Ladders, params: RewardParams, folder: Path, stop_at: int | None = None
+    ladders: Ladders,
+    params: RewardParams,
+    folder: Path,
+    stop_at: int | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Tensor]:
     stop = StopSignal()
 
@@ -39,8 +52,9 @@ def weights(
             stop.requested = True
 
     network, _ = train(
-        ladders, params, checkpoints=folder, stop=stop, device=torch.device("cpu"), report=report
-    )
+        InMemory(ladders), params, checkpoints=folder, stop=stop, device=torch.device("cpu"), report=report,
+        ranks=ranks,
+    )  # fmt: skip
     return network.state_dict()
 
 
@@ -48,11 +62,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(
     ladders: Ladders, tiny: RewardParams, tmp_path: Path
 ) -> None:
     params = tiny.model_copy(
-        update={
-            "training": tiny.training.model_copy(
-                update={"steps": 24, "pixel_steps": 16, "checkpoint_every": 4}
-            )
-        }
+        update={"training": tiny.training.model_copy(update={"steps": 24, "checkpoint_every": 4})}
     )
     whole = weights(ladders, params, tmp_path / "whole")
     with pytest.raises(Interrupted):
@@ -77,27 +87,79 @@ def test_the_global_random_state_neither_matters_nor_changes(
 
 def test_the_network_learns_the_order(ladders: Ladders, tiny: RewardParams, tmp_path: Path) -> None:
     training = tiny.training.model_copy(
-        update={"steps": 80, "pixel_steps": 30, "batch": 8, "learning_rate": 0.005, "average": 0.9}
+        update={"steps": 80, "batch": 8, "learning_rate": 0.005, "average": 0.9, "aspect_weight": 2.0}
     )
+    # Of eight units none can be spared.
+    sizes = tiny.network.model_copy(update={"dropout": 0.0})
     network, curve = train(
-        ladders, tiny.model_copy(update={"training": training}), checkpoints=tmp_path, stop=StopSignal(),
-        device=torch.device("cpu"),
+        InMemory(ladders), tiny.model_copy(update={"training": training, "network": sizes}),
+        checkpoints=tmp_path, stop=StopSignal(), device=torch.device("cpu"),
     )  # fmt: skip
-    pixels = ladders.frames.flatten(0, 1).float() / 255.0
     with torch.no_grad():
-        scores = network(pixels, ladders.statistics.flatten(0, 1)).reshape(len(ladders), -1)
+        outputs = network(ladders.statistics.flatten(0, 1)).mean(0).unflatten(0, (len(ladders), -1))
+    scores = outputs[..., 0]
     assert float((scores[:, :-1] > scores[:, 1:]).float().mean()) > 0.9
     assert curve[-1]["loss"] < 0.5 * curve[0]["loss"]
     assert not network.training
+    # An aspect moves with its own family and less with others.
+    change = (outputs[:, 0, 1:] - outputs[:, -1, 1:]).abs()
+    spatial = torch.tensor([recipe == ("blur",) for recipe in ladders.recipes])
+    assert float(change[spatial, 0].mean()) > 1.1 * float(change[~spatial, 0].mean())
 
 
-def test_every_ladder_comes_once_a_round_whatever_the_batch() -> None:
-    for batch in (4, 7):
-        drawn = torch.cat([batch_of_step(step, 10, batch, seed=0) for step in range(30)])
-        for start in range(0, len(drawn) - 9, 10):
-            assert sorted(drawn[start : start + 10].tolist()) == list(range(10))
-    assert torch.equal(batch_of_step(5, 10, 4, 0), batch_of_step(5, 10, 4, 0))
-    assert not torch.equal(batch_of_step(5, 10, 4, 0), batch_of_step(5, 10, 4, 1))
+def test_a_pair_at_the_same_level_or_of_no_family_says_nothing_of_the_aspects(
+    ladders: Ladders, tiny: RewardParams
+) -> None:
+    batch = Batch.of(ladders, torch.device("cpu"))
+    assert batch.families.tolist()[:4] == [0, 3, 2, 3]
+    scores = torch.randn(2, len(ladders), 3, 5, generator=torch.Generator().manual_seed(0))
+    loss, parts = batch.loss(scores, tiny.training)
+    weighted = (
+        tiny.training.rank_weight * parts["rank"]
+        + tiny.training.correlation_weight * parts["correlation"]
+        + tiny.training.aspect_weight * parts["aspects"]
+    )
+    assert float(loss) == pytest.approx(float(weighted), rel=1e-6)
+    none = replace(batch, families=torch.full_like(batch.families, -1))
+    assert float(none.loss(scores, tiny.training)[1]["aspects"]) == 0.0
+    assert float(none.loss(scores, tiny.training)[1]["rank"]) == float(parts["rank"])
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_a_gpu_multiplies_in_bfloat16_and_a_cpu_in_float32() -> None:
+    with precision(torch.device("cpu")):
+        assert not torch.is_autocast_enabled("cpu")
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    with precision(torch.device("cuda")):
+        assert torch.is_autocast_enabled("cuda") == torch.cuda.is_available()
+
+
+def test_two_processes_train_the_same_bits(ladders: Ladders, tiny: RewardParams, tmp_path: Path) -> None:
+    """Threads stand for processes: each has its share of the slices and meets the other in the sums."""
+    meeting, tables = threading.Barrier(2), dict[int, list[Tensor]]()
+
+    class Half(Ranks):
+        def all_reduce_mean(self, tensors: Iterable[Tensor]) -> None:
+            tables[self.rank] = list(tensors)
+            meeting.wait()
+            means = [(a + b) / 2 for a, b in zip(tables[0], tables[1], strict=True)]
+            meeting.wait()
+            for tensor, mean in zip(tables[self.rank], means, strict=True):
+                tensor.copy_(mean)
+            meeting.wait()
+
+        def all_gather_object(self, value: T) -> list[T]:
+            return [value, value]
+
+    # Dropout draws from the one global generator of both threads; without it they do not disturb each other.
+    params = tiny.model_copy(update={"network": tiny.network.model_copy(update={"dropout": 0.0})})
+    alone = weights(ladders, params, tmp_path / "alone")
+    with ThreadPoolExecutor(2) as pool:
+        found = list(
+            pool.map(lambda rank: weights(ladders, params, tmp_path / "two", ranks=Half(rank, 2)), range(2))
+        )
+    for both in found:
+        assert all(torch.equal(alone[name], both[name]) for name in alone)
 
 
 def test_learning_rate_warms_up_and_falls_to_nothing(tiny: RewardParams) -> None:
@@ -105,3 +167,34 @@ def test_learning_rate_warms_up_and_falls_to_nothing(tiny: RewardParams) -> None
     rates = [learning_rate(step, 100, training) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0, abs=1e-3)
     assert rates[9:] == sorted(rates[9:], reverse=True) and rates[-1] < 0.001
+
+
+def test_a_training_goes_on_from_given_weights_and_their_coding(
+    ladders: Ladders, tiny: RewardParams, tmp_path: Path
+) -> None:
+    def go_on(steps: int, rate: float, name: str, data: Ladders) -> dict[str, Tensor]:
+        training = tiny.training.model_copy(update={"steps": steps, "learning_rate": rate})
+        network, _ = train(
+            InMemory(data), tiny.model_copy(update={"training": training}), checkpoints=tmp_path / name,
+            stop=StopSignal(), device=torch.device("cpu"), initial=first,
+        )  # fmt: skip
+        return network.state_dict()
+
+    first, _ = train(
+        InMemory(ladders), tiny, checkpoints=tmp_path / "first", stop=StopSignal(), device=torch.device("cpu")
+    )
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    # Other clips would give other quantiles; those of the first training stay.
+    other = ladders.where([source == "generated" for source in ladders.sources])
+    still = go_on(1, 1e-12, "still", other)
+    assert all(torch.allclose(value, before[name], atol=1e-6) for name, value in still.items())
+    on = go_on(4, 1e-3, "on", other)
+    assert torch.equal(on["coding.knots"], before["coding.knots"])
+    assert float((on["first.weight"] - before["first.weight"]).abs().max()) > 1e-4
+    assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
+    wider = tiny.model_copy(update={"network": tiny.network.model_copy(update={"hidden": 9})})
+    with pytest.raises(InputError, match="must have its sizes"):
+        train(
+            InMemory(ladders), wider, checkpoints=tmp_path / "wider", stop=StopSignal(),
+            device=torch.device("cpu"), initial=first,
+        )  # fmt: skip

@@ -56,7 +56,14 @@ def make(out: Path, step: str, loss: float) -> None:
     with track(step, ExampleParams()) as run, publish(out, step=step, params=ExampleParams()) as workspace:
         for at in range(700):
             run.metrics({"loss": loss / (at + 1), "rate": 0.1}, at=at)
-        for name in ("plots/deep/curve.csv", "clips/a.mp4", "report.html", "model.safetensors"):
+        for name in (
+            "plots/deep/curve.csv",
+            "clips/a.mp4",
+            "report.html",
+            "card.md",
+            "card.json",
+            "model.safetensors",
+        ):
             path = workspace.dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(name)
@@ -83,7 +90,15 @@ def test_one_parent_and_a_child_per_step(client: Any, tmp_path: Path, request: p
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [(m.step, m.value) for m in history] == [(at, 1.0 / (at + 1)) for at in range(700)]
     listed = {a.path for a in client.list_artifacts(run.info.run_id)}
-    assert listed == {"plots", "clips", "report.html", "manifest.json", "metrics.json"}
+    assert listed == {
+        "plots",
+        "clips",
+        "report.html",
+        "card.md",
+        "card.json",
+        "manifest.json",
+        "metrics.json",
+    }
     local = Path(client.download_artifacts(run.info.run_id, "plots/deep/curve.csv"))
     assert local.read_text() == "plots/deep/curve.csv"
 

@@ -1,6 +1,9 @@
 """Distortions by family; importing the package registers all of them."""
 
 from components.reward.distortions import codec, diffusion, spatial, temporal
+from components.reward.distortions.attacks import ATTACKS, GENERATED_ATTACKS
+from components.reward.distortions.controls import CONTROLS, Control
+from components.reward.distortions.generative import GENERATIVE, GenerativeLadder
 from components.reward.distortions.registry import (
     FAMILIES,
     LEVELS,
@@ -13,10 +16,16 @@ from components.reward.distortions.registry import (
 )
 
 __all__ = [
+    "ATTACKS",
+    "CONTROLS",
     "FAMILIES",
+    "GENERATED_ATTACKS",
+    "GENERATIVE",
     "LEVELS",
     "REGISTRY",
+    "Control",
     "Distortion",
+    "GenerativeLadder",
     "Recipe",
     "apply_recipe",
     "codec",

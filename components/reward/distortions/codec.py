@@ -1,75 +1,75 @@
-"""Codec distortions: real encoders where one is at hand (H.264, MPEG-2, JPEG), and what transport does to a
-stream."""
+"""Codec distortions: real encoders and decoders, and what transport does to their streams."""
 
 from __future__ import annotations
 
 import io
 import math
-from fractions import Fraction
-from typing import Any
 
-import av
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from components.reward.distortions.registry import Draws, distortion, scaled
+from components.reward.distortions.bitstream import (
+    Packets,
+    damage_mpeg2_slices,
+    lose_h264_slices,
+    through,
+)
+from components.reward.distortions.registry import Draws, distortion
 from components.reward.filtering import resize
 
-
-def _round_trip(clip: Tensor, encoder: str, decoder: str, options: dict[str, str]) -> Tensor:
-    """Encodes and decodes one clip (T, 3, H, W) float 0..1 in memory, 4:2:0, one thread: the same bytes
-    every time."""
-    time, _, height, width = clip.shape
-    wide, tall = width + width % 2, height + height % 2
-    pixels = (clip * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    pixels = np.pad(pixels, ((0, 0), (0, tall - height), (0, wide - width), (0, 0)), mode="edge")
-    writer: Any = av.CodecContext.create(encoder, "w")
-    writer.width, writer.height, writer.pix_fmt = wide, tall, "yuv420p"
-    writer.time_base, writer.framerate = Fraction(1, 25), Fraction(25, 1)
-    writer.thread_count = 1
-    writer.options = options
-    reader: Any = av.CodecContext.create(decoder, "r")
-    reader.thread_count = 1
-    packets = []
-    for index in range(time):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[index]), format="rgb24")
-        frame.pts = index
-        packets += writer.encode(frame.reformat(format="yuv420p"))
-    packets += writer.encode(None)
-    decoded = [frame for packet in packets for frame in reader.decode(packet)]
-    decoded += reader.decode(None)
-    if len(decoded) != time:
-        raise RuntimeError(f"{decoder} gave back {len(decoded)} frames of {time}")
-    shown = np.stack([frame.to_ndarray(format="rgb24") for frame in decoded])[:, :height, :width]
-    return torch.from_numpy(shown).permute(0, 3, 1, 2).to(clip.device, clip.dtype) / 255.0
-
-
-def _each(frames: Tensor, encoder: str, decoder: str, options: dict[str, str]) -> Tensor:
-    return torch.stack([_round_trip(clip, encoder, decoder, options) for clip in frames])
+X264 = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "threads=1"}
+"""Without look-ahead: with it the same clip is now and then encoded to other bytes."""
+MACROBLOCK = 16
+"""px; a row of macroblocks is the least that H.264 and MPEG-2 slices hold."""
+MOST_SLICES = 16
 
 
 @distortion("codec", (30, 36, 41, 46, 51), "CRF")
 def h264(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Encoded and decoded by x264."""
-    # Without look-ahead: with it the same clip is now and then encoded to other bytes.
-    options = {
-        "crf": str(int(value)),
-        "preset": "veryfast",
-        "tune": "zerolatency",
-        "x264-params": "threads=1",
-    }
-    return _each(frames, "libx264", "h264", options)
+    return through(frames, "libx264", "h264", {**X264, "crf": str(int(value))})
+
+
+@distortion("codec", (28, 34, 39, 45, 51), "CRF")
+def h265(frames: Tensor, value: float, draws: Draws) -> Tensor:
+    """Encoded and decoded by x265."""
+    quiet = "pools=none:frame-threads=1:wpp=0:log-level=none"
+    options = {"preset": "ultrafast", "tune": "zerolatency", "x265-params": quiet, "crf": str(int(value))}
+    return through(frames, "libx265", "hevc", options)
 
 
 @distortion("codec", (4, 8, 14, 22, 31), "quantiser")
 def mpeg2(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Encoded and decoded as MPEG-2 at a fixed quantiser."""
+    return through(frames, "mpeg2video", "mpeg2video", _fixed(value, every=12))
+
+
+@distortion("codec", (4, 8, 14, 22, 31), "quantiser")
+def mpeg4(frames: Tensor, value: float, draws: Draws) -> Tensor:
+    """Encoded and decoded as MPEG-4 part 2 at a fixed quantiser."""
+    return through(frames, "mpeg4", "mpeg4", _fixed(value, every=250))
+
+
+@distortion("codec", (36, 44, 51, 57, 63), "quantiser")
+def vp9(frames: Tensor, value: float, draws: Draws) -> Tensor:
+    """Encoded and decoded as VP9 by libvpx."""
     quantiser = str(int(value))
-    return _each(
-        frames, "mpeg2video", "mpeg2video", {"qmin": quantiser, "qmax": quantiser, "bf": "0", "g": "12"}
+    options = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "0"}
+    return through(
+        frames,
+        "libvpx-vp9",
+        "vp9",
+        {**options, "b": "0", "crf": quantiser, "qmin": quantiser, "qmax": quantiser},
     )
+
+
+@distortion("codec", (36, 44, 51, 57, 63), "CRF")
+def av1(frames: Tensor, value: float, draws: Draws) -> Tensor:
+    """Encoded and decoded as AV1 by SVT-AV1 and dav1d."""
+    options = {"preset": "12", "svtav1-params": "lp=1:rtc=1", "crf": str(int(value))}
+    return through(frames, "libsvtav1", "libdav1d", options)
 
 
 @distortion("codec", (40, 22, 13, 7, 3), "JPEG quality")
@@ -89,24 +89,69 @@ def jpeg(frames: Tensor, value: float, draws: Draws) -> Tensor:
 def downscale(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Sent small and enlarged again."""
     height, width = frames.shape[-2:]
-    small = resize(frames, max(2, round(height / value)), max(2, round(width / value)), "area")
+    small = resize(frames, max(2, round(height / value)), max(2, round(width / value)), "bicubic")
     return resize(small, height, width, "bicubic")
 
 
 @distortion("codec", (0.06, 0.12, 0.22, 0.38, 0.6), "fraction of slices lost")
 def slice_loss(frames: Tensor, value: float, draws: Draws) -> Tensor:
-    """Lost slices show an earlier frame's rows, shifted, as a decoder's concealment does."""
-    _, time, _, height, width = frames.shape
-    rows = max(2, round(scaled(frames, 8.0)))
-    count = math.ceil(height / rows)
-    lost = draws.uniform(time, count) < value
-    lost.view(lost.shape[0], -1).scatter_(1, draws.integers(count, time * count, 1), True)
-    lost = lost.repeat_interleave(rows, 2)[:, :, :height]
-    shift = draws.integers(1, max(2, rows), time, count).repeat_interleave(rows, 2)[:, :, :height]
-    columns = (torch.arange(width, device=frames.device) + shift[..., None]).clamp(max=width - 1)
-    columns = columns[:, :, None].expand_as(frames)
-    out = [frames[:, 0]]
-    for moment in range(1, time):
-        before = out[-1].gather(-1, columns[:, moment])
-        out.append(torch.where(lost[:, moment, None, :, None], before, frames[:, moment]))
-    return torch.stack(out, dim=1)
+    """Slices of an H.264 stream never arrive; the decoder conceals them as it can."""
+    time = frames.shape[1]
+    count = _slices(frames)
+    # The first picture arrives whole, as a player waits for one before it starts.
+    lost = draws.uniform(time, count).cpu() < value
+    lost.flatten(1).scatter_(1, draws.integers(count, time * count, 1).cpu(), True)
+    lost[:, 0] = False
+
+    def harm(index: int, packets: Packets) -> Packets:
+        return [lose_h264_slices(data, row) for data, row in zip(packets, lost[index].tolist(), strict=True)]
+
+    options = {**X264, "crf": "22", "x264-params": f"threads=1:slices={count}:keyint=250"}
+    return through(frames, "libx264", "h264", options, harm)
+
+
+@distortion("codec", (0.06, 0.14, 0.25, 0.4, 0.6), "fraction of packets lost")
+def packet_loss(frames: Tensor, value: float, draws: Draws) -> Tensor:
+    """Whole packets of an MPEG-4 stream never arrive; later frames are built on the wrong picture."""
+    time = frames.shape[1]
+    lost = draws.uniform(time).cpu() < value
+    lost.scatter_(1, draws.integers(1, time, 1).cpu(), True)
+    lost[:, 0] = False
+
+    def harm(index: int, packets: Packets) -> Packets:
+        return [b"" if gone else data for data, gone in zip(packets, lost[index].tolist(), strict=True)]
+
+    return through(frames, "mpeg4", "mpeg4", _fixed(4, every=250), harm)
+
+
+@distortion("codec", (0.05, 0.12, 0.22, 0.4, 0.7), "fraction of slices damaged")
+def bit_errors(frames: Tensor, value: float, draws: Draws) -> Tensor:
+    """Bytes of an MPEG-2 stream arrive wrong; the decoder shows garbage or conceals it."""
+    time = frames.shape[1]
+    count = _slices(frames)
+    hit = draws.uniform(time, count).cpu() < value
+    hit.flatten(1).scatter_(1, draws.integers(count, time * count, 1).cpu(), True)
+    hit[:, 0] = False
+    where = draws.uniform(time, count).cpu().tolist()
+    noise = draws.integers(0, 256, time, 6).cpu().tolist()
+
+    def harm(index: int, packets: Packets) -> Packets:
+        return [
+            damage_mpeg2_slices(
+                data, hit[index, moment].tolist(), where[index][moment], bytes(noise[index][moment])
+            )
+            for moment, data in enumerate(packets)
+        ]
+
+    return through(frames, "mpeg2video", "mpeg2video", _fixed(4, every=12), harm)
+
+
+def _fixed(quantiser: float, every: int) -> dict[str, str]:
+    """FFmpeg's own MPEG encoders at one quantiser, no B frames, a key frame every so many frames."""
+    value = str(int(quantiser))
+    return {"qmin": value, "qmax": value, "bf": "0", "g": str(every)}
+
+
+def _slices(frames: Tensor) -> int:
+    """Slices in a frame: one for each row of macroblocks, up to a limit."""
+    return min(MOST_SLICES, math.ceil(max(MACROBLOCK, frames.shape[-2]) / MACROBLOCK))

@@ -49,6 +49,13 @@ def first_frame_ramp(frames: Tensor, value: float, draws: Draws) -> Tensor:
     return frames + 0.6 * value * draws.signs(1, 1, 1, 1) * _over_time(decay) * (0.3 + frames)
 
 
+@distortion("diffusion", (0.08, 0.16, 0.27, 0.42, 0.65), "brightness change over the clip, 0..1")
+def brightness_ramp(frames: Tensor, value: float, draws: Draws) -> Tensor:
+    """The clip grows steadily brighter (or darker) from its first frame to its last."""
+    course = torch.linspace(0.0, 1.0, frames.shape[1], device=frames.device)
+    return frames + value * draws.signs(1, 1, 1, 1) * course[None, :, None, None, None]
+
+
 @distortion("diffusion", (0.03, 0.06, 0.11, 0.19, 0.3), "gain standard deviation")
 def local_flicker(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Brightness of regions pulses, each at its own moment."""
@@ -90,7 +97,7 @@ def warp(frames: Tensor, value: float, draws: Draws) -> Tensor:
     return displace(frames, field[:, 0], field[:, 1])
 
 
-@distortion("diffusion", (1.4, 2.3, 3.4, 4.7, 6.4), f"root mean square displacement, {PX}")
+@distortion("diffusion", (0.9, 1.6, 2.6, 3.9, 5.8), f"root mean square displacement, {PX}")
 def melt(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Shapes lose their form steadily over the clip, as wax does."""
     _, time, _, height, width = frames.shape
@@ -148,11 +155,16 @@ def lattice(frames: Tensor, value: float, draws: Draws) -> Tensor:
 def crawl(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """A fine texture slides over the picture."""
     _, time, channels, height, width = frames.shape
-    texture = gaussian_blur(draws.normal(1, channels, height, width), scaled(frames, 0.8))
-    texture = _unit(texture, (1, 2, 3, 4)).expand(-1, time, -1, -1, -1).contiguous()
-    angle = draws.uniform(high=2 * math.pi)[:, None, None, None]
-    steps = torch.arange(time, device=frames.device)[None, :, None, None] * scaled(frames, 1.5)
-    return frames + value * displace(texture, steps * angle.cos(), steps * angle.sin(), mode="bilinear")
+    # Moved by phases of its spectrum: what leaves on one side enters on the other, whole.
+    waves = torch.fft.rfft2(draws.normal(1, channels, height, width))
+    fy = torch.fft.fftfreq(height, device=frames.device)[:, None]
+    fx = torch.fft.rfftfreq(width, device=frames.device)[None, :]
+    waves = waves * torch.exp(-2 * (math.pi * scaled(frames, 0.8)) ** 2 * (fx**2 + fy**2))
+    angle = draws.uniform(high=2 * math.pi)[:, None, None, None, None]
+    steps = torch.arange(time, device=frames.device)[None, :, None, None, None] * scaled(frames, 1.5)
+    turned = 2 * math.pi * steps * (fx * angle.cos() + fy * angle.sin())
+    texture = torch.fft.irfft2(waves * torch.polar(torch.ones_like(turned), turned), s=(height, width))
+    return frames + value * _unit(texture, (1, 2, 3, 4))
 
 
 @distortion("diffusion", (0.05, 0.1, 0.18, 0.28, 0.42), "tint of the last frame, 0..1")
@@ -179,7 +191,8 @@ def hue_flicker(frames: Tensor, value: float, draws: Draws) -> Tensor:
         ),
         dim=2,
     ) / math.sqrt(3.0)
-    return grey + colour * angle.cos() + turned * angle.sin()
+    colour = colour * angle.cos() + turned * angle.sin()
+    return grey + colour - luma(colour).unsqueeze(2)
 
 
 @distortion("diffusion", (0.0006, 0.002, 0.006, 0.02, 0.08), "variance treated as texture")

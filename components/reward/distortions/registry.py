@@ -19,6 +19,8 @@ from components.runtime.seeds import derive
 
 Family = Literal["spatial", "codec", "temporal", "diffusion"]
 FAMILIES: tuple[Family, ...] = ("spatial", "codec", "temporal", "diffusion")
+Needs = Literal["", "vae", "sampler"]
+"""What a ladder needs besides a clip: nothing, a generator's VAE, or its sampler."""
 LEVELS = 5
 """Severity levels of every distortion; level 0 is the untouched clip."""
 
@@ -77,12 +79,13 @@ class Distortion:
     unit: str
     summary: str
     damage: Damage
+    needs: Needs = ""
 
     def __call__(self, frames: Tensor, level: int, seeds: Sequence[int]) -> Tensor:
         """Distorts a batch of clips.
 
         Args:
-            frames: (B, T, 3, H, W) float in 0..1.
+            frames: (B, T >= 2, 3, H, W) float in 0..1.
             level: 0 (identity) to 5 (worst).
             seeds: one integer per clip; the same seed gives the same bytes.
 
@@ -92,9 +95,9 @@ class Distortion:
         Raises:
             InputError: wrong shape, dtype, level or number of seeds.
         """
-        if frames.ndim != 5 or frames.shape[2] != 3 or not frames.is_floating_point():
+        if frames.ndim != 5 or frames.shape[1] < 2 or frames.shape[2] != 3 or not frames.is_floating_point():
             raise InputError(
-                f"distortion {self.name}: frames must be a float tensor (B, T, 3, H, W), "
+                f"distortion {self.name}: frames must be a float tensor (B, T >= 2, 3, H, W), "
                 f"got {frames.dtype} {tuple(frames.shape)}"
             )
         if not 0 <= level <= LEVELS:

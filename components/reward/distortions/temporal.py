@@ -26,7 +26,7 @@ def _clock(frames: Tensor) -> Tensor:
 def freeze(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """The picture stops moving for the last part of the clip (or its first); at level 5 it never moves."""
     last = frames.shape[1] - 1
-    held = round(value * last)
+    held = max(1, round(value * last))
     tail = _clock(frames).clamp(max=last - held)
     head = _clock(frames).clamp(min=held)
     return take(frames, torch.where(draws.signs(1) > 0, tail, head))
@@ -36,6 +36,8 @@ def freeze(frames: Tensor, value: float, draws: Draws) -> Tensor:
 def stutter(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Frames are repeated at random instead of the next one."""
     fresh = draws.uniform(frames.shape[1]) >= value
+    # At least one frame is repeated, whatever the draw.
+    fresh.scatter_(1, draws.integers(1, max(2, frames.shape[1]), 1), False)
     fresh[:, 0] = True
     return take(frames, torch.where(fresh, _clock(frames), torch.zeros_like(_clock(frames))).cummax(1).values)
 
@@ -46,13 +48,23 @@ def low_frame_rate(frames: Tensor, value: float, draws: Draws) -> Tensor:
     return take(frames, (torch.floor(_clock(frames) / value) * value).ceil().long())
 
 
-@distortion("temporal", (2, 3, 4, 6, 9), "window, frames")
-def shuffle(frames: Tensor, value: float, draws: Draws) -> Tensor:
-    """Frames change places inside windows."""
+@distortion("temporal", (0.8, 0.6, 0.45, 0.33, 0.2), "period, fraction of the clip")
+def loop(frames: Tensor, value: float, draws: Draws) -> Tensor:
+    """A short piece of the clip is played again and again, with a jump at each start."""
+    time = frames.shape[1]
+    # Two frames are the shortest loop that moves; of a clip of two, one is left.
+    period = max(min(2, time - 1), min(time - 1, round(value * time)))
     clock = _clock(frames)
-    window = torch.div(clock, int(value), rounding_mode="floor").to(frames.dtype)
-    # Keys of whole-frame noise: a plain reversal would look like ordinary motion.
-    order = (window * 100.0 + draws.uniform(frames.shape[1])).argsort(1)
+    head = clock % period
+    tail = time - 1 - (time - 1 - clock) % period
+    return take(frames, torch.where(draws.signs(1) > 0, head, tail))
+
+
+@distortion("temporal", (1.6, 2.4, 3.6, 5.5, 9), "window, frames")
+def shuffle(frames: Tensor, value: float, draws: Draws) -> Tensor:
+    """Frames change places inside a window that slides along the clip."""
+    clock = _clock(frames)
+    order = (clock + value * draws.uniform(frames.shape[1])).argsort(1)
     untouched = (order == clock).all(1, keepdim=True)
     swapped = clock.clone()
     swapped[:, :2] = swapped[:, :2].flip(1)
@@ -96,7 +108,7 @@ def fade(frames: Tensor, value: float, draws: Draws) -> Tensor:
     return torch.lerp(frames, background_fill(frames, mask), mask * course * value)
 
 
-@distortion("temporal", (0.15, 0.3, 0.45, 0.65, 0.9), "share of frames")
+@distortion("temporal", (0.1, 0.2, 0.32, 0.45, 0.6), "share of frames")
 def blink(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """The salient object is missing from some frames."""
     gone = (draws.uniform(frames.shape[1]) < value).to(frames.dtype)

@@ -37,13 +37,16 @@ PARAMS = {
 }  # fmt: skip
 TINY_REWARD = {
     "run": {"device": "cpu"},
-    "ladders": {"world": 12, "footage": 12, "generated": 12, "reconstructed": 4, "composed": 0.2},
-    "network": {"channels": 4, "hidden": 8, "embedding": 8, "bins": 2},
-    "training": {"steps": 60, "pixel_steps": 30, "batch": 6, "warmup": 2, "checkpoint_every": 60},
+    "ladders": {
+        "world": 12, "footage": 12, "generated": 12, "reconstructed": 4, "few_steps": 0, "composed": 0.2,
+    },
+    "network": {"members": 2, "hidden": 8, "embedding": 8, "bins": 2},
+    "training": {"steps": 60, "batch": 6, "warmup": 2, "checkpoint_every": 60},
     "card": {"contents_per_type": 1, "attacks": 4},
     "gate": {
         "srcc_world": -1, "srcc_all": -1, "srcc_heldout_types": -1, "reference_above": 0, "attacks": 0,
-        "judge_low": -2,
+        "judge_low": -2, "srcc_footage": -1, "adjacent_ordered": 0, "two_apart_ordered": 0,
+        "stillness_gain": 1e9,
     },
 }  # fmt: skip
 WEIGHTS = "lora/pytorch_lora_weights.safetensors"

@@ -1,0 +1,117 @@
+"""The reward that judges at the moment: its version, its refresh, and how a resumed run finds it again.
+
+Pairs that are in the ledger keep the version that judged them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from components.alignment.rollout import Group
+from components.reward.interface import Reward
+from components.reward.refresh import Refresher, Samples
+from components.reward.scorer import Scorer
+from components.reward.versions import Version, digest_of_folder, judging, write_versions
+from components.runtime.distributed import Ranks
+from components.runtime.errors import InputError
+
+
+class CurrentReward:
+    """A reward and its versions, the same in every process."""
+
+    def __init__(
+        self, reward: Reward, digest: str, folder: Path, ranks: Ranks, refresher: Refresher | None = None
+    ) -> None:
+        """Keep version 0.
+
+        Args:
+            reward: what the reward step published, opened.
+            digest: its `components.reward.versions.digest_of`.
+            folder: where the main process puts versions that are adopted, each in `v<number>`.
+            ranks: the processes that align together.
+            refresher: what makes further versions; None keeps this one.
+        """
+        self.reward, self.folder, self.ranks, self.refresher = reward, folder, ranks, refresher
+        self.versions = [Version(0, digest)]
+
+    @property
+    def version(self) -> Version:
+        """The version that judges now."""
+        return judging(self.versions)
+
+    def keep(self, frames: Tensor, fps: float) -> Tensor:
+        """Return what `refresh` needs of clips, uint8 (N, T, 3, H, W): them in the reward's geometry."""
+        assert self.refresher is not None
+        return self.refresher.fitted(frames, fps)
+
+    def refresh(self, groups: Sequence[Group], iteration: int) -> None:
+        """Make the next version on all processes' clips together, and judge by it if it is adopted.
+
+        The main process trains while the others wait for its weights.
+
+        Args:
+            groups: this process's, with the frames that were kept.
+            iteration: in which they were drawn.
+        """
+        assert self.refresher is not None and isinstance(self.reward, Scorer)
+        mine = {g.prompt.id: g.frames for g in groups if g.frames is not None}
+        everyone = {
+            name: clips for part in self.ranks.all_gather_object(mine) for name, clips in part.items()
+        }
+        made: tuple[dict[str, Any], dict[str, Tensor] | None] | None = None
+        if self.ranks.is_main:
+            # In an order that does not depend on who drew what.
+            names = sorted(everyone)
+            samples = Samples(
+                torch.cat([everyone[name] for name in names]),
+                tuple(name for name in names for _ in range(len(everyone[name]))),
+            )
+            version, scorer = self.refresher.refresh(
+                self.folder, self.versions, self.reward, samples, iteration
+            )
+            state = {name: value.cpu() for name, value in scorer.network.own_state().items()}
+            made = version.as_json(), state if version.adopted else None
+        made = self.ranks.broadcast_object(made)
+        assert made is not None
+        self.versions.append(Version.of(made[0]))
+        if made[1] is not None:
+            network = deepcopy(self.reward.network)
+            network.load_own_state(made[1])
+            self.reward = Scorer(network, self.reward.geometry, self.reward.device)
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return the versions so far as JSON values for a checkpoint."""
+        return [version.as_json() for version in self.versions]
+
+    def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Take the versions of a checkpoint; the weights of the one that judged lie in the folder.
+
+        Raises:
+            InputError: they are not the weights that the checkpoint knows.
+        """
+        self.versions = [Version.of(values) for values in state]
+        if self.version.number == 0:
+            return
+        assert isinstance(self.reward, Scorer)
+        folder = self.folder / self.version.folder
+        if not folder.is_dir() or digest_of_folder(folder) != self.version.digest:
+            raise InputError(
+                f"{folder}: not the version {self.version.number} of the reward that the checkpoint knows; "
+                f"remove {self.folder.parent} to begin anew"
+            )
+        self.reward = Scorer.load(folder, self.reward.device.type)
+
+    def publish(self, folder: Path) -> None:
+        """Write versions.json, and a folder for each version that was adopted after version 0."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for version in self.versions[1:]:
+            if version.adopted:
+                shutil.copytree(self.folder / version.folder, folder / version.folder)
+        write_versions(folder, self.versions)

@@ -1,0 +1,1 @@
+"""Rewards that were not trained here, behind the interface of the one that was."""

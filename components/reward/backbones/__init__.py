@@ -1,0 +1,10 @@
+"""Pretrained vision models behind a reward.
+
+Public face: `fetch` finds one by hub id, folder or s3:// prefix; `Backbone.load` makes a network of it.
+"""
+
+from components.reward.backbones.backbone import Backbone, precision
+from components.reward.backbones.kinds import KINDS
+from components.reward.backbones.source import fetch
+
+__all__ = ["KINDS", "Backbone", "fetch", "precision"]

@@ -1,0 +1,174 @@
+"""VMAF of many small clips through one ffmpeg process (the binary that the package imageio-ffmpeg ships).
+
+- **Model**: `vmaf_v0.6.1neg`, which the binary holds. It gives no credit for "enhancement": the plain model
+  rates an over-sharpened or brightened clip above its original. Not clipped to 0..100: strong damage keeps
+  its order below 0.
+- **Size**: frames with a short side below 96 px are enlarged by whole numbers, nearest neighbour. At 48 px
+  the coarsest bands of VMAF's features are 3 x 3 samples, mostly border; enlarged twice the ranks agree
+  best with the designed severity, four times too much lies at the bottom of the scale.
+- **Many clips at once**: clips follow each other in one stream, each with its first frame doubled before it
+  and a frame of blocks after it, whose scores are dropped. So VMAF's only feature that looks at
+  neighbouring frames, motion, sees stillness before a clip and nothing nearer than the clip itself after
+  it, as at the ends of a file: every frame's score is what a process of its own would give it.
+- **One pipe**: reference and distorted frames travel one above the other and are parted inside ffmpeg, so
+  that no file and no named pipe is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.reward.filtering import luma
+from components.runtime.errors import InputError
+
+MODEL = r"version=vmaf_v0.6.1neg\:disable_clip=true"
+SHORT_SIDE = 96
+"""px; smaller frames are enlarged to at least this."""
+BATCH_BYTES = 32 * 2**20
+"""Largest stream of one process, unless a single clip is longer."""
+PATIENCE_S = 600.0
+"""Seconds after which a process that has not finished is given up."""
+BLOCK = 8
+
+
+def vmaf(reference: Tensor, distorted: Tensor) -> Tensor:
+    """VMAF of each frame of each clip against its original.
+
+    Args:
+        reference, distorted: uint8 (N, T, 3, H, W) RGB.
+
+    Returns:
+        (N, T) float64; about 97 to 115 for equal frames, below 0 for the worst.
+
+    Raises:
+        InputError: there is no ffmpeg, it lacks libvmaf, or it failed.
+    """
+    if reference.shape != distorted.shape or reference.ndim != 5 or reference.dtype != torch.uint8:
+        raise ValueError(f"two uint8 (N, T, 3, H, W) expected, got {reference.shape} and {distorted.shape}")
+    count, frames, _, height, width = reference.shape
+    if not count or not frames:
+        return torch.zeros(count, frames, dtype=torch.float64)
+    each = 2 * (frames + 2) * height * width
+    step = max(1, BATCH_BYTES // each)
+    parts = [
+        _scores(_grey(reference[start : start + step]), _grey(distorted[start : start + step]))
+        for start in range(0, count, step)
+    ]
+    return torch.cat(parts)
+
+
+def ffmpeg() -> str:
+    """Path of the ffmpeg binary.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+
+        return get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"no ffmpeg for VMAF labels ({reason}); install the package imageio-ffmpeg, which ships one"
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def identity(executable: str) -> str:
+    """What decides the scores: model, size, and the binary (its name holds its version)."""
+    path = Path(executable)
+    size = path.stat().st_size if path.is_file() else 0
+    return f"{MODEL} {SHORT_SIDE} {path.name} {size}"
+
+
+def _grey(frames: Tensor) -> np.ndarray:
+    """uint8 RGB (N, T, 3, H, W) -> uint8 (N, T, H, W) luma in the range of video, 16 to 235."""
+    light = luma(frames.cpu().float() / 255.0)
+    return (16.0 + 219.0 * light).round().to(torch.uint8).numpy()
+
+
+@lru_cache(maxsize=8)
+def _blocks(height: int, width: int) -> np.ndarray:
+    """A frame of random black and white blocks: far from any picture, whatever its brightness."""
+    drawn = np.random.Generator(np.random.PCG64(0)).integers(0, 2, (height // BLOCK + 1, width // BLOCK + 1))
+    large = np.kron(drawn, np.ones((BLOCK, BLOCK), dtype=np.int64))[:height, :width]
+    return (16 + 219 * large).astype(np.uint8)
+
+
+def _stream(reference: np.ndarray, distorted: np.ndarray) -> bytes:
+    """The frames of all clips with their guards, reference above distorted."""
+    count, frames, height, width = reference.shape
+    stream = np.empty((count, frames + 2, 2, height, width), dtype=np.uint8)
+    for place, clips in enumerate((reference, distorted)):
+        stream[:, 0, place] = clips[:, 0]
+        stream[:, 1:-1, place] = clips
+        stream[:, -1, place] = _blocks(height, width)
+    return stream.tobytes()
+
+
+def _command(executable: str, height: int, width: int) -> list[str]:
+    factor = max(1, math.ceil(SHORT_SIDE / min(height, width)))
+    enlarge = f"scale=iw*{factor}:ih*{factor}:flags=neighbor" if factor > 1 else "null"
+    graph = (
+        f"[0:v]split[a][b];[a]crop={width}:{height}:0:0,{enlarge}[reference];"
+        f"[b]crop={width}:{height}:0:{height},{enlarge}[distorted];"
+        f"[distorted][reference]libvmaf=model='{MODEL}':log_fmt=json:log_path=/dev/stdout:n_threads=1"
+    )
+    return [
+        executable, "-hide_banner", "-loglevel", "error", "-threads", "1",
+        "-f", "rawvideo", "-pix_fmt", "gray", "-s", f"{width}x{2 * height}", "-r", "25", "-i", "pipe:0",
+        "-filter_complex_threads", "1", "-filter_complex", graph, "-threads", "1", "-f", "null", "-",
+    ]  # fmt: skip
+
+
+def _scores(reference: np.ndarray, distorted: np.ndarray) -> Tensor:
+    count, frames, height, width = reference.shape
+    executable = ffmpeg()
+    try:
+        done = subprocess.run(
+            _command(executable, height, width),
+            input=_stream(reference, distorted),
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"{executable}: VMAF of {count} clips not finished after {PATIENCE_S:.0f} s"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{executable}: cannot be run for VMAF labels ({error.strerror or error})"
+        ) from error
+    try:
+        # A failing libvmaf may leave exit status 0 and no log.
+        rows = json.loads(done.stdout)["frames"]
+        values = torch.tensor([float(row["metrics"]["vmaf"]) for row in rows], dtype=torch.float64)
+        scores = values.reshape(count, frames + 2)[:, 1:-1]
+        if done.returncode or not bool(torch.isfinite(scores).all()):
+            raise ValueError("scores that are not finite")
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(_failure(executable, done)) from error
+    return scores
+
+
+def _failure(executable: str, done: subprocess.CompletedProcess[bytes]) -> str:
+    said = done.stderr.decode("utf-8", "replace").strip()
+    if "libvmaf" in said and ("No such filter" in said or "Filter not found" in said):
+        return (
+            f"{executable}: this ffmpeg has no libvmaf filter, which VMAF labels need; unset "
+            "IMAGEIO_FFMPEG_EXE or install the package imageio-ffmpeg, whose binary has it"
+        )
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+    return (
+        f"{executable}: VMAF failed with exit status {done.returncode}: {(lines or ['no message'])[0][:200]}"
+    )

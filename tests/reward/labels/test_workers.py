@@ -1,0 +1,127 @@
+"""Label workers: the same bits with any number of them, one error, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from components.reward.labels import LabelWorkers, label
+from components.reward.labels.workers import Task
+from components.runtime.errors import InputError, Interrupted
+from components.runtime.interrupts import StopSignal
+from tests.reward.labels.conftest import rungs
+
+
+def task(side: int = 48) -> Task:
+    clips = np.zeros((1, 3, 3, side, side), dtype=np.uint8)
+    return clips, np.zeros(1, dtype=np.int64), clips + 9
+
+
+@pytest.fixture(scope="module")
+def two() -> LabelWorkers:
+    with LabelWorkers(2) as crew:
+        yield crew
+
+
+def test_same_labels_with_no_one_and_two_workers(
+    real: Tensor, two: LabelWorkers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from components.reward.labels import labelling
+
+    ladder, levels = torch.cat([rungs(real, name) for name in ("blur", "shuffle")]), torch.arange(6)
+    clips = torch.cat((real, real))
+    here = label(clips, ladder, levels)
+    monkeypatch.setattr(labelling, "TASK_CLIPS", 25)
+    for crew in (0, two):
+        there = label(clips, ladder, levels, workers=crew, cache=tmp_path / str(crew == 0))
+        assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+    alone = label(clips[3:4], ladder[3:4], levels, workers=1)
+    assert all(torch.equal(a[3:4], b) for a, b in zip(here, alone, strict=True))
+
+
+def test_an_error_in_a_worker_is_one_error_here(two: LabelWorkers) -> None:
+    with pytest.raises(InputError, match="at least 11 x 11 px"):
+        list(two.run([task(), task(8), task()]))
+    assert len(list(two.run([task(), task()]))) == 2, "the workers go on"
+
+
+def test_a_killed_worker_is_one_error() -> None:
+    with LabelWorkers(1) as crew:
+        assert len(list(crew.run([task()]))) == 1
+        assert crew._pool is not None
+        os.kill(next(iter(crew._pool._processes)), signal.SIGKILL)
+        with pytest.raises(InputError, match="label worker died"):
+            list(crew.run([task()] * 3))
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_stop_ends_the_work(number: int, two: LabelWorkers) -> None:
+    stop = StopSignal()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        list((two if number else LabelWorkers()).run([task()] * 4, stop))
+
+
+SCRIPT = """
+import torch
+from components.reward.labels import label
+
+if __name__ == "__main__":
+    clips = torch.randint(0, 256, (64, 60, 3, 64, 64), dtype=torch.uint8)
+    print("ready", flush=True)
+    label(clips, torch.stack((clips, 255 - clips), dim=1), torch.tensor([0, 5]), workers=2)
+"""
+
+
+def descendants(session: int) -> dict[int, str]:
+    """Living processes of a session, by id: their command lines."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                found[int(folder.name)] = line
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_a_killed_parent_leaves_no_process_behind(number: int, tmp_path: Path) -> None:
+    script = tmp_path / "labels.py"
+    script.write_text(SCRIPT)
+    root = str(Path(__file__).parents[3])
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": root},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        limit = time.monotonic() + 90
+        while not any("ffmpeg" in line for line in descendants(process.pid).values()):
+            assert time.monotonic() < limit and process.poll() is None, "no ffmpeg was ever started"
+            time.sleep(0.05)
+        os.kill(process.pid, number)
+        process.wait(30)
+        limit = time.monotonic() + 30
+        while left := descendants(process.pid):
+            assert time.monotonic() < limit, f"still there: {left}"
+            time.sleep(0.1)
+    finally:
+        for left_over in descendants(process.pid):
+            os.kill(left_over, signal.SIGKILL)
+        process.kill()
+        process.wait()
