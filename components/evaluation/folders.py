@@ -56,16 +56,20 @@ def find_videos(suite: Suite, folder: Path) -> Found:
     problems: list[Problem] = []
     absent: dict[str, str] = {}
     for prompt, most in suite.wanted().items():
-        videos[prompt] = []
+        here: dict[int, Path] = {}
         for index in range(most):
             names = [video_name(prompt, index, suffix) for suffix in SUFFIXES]
-            here = next((name for name in names if name in files), None)
-            if here is not None:
-                videos[prompt].append(files.pop(here))
-                continue
-            absent[_rough(names[0])] = names[0]
-            if index < suite.samples:
-                problems.append(Problem("missing", names[0], f"no video {index} of {prompt!r}"))
+            name = next((name for name in names if name in files), None)
+            if name is None:
+                absent[_rough(names[0])] = names[0]
+            else:
+                here[index] = files.pop(name)
+        videos[prompt] = list(here.values())
+        # What is optional (flickering videos after the fifth) is missing where a later one is there.
+        for index in range(max(suite.samples, max(here, default=-1) + 1)):
+            if index not in here:
+                name = video_name(prompt, index)
+                problems.append(Problem("missing", name, f"no video {index} of {prompt!r}"))
     problems += [_left_over(path, absent) for path in files.values()]
     return Found(videos, problems)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -84,7 +84,8 @@ def measure(
         able = [provider for provider, reason in zip(providers, reasons, strict=True) if reason is None]
         found = able[0].measure(clips, shelf, compat) if able else np.array([np.nan])
         if np.isfinite(found).any():
-            used[name], scores[name] = able[0], found
+            origins = {model: shelf.origin(model) for model in able[0].opens(compat)}
+            used[name], scores[name] = replace(able[0], method=able[0].measured_by(origins)), found
         else:
             reasons += ["it has nothing to say about any clip of the run"] if able else []
             unavailable[name] = "; ".join(reason for reason in reasons if reason)

@@ -12,8 +12,7 @@ from typing import Any
 
 from components.evaluation.dimensions import Dimension, LeftOut, Measured, Outcome, Video, catalogue
 from components.evaluation.folders import RECORD, Found, Problem, counts, find_videos
-from components.evaluation.models import WEIGHTS, Shelf
-from components.evaluation.models.shelf import UNKNOWN
+from components.evaluation.models import Shelf
 from components.evaluation.suites import Suite
 from components.evaluation.totals import totals
 from components.evaluation.vbench_files import METHOD, SEED, VARIANT, Result, VideoResult
@@ -176,7 +175,7 @@ def _measured(task: Task, scores: Scores, shelf: Shelf, settings: Settings, keep
     digest = sha256_file(task.path)
     identity = [digest, task.prompt, task.facts, task.fps, asdict(settings)]
     chosen = {
-        name: [provider.method, scores.origins[name]]
+        name: [provider.method, {model: shelf.version(model) for model in scores.origins[name]}]
         for name, provider in scores.used.items()
         if name in task.facts
     }
@@ -259,7 +258,7 @@ def _summarise(name: str, rows: list[Measured], scores: Scores, compat: bool) ->
         del scores.used[name]
         scores.unavailable[name] = "no video that could be measured counts in it"
         return
-    method = method_of(dimension, scores.origins[name])
+    method = dimension.measured_by(scores.origins[name])
     about = {METHOD: method} if method else {}
     if dimension.variant and not compat:
         about[VARIANT] = "ours"
@@ -267,16 +266,6 @@ def _summarise(name: str, rows: list[Measured], scores: Scores, compat: bool) ->
         VideoResult(row.name, row.outcome.value, {**row.outcome.details, **about}) for row in counted
     )
     scores.results[name] = Result(value, videos)
-
-
-def method_of(dimension: Dimension, origins: Mapping[str, str]) -> str:
-    """What replaced VBench's models, in words: by the catalogue, or by weights that came from elsewhere."""
-    other = [
-        f"{WEIGHTS[name].title} replaced by {origin}"
-        for name, origin in origins.items()
-        if origin not in (WEIGHTS[name].origin, UNKNOWN)
-    ]
-    return "; ".join([dimension.method] * bool(dimension.method) + other)
 
 
 def notes(suite: Suite, scores: Scores, settings: Settings) -> list[dict[str, Any]]:

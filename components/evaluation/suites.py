@@ -16,7 +16,7 @@ from typing import Any
 
 from components.evaluation.dimensions import catalogue
 from components.evaluation.totals import QUALITY, SEMANTIC
-from components.evaluation.vbench_files import prompt_of
+from components.evaluation.vbench_files import prompt_of, stem
 from components.runtime.artifacts import cache_dir
 from components.runtime.errors import InputError
 
@@ -138,11 +138,16 @@ def _of_lines(path: Path, samples: int | None) -> Suite:
     if not prompts:
         raise InputError(f"suite {path}: no prompt in it")
     number = samples or SAMPLES
-    return Suite(path.name, tuple(Entry(one, custom_dimensions(one)) for one in prompts), number, number)
+    entries = tuple(Entry(one, custom_dimensions(one)) for one in prompts)
+    return _distinct(Suite(path.name, entries, number, number))
 
 
 def _of_folder(path: Path) -> Suite:
-    names = sorted(file.name for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    names = sorted(
+        file.name
+        for file in path.iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
     if not names:
         raise InputError(f"suite {path}: no video in the folder (looked for {', '.join(SUFFIXES)})")
     prompts = dict.fromkeys(prompt_of(name) for name in names)
@@ -164,7 +169,20 @@ def _vbench(content: bytes, name: str, samples: int | None) -> Suite:
     unknown = {one for entry in entries for one in entry.dimensions} - set(QUALITY + SEMANTIC)
     if unknown:
         raise InputError(f"suite {name}: dimension {sorted(unknown)[0]!r} is not one of VBench's sixteen")
-    return Suite(name, entries, samples or SAMPLES, samples or FLICKERING_SAMPLES)
+    return _distinct(Suite(name, entries, samples or SAMPLES, samples or FLICKERING_SAMPLES))
+
+
+def _distinct(suite: Suite) -> Suite:
+    """The suite itself; prompts that would share their videos' names are an InputError."""
+    taken: dict[str, str] = {}
+    for prompt in suite.wanted():
+        other = taken.setdefault(stem(prompt), prompt)
+        if other != prompt:
+            raise InputError(
+                f"suite {suite.name}: the videos of {prompt[:60]!r} and of {other[:60]!r} would have the "
+                f"same names ({stem(prompt)[:60]}-0.mp4 ...); reword one of the prompts"
+            )
+    return suite
 
 
 def _published() -> bytes:

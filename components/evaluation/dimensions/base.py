@@ -17,6 +17,7 @@ from components.corpus.world.detect import Reading, read_back
 from components.corpus.world.scene import Scene, parse_caption
 from components.evaluation.dimensions.classical import fastest_motion, smoothness
 from components.evaluation.models import WEIGHTS, Shelf
+from components.evaluation.models.shelf import UNKNOWN
 
 Array = NDArray[np.float64]
 
@@ -162,6 +163,19 @@ class Dimension:
     def opens(self, compat: bool = False) -> tuple[str, ...]:
         """The weights it opens."""
         return self.models + (self.compat_models if compat else ())
+
+    def measured_by(self, origins: Mapping[str, str]) -> str:
+        """What replaced VBench's models, in words: by the catalogue, or by weights that came from elsewhere.
+
+        Args:
+            origins: by name of the weights in use, where they come from (`Shelf.origin`).
+        """
+        other = [
+            f"{WEIGHTS[name].title} replaced by {origin}"
+            for name, origin in origins.items()
+            if origin not in (WEIGHTS[name].origin, UNKNOWN)
+        ]
+        return "; ".join([self.method] * bool(self.method) + other)
 
     def missing(self, shelf: Shelf, compat: bool = False) -> str | None:
         """Which weights are missing and what would help; None when they are all there."""

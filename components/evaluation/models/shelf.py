@@ -7,6 +7,7 @@ as long as it holds safetensors.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib
 import json
@@ -95,21 +96,40 @@ class Shelf:
         except (OSError, ValueError, KeyError):
             return UNKNOWN
 
+    def version(self, name: str) -> str:
+        """What tells the weights in use from others under the same name: a digest of their card, or of the
+        names, sizes and times of their files where there is none.
+        """
+        folder = self._folder(WEIGHTS[name])
+        if (folder / CARD).is_file():
+            return hashlib.sha256((folder / CARD).read_bytes()).hexdigest()
+        stats = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
+        state = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
     def _folder(self, weights: Weights) -> Path:
         name = weights.name
         if name not in self._folders:
             if self.place == HUB:
                 folder = cache_dir() / "weights" / name
-                if any(not (folder / file).is_file() for file in weights.files):
-                    from components.evaluation.models.fetch import fetch
-
-                    fetch(name, str(folder.parent))
+                _fetched(weights, folder)
             elif storage.is_remote(self.place):
                 folder = _downloaded(f"{self.place}/{name}")
             else:
                 folder = storage.local_path(self.place) / name
             self._folders[name] = folder
         return self._folders[name]
+
+
+def _fetched(weights: Weights, folder: Path) -> None:
+    """Fetch weights into the cache, unless they are there or another process is at it: then wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if any(not (folder / file).is_file() for file in weights.files):
+            from components.evaluation.models.fetch import fetch
+
+            fetch(weights.name, str(folder.parent))
 
 
 def _how(name: str) -> str:
