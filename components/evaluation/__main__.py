@@ -1,25 +1,36 @@
-"""python -m components.evaluation run | table | totals"""
+"""python -m components.evaluation run | table | sample | score | totals | compare | weights"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from components.evaluation.params import EvaluationParams
-from components.evaluation.totals import QUALITY, SEMANTIC, read_scores, totals
-from components.runtime.step import main, step_app
+from components.evaluation.totals import QUALITY, SEMANTIC, Totals, read_raw, totals
+from components.runtime.errors import InputError
+from components.runtime.step import ParamsOption, SetOption, load_params, main, step_app
 
 app = step_app(
     "evaluation",
     EvaluationParams,
     "components.evaluation.step:run",
     inputs=("corpus", "generator", "reward", "alignment"),
-    help="Compare the aligned generator with its base on held-out prompts.",
+    help="Compare the aligned generator with its base on held-out prompts; measure videos as VBench does.",
 )
+weights_app = typer.Typer(no_args_is_help=True, help="The pretrained models' weights: list, fetch, verify.")
+app.add_typer(weights_app, name="weights")
+
+SuiteOption = Annotated[
+    str, typer.Option("--suite", help="vbench; a .whl, .json or .txt file; or a folder of videos")
+]
+SamplesOption = Annotated[
+    int | None, typer.Option("--samples", min=1, help="videos of each prompt [default: 5, flickering 25]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+NamesArgument = Annotated[list[str] | None, typer.Argument(help="names of weights; all of them if none")]
 
 
 @app.command("table")
@@ -36,28 +47,184 @@ def show_table(
     print(f"report page: {artifact.file('report.html')}")
 
 
+@app.command("sample")
+def sample(
+    videos: Annotated[str, typer.Option("--videos", help="folder for the videos; what is there is kept")],
+    suite: SuiteOption = "vbench",
+    generator: Annotated[
+        str, typer.Option("--generator", help="the generator artifact")
+    ] = "artifacts/generator",
+    alignment: Annotated[
+        str, typer.Option("--alignment", help="an alignment artifact, whose LoRA is put on top")
+    ] = "",
+    dimension: Annotated[
+        list[str] | None, typer.Option("--dimension", help="only its prompts; may be repeated")
+    ] = None,
+    samples: SamplesOption = None,
+    params_file: ParamsOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Draw a suite's videos under VBench's names; several processes (torchrun) share the work."""
+    from components.evaluation import commands
+
+    params = load_params(EvaluationParams, "evaluation", params_file, overrides)
+    commands.sample(params, suite, videos, generator, alignment, dimension or [], samples)
+
+
+@app.command("score")
+def score(
+    videos: Annotated[str, typer.Option("--videos", help="flat folder of videos under VBench's names")],
+    out: Annotated[str, typer.Option("--out", help="folder for the result files")],
+    suite: Annotated[
+        str,
+        typer.Option("--suite", help="vbench; a .whl, .json or .txt file [default: what the folder holds]"),
+    ] = "",
+    name: Annotated[str, typer.Option("--name", help="of the model [default: the folder's]")] = "",
+    dimension: Annotated[
+        list[str] | None, typer.Option("--dimension", help="only this one; may be repeated")
+    ] = None,
+    samples: SamplesOption = None,
+    fps: Annotated[
+        float,
+        typer.Option("--fps", min=0, help="the model's frames per second [default: as noted, or declared]"),
+    ] = 0.0,
+    params_file: ParamsOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Measure a folder of videos; writes {name}_eval_results.json, _full_info.json and _notes.jsonl."""
+    from components.evaluation import commands
+
+    params = load_params(EvaluationParams, "evaluation", params_file, overrides)
+    commands.score(params, suite or videos, videos, out, name, dimension or [], samples, fps)
+
+
 @app.command("totals")
 def show_totals(
     results: Annotated[
         Path, typer.Option("--results", help="VBench results file ({name}_eval_results.json)")
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Print VBench's scaled scores and totals; a total with a missing dimension is not formed."""
-    scores, otherwise = read_scores(results)
-    found = totals(scores)
+    """Print VBench's scaled scores and totals; a total with a missing dimension is not formed.
+
+    Dimensions measured by models that stand in for VBench's are kept out; totals with them, which must not be
+    compared with published ones, come apart.
+    """
+    raw = read_raw(results)
+    found = totals({name: one.score for name, one in raw.items() if not one.method})
+    otherwise = {name: one.method for name, one in raw.items() if one.method}
+    variants = [name for name, one in raw.items() if one.variant]
+    whole = totals({name: one.score for name, one in raw.items()})
     if as_json:
-        print(json.dumps(asdict(found) | {"measured_otherwise": otherwise}, indent=2))
+        named: dict[str, object] = {"unit": "per cent"} | _per_cent(found)
+        named |= {"missing": found.missing, "scaled": found.scaled}
+        named |= {"measured_otherwise": otherwise, "variants": variants}
+        print(json.dumps(named | ({"with_substitutes": _per_cent(whole)} if otherwise else {}), indent=2))
         return
     for name in QUALITY + SEMANTIC:
-        if name in scores:
-            print(f"{name:24}{100 * scores[name]:8.2f}  scaled {100 * found.scaled[name]:8.2f}")
-        elif name in otherwise:
-            print(f"{name:24}     n/a  {otherwise[name]}")
+        if name in otherwise:
+            print(f"{name:24}     n/a  {otherwise[name]} ({100 * raw[name].score:.2f})")
+        elif name in raw:
+            ours = "  our variant" if name in variants else ""
+            print(f"{name:24}{100 * raw[name].score:8.2f}  scaled {100 * found.scaled[name]:8.2f}{ours}")
         else:
             print(f"{name:24}     n/a  not in the file")
-    for name, value in (("quality", found.quality), ("semantic", found.semantic), ("total", found.total)):
-        print(f"{name:24}{'     n/a' if value is None else f'{100 * value:8.2f}'}")
+    for name in ("quality", "semantic", "total"):
+        value, other = getattr(found, name), getattr(whole, name)
+        apart = f"  {100 * other:.2f} with substitutes" if value is None and other is not None else ""
+        print(f"{name:24}{'     n/a' if value is None else f'{100 * value:8.2f}'}{apart}")
+
+
+@app.command("compare")
+def compare(
+    results: Annotated[list[Path], typer.Argument(help="result files: the base first, then the candidates")],
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--margin",
+            metavar="[DIMENSION=]SHARE",
+            help="largest harmless fall, as a share of the dimension's range [default: 0.03]",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    params_file: ParamsOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Compare result files of the same prompts and seeds, dimension by dimension, with the first one."""
+    from components.evaluation import contest
+
+    params = load_params(EvaluationParams, "evaluation", params_file, overrides)
+    general, single = _margins(margin or [])
+    terms = contest.Terms(
+        contest.MARGIN if general is None else general,
+        single,
+        params.confidence,
+        params.resamples,
+        params.run.seed,
+    )
+    found = contest.run(results, terms)
+    print(
+        json.dumps(contest.as_json(found), indent=1) if as_json else contest.as_table(found),
+        end="\n" * as_json,
+    )
+
+
+@weights_app.command("list")
+def list_weights(
+    at: Annotated[str, typer.Option("--at", help="also say what is there: a folder or s3:// prefix")] = "",
+) -> None:
+    """Print every set of weights: size, licence, origin, the dimensions that need it."""
+    from components.evaluation import commands
+
+    commands.list_weights(at)
+
+
+@weights_app.command("fetch")
+def fetch_weights(
+    to: Annotated[str, typer.Option("--to", help="a folder or s3:// prefix")],
+    names: NamesArgument = None,
+    origin: Annotated[
+        str, typer.Option("--origin", help="another hub repository for the one set named")
+    ] = "",
+) -> None:
+    """Fetch weights as safetensors, for a machine without network to read from."""
+    from components.evaluation import commands
+
+    commands.fetch_weights(names or [], to, origin)
+
+
+@weights_app.command("verify")
+def verify_weights(
+    at: Annotated[str, typer.Option("--to", "--at", help="a folder or s3:// prefix")],
+    names: NamesArgument = None,
+) -> None:
+    """Compare every fetched file with its recorded size and SHA-256."""
+    from components.evaluation import commands
+
+    commands.verify_weights(names or [], at)
+
+
+def _per_cent(found: Totals) -> dict[str, object]:
+    values = {"quality": found.quality, "semantic": found.semantic, "total": found.total}
+    return {name: None if value is None else 100 * value for name, value in values.items()}
+
+
+def _margins(given: list[str]) -> tuple[float | None, dict[str, float]]:
+    general: float | None = None
+    single: dict[str, float] = {}
+    for text in given:
+        name, _, share = text.rpartition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1 or (name and name not in QUALITY + SEMANTIC):
+            raise InputError(f"--margin {text}: expected SHARE or DIMENSION=SHARE, a share in 0..1")
+        if name:
+            single[name] = value
+        else:
+            general = value
+    return general, single
 
 
 if __name__ == "__main__":

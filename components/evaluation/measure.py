@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from components.evaluation.dimensions import Clips, Dimension, catalogue
 from components.evaluation.dimensions.base import Array
 from components.evaluation.dimensions.motion import flow_motion, motion
 from components.evaluation.diversity import diversity
+from components.evaluation.models import Shelf
 from components.reward.interface import Reward
 
 NO_WORLD = "the judge reads scenes of the miniature world, and no prompt of the run describes one"
@@ -61,26 +62,33 @@ def measure(
     batch: int,
     pool: Executor | None = None,
     flow_on: NDArray[np.bool_] | None = None,
+    shelf: Shelf | None = None,
+    compat: bool = False,
 ) -> Side:
-    """Measure uint8 (N, T, 3, H, W) with everything the catalogue can apply; for ``flow_on`` see `Clips`.
+    """Measure uint8 (N, T, 3, H, W) with everything the catalogue can apply.
+
+    For ``flow_on`` see `Clips`; ``shelf`` holds the weights there are (none by default); ``compat`` asks for
+    VBench's published variant of each dimension where ours differs.
 
     Raises:
         ValueError: the reward returned a figure that is not finite (a reward that fails must not pass for a
             low one).
     """
+    shelf = shelf or Shelf()
     clips = Clips(frames, fps, tuple(prompts), pool, flow_on)
     scores: dict[str, Array] = {}
     used: dict[str, Dimension] = {}
     unavailable: dict[str, str] = {}
     for name, providers in catalogue().items():
-        reasons = [provider.unavailable(clips) for provider in providers]
+        reasons = [provider.unavailable(clips, shelf, compat) for provider in providers]
         able = [provider for provider, reason in zip(providers, reasons, strict=True) if reason is None]
-        if not able:
+        found = able[0].measure(clips, shelf, compat) if able else np.array([np.nan])
+        if np.isfinite(found).any():
+            origins = {model: shelf.origin(model) for model in able[0].opens(compat)}
+            used[name], scores[name] = replace(able[0], method=able[0].measured_by(origins)), found
+        else:
+            reasons += ["it has nothing to say about any clip of the run"] if able else []
             unavailable[name] = "; ".join(reason for reason in reasons if reason)
-            continue
-        used[name] = able[0]
-        assert able[0].measure is not None
-        scores[name] = able[0].measure(clips)
     starts = range(0, len(frames), batch)
     rewards = torch.cat(
         [
@@ -112,8 +120,7 @@ def _judged(clips: Clips) -> tuple[Array | None, dict[str, Array]]:
     if not clips.has_world:
         return None, {}
     verdicts = [
-        None if reading is None else judge(clip, reading)
-        for clip, reading in zip(clips.frames, clips.readings, strict=True)
+        None if video.reading is None else judge(video.frames, video.reading) for video in clips.videos
     ]
     quality = np.array([np.nan if verdict is None else verdict.quality for verdict in verdicts])
     parts = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.runtime.params import Section, StepParams
@@ -41,6 +43,14 @@ class EvaluationParams(StepParams):
     )
     tie_judge: float = Field(0.001, ge=0, description="judge differences up to this are a tie (0..1 scale)")
     margins: Margins = Field(Margins(), description="non-inferiority margins")
+    weights: str = Field(
+        "",
+        description="place of the pretrained models' weights: a folder or s3:// prefix made by "
+        "`weights fetch`, or hub; empty: dimensions that need them are unavailable",
+    )
+    compat: Literal["", "vbench"] = Field(
+        "", description="vbench: the published variant of each dimension where ours differs by choice"
+    )
     report_pairs: int = Field(
         4, ge=1, le=24, description="pairs shown per group (best, worst, random) in the report"
     )

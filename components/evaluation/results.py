@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -13,12 +12,9 @@ from torch import Tensor
 
 from components.evaluation.measure import Side
 from components.evaluation.samples import Request
+from components.evaluation.vbench_files import METHOD, NAME_BYTES, Result, VideoResult, stem, video_name
 from components.video.clip import Clip
 from components.video.codec import write_video
-
-#: Longest prompt kept in a file name, in bytes; with ``-{i}.mp4`` it stays below the 255 that file systems
-#: allow.
-NAME_BYTES = 200
 
 
 def video_names(asked: Sequence[Request]) -> list[str]:
@@ -26,15 +22,10 @@ def video_names(asked: Sequence[Request]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
     for one in asked:
-        stem = (
-            re.sub(r"[/\\\x00-\x1f]", "_", one.prompt)
-            .encode()[:NAME_BYTES]
-            .decode(errors="ignore")
-            .strip(". ")
-        )
-        name = f"{stem or 'prompt'}-{one.index}.mp4"
+        name = video_name(one.prompt, one.index)
         if name in taken:
-            name = f"{stem} ({re.sub(r'[^A-Za-z0-9_-]', '_', one.prompt_id)[:40]})-{one.index}.mp4"
+            told_apart = re.sub(r"[^A-Za-z0-9_-]", "_", one.prompt_id)[:40]
+            name = f"{stem(one.prompt)[: NAME_BYTES // 4]} ({told_apart})-{one.index}.mp4"
         taken.add(name)
         names.append(name)
     return names
@@ -47,30 +38,22 @@ def write_videos(folder: Path, frames: Tensor, fps: float, names: Sequence[str])
         write_video(Clip(clip, fps), folder / name, scale=1)
 
 
-def as_vbench(side: Side, paths: Sequence[str]) -> dict[str, list[Any]]:
-    """``{dimension: [score, [{video_path, video_results}, ...]]}`` of one side's measured dimensions.
+def as_results(side: Side, paths: Sequence[str]) -> dict[str, Result]:
+    """One side's measured dimensions for a VBench result file.
 
-    Per-video entries carry ``method`` where the figure is not what VBench's own models would give. Yes-or-no
-    results are 0 or 1. Videos to which a dimension does not apply are left out of its list and of its mean.
+    Per-video entries carry ``method`` where the figure is not what VBench's own models would give. Videos to
+    which a dimension does not apply are left out of its list and of its mean.
     """
-    found: dict[str, list[Any]] = {}
+    found: dict[str, Result] = {}
     for name, scores in side.scores.items():
-        method = side.used[name].method
-        videos: list[dict[str, Any]] = []
-        for path, score in zip(paths, scores, strict=True):
-            if math.isfinite(score):
-                videos.append(
-                    {"video_path": path, "video_results": float(score)}
-                    | ({"method": method} if method else {})
-                )
-        found[name] = [sum(video["video_results"] for video in videos) / len(videos), videos]
+        more = {METHOD: side.used[name].method} if side.used[name].method else {}
+        videos = tuple(
+            VideoResult(path, float(score), more)
+            for path, score in zip(paths, scores, strict=True)
+            if math.isfinite(score)
+        )
+        found[name] = Result(sum(video.value for video in videos) / len(videos), videos)
     return found
-
-
-def write_results(file: Path, side: Side, paths: Sequence[str]) -> None:
-    """Write one side's ``{name}_eval_results.json``."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(as_vbench(side, paths), indent=1) + "\n", encoding="utf-8")
 
 
 def pair_rows(asked: Sequence[Request], base: Side, aligned: Side) -> list[dict[str, Any]]:

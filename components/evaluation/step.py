@@ -15,14 +15,24 @@ from torch import Tensor
 
 from components.corpus.dataset import Corpus
 from components.evaluation.comparison import Clusters
-from components.evaluation.dimensions.base import workers
+from components.evaluation.dimensions.classical import workers
 from components.evaluation.measure import NO_WORLD, Side, measure
+from components.evaluation.models import Shelf
 from components.evaluation.params import EvaluationParams
-from components.evaluation.report import Material, choose_pairs, read_log, render, shown_pairs
-from components.evaluation.results import pair_rows, video_names, write_results, write_videos
+from components.evaluation.report import (
+    Material,
+    choose_pairs,
+    read_log,
+    read_reward,
+    read_versions,
+    render,
+    shown_pairs,
+)
+from components.evaluation.results import as_results, pair_rows, video_names, write_videos
 from components.evaluation.samples import Request, Sampler, requests, sample_side, spread
 from components.evaluation.table import as_table
 from components.evaluation.totals import QUALITY, SEMANTIC, totals
+from components.evaluation.vbench_files import write_results
 from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs
 from components.reward.interface import open_reward, scoring_files
 from components.runtime import devices, provenance
@@ -31,7 +41,7 @@ from components.runtime.interrupts import StopSignal
 from components.runtime.params import canonical_json
 from components.runtime.progress import Progress
 from components.runtime.seeds import numpy_rng
-from components.runtime.tracking import track
+from components.runtime.tracking import flattened, track
 from components.video.clip import Clip
 from components.video.codec import write_video
 from components.video.sheets import side_by_side
@@ -100,10 +110,23 @@ def run(
         scorer = open_reward(opened.reward, device)
         prompts = [one.prompt for one in asked]
         flow_on = spread(asked, params.flow_pairs)
+        shelf = Shelf(params.weights, device)
         with workers(2 * int(flow_on.sum())) as pool, Progress(2, "evaluation: measuring models") as progress:
             sides = []
             for name in SIDES:
-                sides.append(measure(frames[name], fps, prompts, scorer, params.batch, pool, flow_on))
+                sides.append(
+                    measure(
+                        frames[name],
+                        fps,
+                        prompts,
+                        scorer,
+                        params.batch,
+                        pool,
+                        flow_on,
+                        shelf,
+                        bool(params.compat),
+                    )
+                )
                 progress.update()
         base, aligned = sides
         rng = numpy_rng(params.run.seed, "evaluation", "bootstrap")
@@ -156,7 +179,7 @@ def _write(
     for name, side in zip(SIDES, (base, aligned), strict=True):
         write_videos(folder / "videos" / name, frames[name], fps, names)
         paths = [f"videos/{name}/{video}" for video in names]
-        write_results(folder / "results" / f"{name}_eval_results.json", side, paths)
+        write_results(folder / "results" / f"{name}_eval_results.json", as_results(side, paths))
     rows = pair_rows(asked, base, aligned)
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "table.txt").write_text(table, encoding="utf-8")
@@ -193,9 +216,11 @@ def _write(
             shown=shown,
             chosen_by=f"the change of the {NAMES[chosen_by]}",
             log=read_log(log),
-            reward_card=opened.reward.metrics(),
+            reward=read_reward(opened.reward.path, opened.reward.metrics()),
+            versions=read_versions(opened.alignment.path),
             totals=_totals_in_words(base),
             provenance=_provenance(opened, params, asked),
+            sources={name: artifact.manifest for name, artifact in vars(opened).items()},
             setting=_in_words(asked),
             diversity_of=base.compared,
             motion_by=base.moved,
@@ -261,15 +286,22 @@ def _in_words(asked: list[Request]) -> str:
 def _provenance(opened: Inputs, params: EvaluationParams, asked: list[Request]) -> list[tuple[str, str]]:
     version, dirty = provenance.code_version()
     libraries = provenance.library_versions()
-    found = [(f"{name} artifact", artifact.manifest.digest) for name, artifact in vars(opened).items()]
-    found += [
+    sampler = json.loads(opened.generator.file("generator.json").read_text(encoding="utf-8"))
+    setting = _setting(opened, asked)
+    return [
+        ("code", f"{version}{' with uncommitted changes' if dirty else ''}"),
         ("run seed", str(params.run.seed)),
         ("first and last sampling seed", f"{asked[0].seed}, {asked[-1].seed}"),
-        ("code", f"{version}{' with uncommitted changes' if dirty else ''}"),
+        ("prompts and seeds", f"sha256 {setting['requests_digest']}"),
+        ("reward", f"sha256 {setting['reward_digest']}"),
+        ("aligned weights", f"sha256 {setting['lora_digest']}"),
+        ("sampler", _named(sampler)),
+        ("evaluation params", _named(params.model_dump(mode="json", exclude={"run"}))),
         ("libraries", ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries))),
-        (
-            "sampler",
-            opened.generator.file("generator.json").read_text(encoding="utf-8").strip().replace("\n", " "),
-        ),
     ]
-    return found
+
+
+def _named(values: dict[str, Any]) -> str:
+    """``steps 8, guidance 1.0``; what is nested gets its place's name."""
+    flat = flattened(values)
+    return ", ".join(f"{name} {value if value != '' else 'none'}" for name, value in flat.items())

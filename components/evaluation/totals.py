@@ -11,13 +11,12 @@ as one of its dimensions is missing, and the missing ones are named.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from components.evaluation.vbench_files import read_json
 from components.runtime.errors import InputError
 
 QUALITY: tuple[str, ...] = (
@@ -88,28 +87,36 @@ def totals(scores: Mapping[str, float]) -> Totals:
     return Totals(scaled, quality, semantic, total, missing)
 
 
-def read_scores(file: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Scores of a VBench results file ``{dimension: [score, [{video_path, video_results, ...}, ...]]}``.
+@dataclass(frozen=True)
+class Raw:
+    """One dimension of a results file: its raw score, and how it was measured where that is not VBench's way.
 
-    Returns the raw scores that VBench's definition produced, and apart from them, by name, the method of
-    every dimension that was measured some other way (per-video entries then carry ``method``): those must not
-    enter a total.
+    Attributes:
+        score: fraction, not per cent.
+        method: what replaced VBench's own model, "" where nothing did.
+        variant: "ours" where the definition differs from the published one by choice, else "".
+    """
+
+    score: float
+    method: str = ""
+    variant: str = ""
+
+
+def read_raw(file: Path) -> dict[str, Raw]:
+    """Every dimension of a VBench results file ``{dimension: [score, [{video_path, video_results, ...}]]}``.
+
+    One that carries ``method`` was not measured by VBench's own models, and must not enter a total that is
+    compared with published ones.
 
     Raises:
         InputError: the file is missing, is not JSON, or does not have this shape.
     """
-    try:
-        found: Any = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"results file {file} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"results file {file} cannot be read as JSON: {error}") from None
+    found = read_json(file, "results file")
     if not isinstance(found, dict):
         raise InputError(
             f"results file {file} holds {type(found).__name__}, expected an object of dimensions"
         )
-    scores: dict[str, float] = {}
-    otherwise: dict[str, str] = {}
+    raw: dict[str, Raw] = {}
     for name, entry in found.items():
         score = entry[0] if isinstance(entry, list) and entry else entry
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
@@ -117,9 +124,9 @@ def read_scores(file: Path) -> tuple[dict[str, float], dict[str, str]]:
                 f"results file {file}: {name} is {score!r}, expected [score, [per-video results]]"
             )
         videos = entry[1] if isinstance(entry, list) and len(entry) > 1 and isinstance(entry[1], list) else []
-        method = next((v["method"] for v in videos if isinstance(v, dict) and v.get("method")), None)
-        if method is None:
-            scores[name] = float(score)
-        else:
-            otherwise[name] = str(method)
-    return scores, otherwise
+        about = [
+            next((str(v[key]) for v in videos if isinstance(v, dict) and v.get(key)), "")
+            for key in ("method", "variant")
+        ]
+        raw[name] = Raw(float(score), *about)
+    return raw

@@ -43,7 +43,20 @@ def interpolate_middle(first: Tensor, second: Tensor) -> Tensor:
         (3, H, W) float32 in 0..1.
     """
     first, second = _float(first), _float(second)
-    forward = optical_flow(first, second)
+    return middle_along(first, second, optical_flow(first, second))
+
+
+def middle_along(first: Tensor, second: Tensor, forward: Tensor) -> Tensor:
+    """The frame half way between two frames whose flow is known.
+
+    Args:
+        first: (3, H, W) float32 in 0..1.
+        second: the same, the later frame.
+        forward: (2, H, W) float32, where each pixel of `first` went, in pixels.
+
+    Returns:
+        (3, H, W) float32 in 0..1.
+    """
     middle = _splat_half(forward, _trust(first, second, forward))
     return ((warp(first, -middle / 2) + warp(second, middle / 2)) / 2).clamp(0.0, 1.0)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from components.alignment.policy import Policy
@@ -48,7 +49,10 @@ def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | 
 
 
 def held(policy: Policy) -> tuple[int, int]:
-    """Numbers of the base in this process and in all."""
+    """Numbers of the base in this process and in all, between calls of the network."""
+    for module in policy.network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # the outermost keeps its own weights whole after a call, for the next one
     base = [value for name, value in policy.network.named_parameters() if ".lora_" not in name]
     local = sum((v.to_local() if isinstance(v, DTensor) else v).numel() for v in base)
     return local, sum(value.numel() for value in base)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.corpus.prompts import MAX_FILE_BYTES, MAX_PROMPT_CHARACTERS, read_prompts, world_prompts
+from components.runtime import storage
 from components.runtime.errors import InputError
 from tests.s3 import Store
 
@@ -58,8 +59,8 @@ def test_bad_lists(tmp_path: Path) -> None:
 
 
 def test_a_list_may_lie_in_a_store(store: Store, tmp_path: Path) -> None:
-    (store.folder / "bucket" / "lists").mkdir()
-    file = written(store.folder / "bucket" / "lists", "a dog\nein Mädchen\n")
+    file = written(tmp_path, "a dog\nein Mädchen\n")
+    storage.write_file(file, "s3://bucket/lists/prompts.txt")
     assert read_prompts("s3://bucket/lists/prompts.txt") == read_prompts(file)
     with pytest.raises(InputError, match=r"s3://bucket/lists/none.txt: no such file"):
         read_prompts("s3://bucket/lists/none.txt")

@@ -126,6 +126,14 @@ class StandIns:
     world_prompts: Callable[[int], list[Prompt]]
 
 
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with every model of the catalogue, tiny and random."""
+    from tests.evaluation.tiny_weights import make_all
+
+    return make_all(tmp_path_factory.mktemp("weights"))
+
+
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIns:
     """Make the step draw and score with the stand-ins above; the aligned one is the less damaged one."""

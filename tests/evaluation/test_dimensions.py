@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from components.corpus.world.render import render
 from components.corpus.world.scene import Scene, all_scenes
 from components.evaluation.dimensions import Clips, Dimension, catalogue
 from components.evaluation.dimensions.motion import flickering, is_dynamic, motion, smoothness
-from components.evaluation.dimensions.weights import DIMENSIONS as WEIGHTED
 from components.evaluation.measure import measure
+from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.totals import QUALITY, SEMANTIC
 
 SCENES = [
@@ -35,14 +36,13 @@ def clips(scenes: list[Scene] = SCENES, prompts: list[str] | None = None) -> Cli
     return Clips(frames, 8.0, tuple(prompts or [scene.caption for scene in scenes]))
 
 
-def provider(name: str) -> Dimension:
-    return catalogue()[name][0]
+NOTHING = Shelf()
 
 
 def score(name: str, of: Clips) -> np.ndarray:
-    found = provider(name).measure
-    assert found is not None
-    return found(of)
+    """By the first provider that needs no weights."""
+    able = next(one for one in catalogue()[name] if one.unavailable(of, NOTHING) is None)
+    return able.measure(of, NOTHING)
 
 
 def test_every_vbench_dimension_is_in_the_catalogue_and_quality_comes_first() -> None:
@@ -59,13 +59,17 @@ def test_every_vbench_dimension_is_in_the_catalogue_and_quality_comes_first() ->
 )
 def test_every_dimension_measures_or_says_why_not(dimension: Dimension) -> None:
     assert dimension.definition
-    reason = dimension.unavailable(clips())
-    if dimension.measure is None:
+    assert (dimension.needs == "weights") == bool(dimension.models)
+    assert bool(dimension.variant) >= bool(dimension.compat)
+    reason = dimension.unavailable(clips(), NOTHING)
+    if dimension.models:
         assert reason is not None
-        assert dimension.provider in reason
+        for name in dimension.models:
+            assert WEIGHTS[name].title in reason
+            assert WEIGHTS[name].instead_of in reason
     else:
         assert reason is None
-        found = dimension.measure(clips())
+        found = dimension.measure(clips(), NOTHING)
         assert found.shape == (4,)
         assert ((found >= 0) & (found <= 1)).all()
 
@@ -173,6 +177,19 @@ def test_without_world_prompts_the_world_is_unavailable_with_its_reason() -> Non
     assert set(side.scores) == {"temporal_flickering", "motion_smoothness", "dynamic_degree"}
 
 
+def test_with_weights_the_pretrained_models_are_used_and_named(tiny_weights: Path) -> None:
+    frames = torch.stack([render(scene, 0)[::4] for scene in SCENES[:2]])
+    prompts = [SCENES[0].caption, "A person is marching"]
+    side = measure(frames, 8.0, prompts, NoReward(), 2, shelf=Shelf(str(tiny_weights)))
+    free = {name for name, ones in catalogue().items() if not ones[0].fact}
+    assert free <= set(side.scores)
+    assert side.used["dynamic_degree"].models == ("raft",)
+    assert "RAFT" in side.used["motion_smoothness"].method
+    assert side.used["color"].needs == "world"  # the suite's facts are not there, the world's are
+    assert np.isnan(side.scores["human_action"]).tolist() == [True, False]
+    assert "says what to look for" in side.unavailable["scene"]
+
+
 def test_a_reward_is_told_the_prompt_of_each_clip() -> None:
     class Reader:
         def score(
@@ -202,7 +219,3 @@ def test_wrong_clips_are_refused() -> None:
         Clips(torch.zeros(1, 9, 3, 8, 8), 8.0, ("a",))
     with pytest.raises(ValueError, match="2 prompts"):
         Clips(torch.zeros(1, 9, 3, 8, 8, dtype=torch.uint8), 8.0, ("a", "b"))
-
-
-def test_nothing_that_needs_weights_pretends_to_measure() -> None:
-    assert all(dimension.measure is None and dimension.needs == "weights" for dimension in WEIGHTED)

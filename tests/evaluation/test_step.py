@@ -19,10 +19,11 @@ from components.evaluation import step
 from components.evaluation.__main__ import app
 from components.evaluation.params import EvaluationParams
 from components.evaluation.samples import Request, sample_side, spread
-from components.evaluation.totals import read_scores
+from components.evaluation.totals import read_raw
 from components.runtime.artifacts import open_artifact
 from components.runtime.errors import InputError, Interrupted
 from components.video.codec import probe
+from tests.evaluation.test_totals import VIDEOCRAFTER2
 
 
 def params(**values: Any) -> EvaluationParams:
@@ -62,10 +63,10 @@ def test_results_have_vbenchs_form_and_name_videos_that_exist(finished: Path) ->
     path = finished / videos[0]["video_path"]
     assert re.fullmatch(r"a \w+ \w+ moving .* background-0\.mp4", path.name)
     assert probe(path).width == 48
-    scores, otherwise = read_scores(file)
-    assert set(scores) == {"temporal_flickering"}
-    assert "detector" in otherwise["color"]
-    assert "tvl1" in otherwise["motion_smoothness"] or "classical" in otherwise["motion_smoothness"]
+    raw = read_raw(file)
+    assert {name for name, one in raw.items() if not one.method} == {"temporal_flickering"}
+    assert "detector" in raw["color"].method
+    assert "classical" in raw["motion_smoothness"].method
 
 
 def test_batch_size_changes_nothing_and_the_seed_does(stand_ins: Any, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_prompts_outside_the_world_leave_judge_and_semantics_unavailable(
 
 def test_the_page_stands_alone(finished: Path) -> None:
     page = (finished / "report.html").read_text()
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert "http://" not in page
     assert "https://" not in page
     assert page.count("data:video/mp4;base64,") == 6
@@ -126,10 +127,16 @@ def test_the_page_stands_alone(finished: Path) -> None:
         "srcc world",
         "GRiT",
         "run seed",
-        "Margins stated before looking",
+        "margins stated before looking",
+        "The reward artifact records no gate",
+        "The alignment artifact records no versions",
     ):
         assert word in page, word
     assert "{{" not in page
+    assert len(page) < 15 * 2**20
+    found = open_artifact(finished, step="evaluation").metrics()
+    won = min(found["win_rate_reward_low"], found["win_rate_judge_low"]) > 0.5
+    assert ('<h1 id="verdict">Worth promoting</h1>' in page) == (won and found["margins_broken"] == 0)
 
 
 def test_a_corpus_without_held_out_prompts_is_one_clear_line(stand_ins: Any, tmp_path: Path) -> None:
@@ -163,9 +170,29 @@ def test_totals_verb(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["totals", "--results", str(file), "--json"])
     found = json.loads(shown.output)
     assert found["total"] is None
+    assert len(found["missing"]) == 15
     assert found["scaled"] == {"color": 0.9}
     assert found["measured_otherwise"] == {"scene": "ours"}
     assert "n/a  ours" in CliRunner().invoke(app, ["totals", "--results", str(file)]).output
+
+
+def test_totals_verb_of_a_published_row_and_with_a_substitute(tmp_path: Path) -> None:
+    file = tmp_path / "r.json"
+    row = {name: [value / 100, []] for name, value in VIDEOCRAFTER2.items()}
+    file.write_text(json.dumps(row))
+    found = json.loads(CliRunner().invoke(app, ["totals", "--results", str(file), "--json"]).output)
+    figures = [found[key] for key in ("quality", "semantic", "total")]
+    assert figures == pytest.approx([82.20, 73.42, 80.44], abs=0.005)
+    assert found["missing"] == []
+    assert "with_substitutes" not in found
+    printed = CliRunner().invoke(app, ["totals", "--results", str(file)]).output.split()
+    assert printed[-6:] == ["quality", "82.20", "semantic", "73.42", "total", "80.44"]
+    row["scene"][1] = [{"video_results": 0.5529, "method": "BLIP"}]
+    file.write_text(json.dumps(row))
+    found = json.loads(CliRunner().invoke(app, ["totals", "--results", str(file), "--json"]).output)
+    assert (found["total"], found["missing"]) == (None, ["scene"])
+    assert found["with_substitutes"]["total"] == pytest.approx(80.44, abs=0.005)
+    assert "80.44 with substitutes" in CliRunner().invoke(app, ["totals", "--results", str(file)]).output
 
 
 def test_flow_is_spread_over_prompts_first() -> None:

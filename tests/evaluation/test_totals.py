@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.evaluation.totals import QUALITY, SEMANTIC, read_scores, scale, totals
+from components.evaluation.totals import QUALITY, SEMANTIC, Raw, read_raw, scale, totals
 from components.runtime.errors import InputError
 
 VIDEOCRAFTER2 = {
@@ -70,9 +70,7 @@ def test_reads_a_results_file_and_keeps_other_methods_apart(tmp_path: Path) -> N
             }
         )
     )
-    scores, otherwise = read_scores(file)
-    assert scores == {"temporal_flickering": 0.98}
-    assert otherwise == {"motion_smoothness": "ILK"}
+    assert read_raw(file) == {"temporal_flickering": Raw(0.98), "motion_smoothness": Raw(0.97, "ILK")}
 
 
 @pytest.mark.parametrize(
@@ -82,9 +80,9 @@ def test_a_bad_results_file_is_one_clear_line(tmp_path: Path, text: str) -> None
     file = tmp_path / "bad.json"
     file.write_text(text)
     with pytest.raises(InputError, match=r"bad\.json"):
-        read_scores(file)
+        read_raw(file)
 
 
 def test_a_missing_results_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json does not exist"):
-        read_scores(tmp_path / "none.json")
+        read_raw(tmp_path / "none.json")

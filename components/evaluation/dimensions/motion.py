@@ -1,19 +1,41 @@
-"""Dimensions of motion that need no downloaded weights: flicker, smoothness, dynamic degree."""
+"""Dimensions of motion: temporal flickering, motion smoothness, dynamic degree.
+
+By RAFT where its weights are, else by a classical flow.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from components.corpus.world.detect import Reading
-from components.evaluation.dimensions.base import FLOW_SIDE, Array, Clips, Dimension, reduced
-from components.video.flow import METHOD, interpolate_middle
+from components.evaluation.dimensions.base import (
+    Array,
+    Clips,
+    Dimension,
+    LeftOut,
+    Measured,
+    Outcome,
+    Video,
+    eighths,
+)
+from components.evaluation.dimensions.classical import FLOW, smoothness
+from components.evaluation.models import Shelf
+from components.evaluation.models.raft import Raft
+from components.video.flow import middle_along
 
-FLOW = f"classical optical flow ({METHOD}, short side <= {FLOW_SIDE} px)"
-#: VBench's threshold: 6 px per step at a short side of 256 px.
-DYNAMIC_THRESHOLD, DYNAMIC_SIDE = 6.0, 256.0
+__all__ = ["flickering", "flow_motion", "is_dynamic", "is_static", "motion", "object_motion", "smoothness"]
+
+#: VBench's thresholds are stated at a short side of 256 px: 6 px per step is dynamic, 3 px is not static.
+SIDE, DYNAMIC, STATIC = 256.0, 6.0, 3.0
+#: Share of a frame's pixels, the fastest, whose mean stands for the frame.
+DYNAMIC_SHARE, STATIC_SHARE = 0.05, 0.02
+#: Of the videos of one prompt that pass the static filter, the first five count.
+STATIC_VIDEOS = 5
+_NO_FLOW = LeftOut("not among the videos on which optical flow is estimated")
 
 
 def flickering(frames: Tensor) -> float:
@@ -22,18 +44,11 @@ def flickering(frames: Tensor) -> float:
     return (255.0 - float(steps.mean())) / 255.0
 
 
-def smoothness(clip: NDArray[np.uint8]) -> float:
-    """VBench's motion smoothness of one clip (T, 3, H, W) with a classical interpolator in place of AMT-S.
-
-    Every second frame is dropped and interpolated from its neighbours; the score is
-    (255 - mean |guess - frame|) / 255.
-    """
-    frames, _ = reduced(torch.from_numpy(clip))
-    errors = [
-        float((interpolate_middle(frames[index - 1], frames[index + 1]) - frames[index]).abs().mean())
-        for index in range(1, len(frames) - 1, 2)
-    ]
-    return 1.0 - float(np.mean(errors))
+def fastest(flow: Tensor, share: float) -> list[float]:
+    """Mean length of the fastest ``share`` of each field's pixels; flow (N, 2, H, W) in px."""
+    lengths = torch.linalg.vector_norm(flow.double(), dim=1).flatten(1)
+    number = max(1, int(lengths.shape[1] * share))
+    return [float(value) for value in lengths.topk(number, dim=1).values.mean(dim=1)]
 
 
 def is_dynamic(lengths: Array, side: int) -> bool:
@@ -41,13 +56,95 @@ def is_dynamic(lengths: Array, side: int) -> bool:
 
     Needs round(4 N / 16) of the N = P + 1 frames' steps above 6 px per step at a short side of 256 px.
     """
-    threshold = DYNAMIC_THRESHOLD * side / DYNAMIC_SIDE
-    return int((lengths > threshold).sum()) >= round(4 * (len(lengths) + 1) / 16)
+    threshold = DYNAMIC * side / SIDE
+    return int((lengths > threshold).sum()) >= max(1, round(4 * (len(lengths) + 1) / 16))
+
+
+def is_static(lengths: Array, around: Array, side: int) -> bool:
+    """VBench's static filter: few steps above 3 px at 256 px, and no large way from first to last frame.
+
+    Args:
+        lengths: (N - 1,) px per step of the fastest 2 % of pixels.
+        around: (2,) the same between the first and the last frame, both ways.
+        side: the frames' short side in px.
+    """
+    threshold = STATIC * side / SIDE
+    allowed = round(2 * (len(lengths) + 1) / 16)
+    few = int((lengths > threshold).sum()) <= allowed
+    return few and bool((around <= threshold * allowed * 2).all())
+
+
+def _lengths(raft: Raft, first: Tensor, second: Tensor, share: float) -> list[float]:
+    """`fastest` of each pair, one pair at a time: a pair's figure must not depend on its neighbours."""
+    return [
+        fastest(raft.flow(one[None], other[None]), share)[0] for one, other in zip(first, second, strict=True)
+    ]
+
+
+def _flickering(video: Video, shelf: Shelf) -> Outcome:
+    return Outcome(flickering(video.frames))
+
+
+def _filtered_flickering(video: Video, shelf: Shelf) -> Outcome:
+    frames, raft = video.frames, shelf.open("raft")
+    steps = _lengths(raft, frames[:-1], frames[1:], STATIC_SHARE)
+    around = _lengths(raft, frames[[0, -1]], frames[[-1, 0]], STATIC_SHARE)
+    static = is_static(np.array(steps), np.array(around), min(frames.shape[-2:]))
+    return Outcome(flickering(frames), details={"static": static})
+
+
+def _static_only(measured: Sequence[Measured]) -> list[Measured]:
+    """The first five static videos of each prompt, in the order of their file names."""
+    kept: list[Measured] = []
+    taken: dict[str, int] = {}
+    for one in sorted(measured, key=lambda one: one.name):
+        if one.outcome.details["static"] and taken.get(one.prompt, 0) < STATIC_VIDEOS:
+            taken[one.prompt] = taken.get(one.prompt, 0) + 1
+            kept.append(one)
+    return kept
+
+
+def _smoothness_by_raft(video: Video, shelf: Shelf) -> Outcome:
+    raft, frames = shelf.open("raft"), video.frames.float() / 255.0
+    errors = []
+    for place in range(1, len(frames) - 1, 2):
+        pair = video.frames[place - 1][None], video.frames[place + 1][None]
+        flow = raft.flow(*pair)[0].cpu()
+        guess = middle_along(frames[place - 1], frames[place + 1], flow)
+        errors.append(float((guess - frames[place]).abs().double().mean()))
+    return Outcome(1.0 - float(np.mean(errors)))
+
+
+def _classical_smoothness(video: Video, shelf: Shelf) -> Outcome | LeftOut:
+    found = video.classical_smoothness
+    return _NO_FLOW if found is None else Outcome(found)
+
+
+def _dynamic_by_raft(video: Video, shelf: Shelf, fps: float | None = None) -> Outcome:
+    stride = eighths(fps or video.fps)
+    frames = video.frames[::stride]
+    lengths = np.array(_lengths(shelf.open("raft"), frames[:-1], frames[1:], DYNAMIC_SHARE))
+    moves = is_dynamic(lengths, min(frames.shape[-2:]))
+    return Outcome(float(moves), details={"stride": stride})
+
+
+def _dynamic_by_container(video: Video, shelf: Shelf) -> Outcome:
+    return _dynamic_by_raft(video, shelf, video.container_fps)
+
+
+def _classical_dynamic(video: Video, shelf: Shelf) -> Outcome | LeftOut:
+    lengths = video.flow_lengths
+    if lengths is None:
+        return _NO_FLOW
+    moves = is_dynamic(np.array(lengths), min(video.frames.shape[-2:]))
+    return Outcome(float(moves), details={"stride": video.stride})
 
 
 def flow_motion(clips: Clips) -> Array:
     """(N,) px per step: how the fastest 5 % of each clip's pixels move; NaN where no flow was estimated."""
-    return np.array([np.nan if lengths is None else np.mean(lengths) for lengths in clips.fastest_motion])
+    clips.work_out("flow_lengths")
+    lengths = [video.flow_lengths for video in clips.videos]
+    return np.array([np.nan if one is None else np.mean(one) for one in lengths])
 
 
 def motion(clips: Clips) -> tuple[Array, str]:
@@ -58,7 +155,8 @@ def motion(clips: Clips) -> tuple[Array, str]:
     """
     if not clips.has_world:
         return flow_motion(clips), "optical flow of the fastest 5 % of pixels"
-    found = np.array([np.nan if reading is None else object_motion(reading) for reading in clips.readings])
+    readings = [video.reading for video in clips.videos]
+    found = np.array([np.nan if reading is None else object_motion(reading) for reading in readings])
     return (
         found,
         "the object's straight way from first to last frame, read back by the miniature world's detector",
@@ -73,23 +171,8 @@ def object_motion(reading: Reading) -> float:
     return float(np.hypot(*np.polyfit(times, reading.centroids[times], 1)[0]))
 
 
-def _temporal_flickering(clips: Clips) -> Array:
-    return np.array([flickering(clip) for clip in clips.frames])
-
-
-def _motion_smoothness(clips: Clips) -> Array:
-    return np.array([np.nan if found is None else found for found in clips.each_by_flow(smoothness)])
-
-
-def _dynamic_degree(clips: Clips) -> Array:
-    side = min(clips.frames.shape[-2:])
-    return np.array(
-        [
-            np.nan if lengths is None else float(is_dynamic(np.array(lengths), side))
-            for lengths in clips.fastest_motion
-        ]
-    )
-
+_DYNAMIC_DEFINITION = "share of clips in which enough steps move faster than 6 px at a short side of 256 px"
+_SMOOTH_DEFINITION = "every second frame rebuilt from its neighbours: (255 - mean absolute error) / 255"
 
 DIMENSIONS = (
     Dimension(
@@ -97,22 +180,54 @@ DIMENSIONS = (
         group="quality",
         definition="(255 - mean absolute difference of neighbouring frames) / 255, no static filter",
         needs="pixels",
-        measure=_temporal_flickering,
+        shortest=2,
+        score=_flickering,
+        variant="every video counts; the published figure leaves out videos that RAFT finds moving, "
+        "so that its number of videos differs from model to model",
+        compat=_filtered_flickering,
+        compat_models=("raft",),
+        keep=_static_only,
     ),
     Dimension(
         name="motion_smoothness",
         group="quality",
-        definition="every second frame rebuilt from its neighbours: (255 - mean absolute error) / 255",
+        definition=_SMOOTH_DEFINITION,
+        needs="weights",
+        shortest=3,
+        score=_smoothness_by_raft,
+        models=("raft",),
+        method="interpolated along RAFT flow, where VBench uses AMT-S",
+    ),
+    Dimension(
+        name="motion_smoothness",
+        group="quality",
+        definition=_SMOOTH_DEFINITION,
         needs="pixels",
+        shortest=3,
+        score=_classical_smoothness,
         method=f"interpolated along {FLOW}, where VBench uses AMT-S",
-        measure=_motion_smoothness,
+        pooled="classical_smoothness",
     ),
     Dimension(
         name="dynamic_degree",
         group="quality",
-        definition="share of clips in which enough steps move faster than 6 px at a short side of 256 px",
+        definition=_DYNAMIC_DEFINITION,
+        needs="weights",
+        shortest=2,
+        score=_dynamic_by_raft,
+        models=("raft",),
+        variant="steps of 1/8 s by the rate the model sampled at, where it is given; the published figure "
+        "goes by the rate the video file declares",
+        compat=_dynamic_by_container,
+    ),
+    Dimension(
+        name="dynamic_degree",
+        group="quality",
+        definition=_DYNAMIC_DEFINITION,
         needs="pixels",
+        shortest=2,
+        score=_classical_dynamic,
         method=f"{FLOW}, where VBench uses RAFT",
-        measure=_dynamic_degree,
+        pooled="flow_lengths",
     ),
 )

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from components.corpus.world.detect import Reading
 from components.corpus.world.scene import BACKGROUNDS, Scene
-from components.evaluation.dimensions.base import Array, Clips, Dimension
+from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Scorer, Video
+from components.evaluation.models import Shelf
 
 DETECTOR = "the miniature world's detector"
 
@@ -22,14 +23,11 @@ def read_background(frames: Tensor, reading: Reading) -> str:
     return min(BACKGROUNDS, key=lambda name: abs(BACKGROUNDS[name] - level))
 
 
-def _each(score: Callable[[Tensor, Scene, Reading], float]) -> Callable[[Clips], Array]:
-    def measure(clips: Clips) -> Array:
-        return np.array(
-            [
-                float("nan") if scene is None or reading is None else float(score(clip, scene, reading))
-                for clip, scene, reading in zip(clips.frames, clips.scenes, clips.readings, strict=True)
-            ]
-        )
+def _each(score: Callable[[Tensor, Scene, Reading], float]) -> Scorer:
+    def measure(video: Video, shelf: Shelf) -> Outcome | LeftOut:
+        if video.scene is None or video.reading is None:
+            return LeftOut("the prompt does not describe a scene of the miniature world")
+        return Outcome(float(score(video.frames, video.scene, video.reading)))
 
     return measure
 
@@ -40,8 +38,9 @@ def _dimension(name: str, definition: str, score: Callable[[Tensor, Scene, Readi
         group="semantic",
         definition=definition,
         needs="world",
+        shortest=3,
         method=f"read back by {DETECTOR}",
-        measure=_each(score),
+        score=_each(score),
     )
 
 

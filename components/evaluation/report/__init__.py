@@ -1,5 +1,20 @@
-"""The report: one self-contained HTML page."""
+"""The report: one self-contained HTML page.
 
-from components.evaluation.report.page import Material, Shown, choose_pairs, read_log, render, shown_pairs
+standing.py (what may be said) and reward_page.py (what the reward step measured) say what is shown, clips.py
+which clips and how; charts.py and marks.py draw; page.py puts all of it into the templates of assets/.
+"""
 
-__all__ = ["Material", "Shown", "choose_pairs", "read_log", "render", "shown_pairs"]
+from components.evaluation.report.clips import Shown, choose_pairs, shown_pairs
+from components.evaluation.report.page import Material, render
+from components.evaluation.report.reward_page import read_log, read_reward, read_versions
+
+__all__ = [
+    "Material",
+    "Shown",
+    "choose_pairs",
+    "read_log",
+    "read_reward",
+    "read_versions",
+    "render",
+    "shown_pairs",
+]

@@ -1,0 +1,152 @@
+"""Where weights lie, and models opened from there the first time something is measured with them.
+
+A place is a folder, an s3:// prefix or the word ``hub``; under it, each set of weights is a folder of its own
+name (`catalogue.WEIGHTS`), as ``weights fetch`` makes it. A folder copied by hand from the hub works as well,
+as long as it holds safetensors.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from components.evaluation.models.catalogue import WEIGHTS, Weights
+from components.runtime import storage
+from components.runtime.artifacts import cache_dir
+from components.runtime.errors import InputError
+
+#: What a fetched folder says about itself: name, origin, licence, and size and SHA-256 of every file.
+CARD = "weights.json"
+#: The place that is fetched on demand, where there is a network.
+HUB = "hub"
+#: The origin of a folder without a card.
+UNKNOWN = "a folder without a card"
+
+
+class Shelf:
+    """The weights at one place.
+
+    Args:
+        place: a folder, an s3:// prefix, ``hub`` (fetched into this machine's cache when first needed), or ""
+            for no weights at all.
+        device: where models are put.
+    """
+
+    def __init__(self, place: str = "", device: torch.device | str = "cpu") -> None:
+        self.place, self.device = place.rstrip("/"), torch.device(device)
+        self._folders: dict[str, Path] = {}
+        self._models: dict[str, Any] = {}
+
+    def missing(self, name: str) -> str | None:
+        """Why the weights ``name`` cannot be used, with what would help; None when they are there."""
+        weights = WEIGHTS[name]
+        needs = f"needs the weights of {weights.title}"
+        if not self.place:
+            return f"{needs}, which are not part of this installation; {_how(name)}"
+        if self.place == HUB:
+            try:
+                self._folder(weights)
+            except InputError as error:
+                return f"{needs}, and they could not be fetched: {error}"
+            return None
+        held = {file.name: file.size for file in storage.list_files(f"{self.place}/{name}")}
+        absent = [file for file in weights.files if not held.get(file)]
+        if absent:
+            return f"{needs}, and {self.place}/{name} lacks {', '.join(absent)}; {_how(name)}"
+        return None
+
+    def open(self, name: str) -> Any:
+        """The model ``name``, loaded once.
+
+        Raises:
+            InputError: its weights are missing or cannot be read.
+        """
+        if name not in self._models:
+            reason = self.missing(name)
+            if reason is not None:
+                raise InputError(f"{name}: {reason}")
+            module, _, class_name = WEIGHTS[name].opens.partition(":")
+            folder = self._folder(WEIGHTS[name])
+            try:
+                opened = getattr(importlib.import_module(module), class_name).load(folder, self.device)
+            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise InputError(f"{folder}: the weights `{name}` cannot be opened: {reason}") from error
+            self._models[name] = opened
+        return self._models[name]
+
+    def close(self, name: str) -> None:
+        """Let go of a model; it is loaded again when it is asked for."""
+        self._models.pop(name, None)
+
+    def origin(self, name: str) -> str:
+        """Where the weights in use come from, by their own card."""
+        card = self._folder(WEIGHTS[name]) / CARD
+        try:
+            return str(json.loads(card.read_text(encoding="utf-8"))["origin"])
+        except (OSError, ValueError, KeyError):
+            return UNKNOWN
+
+    def version(self, name: str) -> str:
+        """What tells the weights in use from others under the same name: a digest of their card, or of the
+        names, sizes and times of their files where there is none.
+        """
+        folder = self._folder(WEIGHTS[name])
+        if (folder / CARD).is_file():
+            return hashlib.sha256((folder / CARD).read_bytes()).hexdigest()
+        stats = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
+        state = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+    def _folder(self, weights: Weights) -> Path:
+        name = weights.name
+        if name not in self._folders:
+            if self.place == HUB:
+                folder = cache_dir() / "weights" / name
+                _fetched(weights, folder)
+            elif storage.is_remote(self.place):
+                folder = _downloaded(f"{self.place}/{name}")
+            else:
+                folder = storage.local_path(self.place) / name
+            self._folders[name] = folder
+        return self._folders[name]
+
+
+def _fetched(weights: Weights, folder: Path) -> None:
+    """Fetch weights into the cache, unless they are there or another process is at it: then wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if any(not (folder / file).is_file() for file in weights.files):
+            from components.evaluation.models.fetch import fetch
+
+            fetch(weights.name, str(folder.parent))
+
+
+def _how(name: str) -> str:
+    return f"get them with `python -m components.evaluation weights fetch {name} --to DIR`, then name DIR"
+
+
+def _downloaded(uri: str) -> Path:
+    """A local copy of the folder at ``uri``, made once for each state of it."""
+    state = json.dumps([(file.name, file.size, file.etag) for file in storage.list_files(uri)])
+    key = hashlib.sha256(f"{uri}\n{state}".encode()).hexdigest()[:16]
+    folder = cache_dir() / "weights-s3" / f"{uri.rsplit('/', 1)[-1]}-{key}"
+    if not folder.is_dir():
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+        aside.mkdir(parents=True, exist_ok=True)
+        storage.download_dir(uri, aside)
+        try:
+            aside.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(aside, ignore_errors=True)
+    return folder

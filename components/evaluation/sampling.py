@@ -1,0 +1,130 @@
+"""Draw the videos of a suite into one flat folder under VBench's names; what is there is not drawn again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.evaluation.folders import RECORD
+from components.evaluation.samples import Request, Sampler
+from components.evaluation.scoring import read_record
+from components.evaluation.suites import Suite
+from components.evaluation.vbench_files import video_name, write_lines
+from components.runtime import storage
+from components.runtime.distributed import Ranks
+from components.runtime.errors import InputError, Interrupted
+from components.runtime.interrupts import StopSignal
+from components.runtime.progress import Progress
+from components.runtime.seeds import derive
+from components.video.clip import Clip
+from components.video.codec import probe, write_video
+
+
+def suite_requests(suite: Suite, seed: int) -> list[Request]:
+    """Every video of a suite with a seed of its own, which depends on its prompt and number alone."""
+    return [
+        Request(prompt, prompt, index, derive(seed, "evaluation", "suite", prompt, index))
+        for prompt, number in suite.wanted().items()
+        for index in range(number)
+    ]
+
+
+def sample_suite(
+    sampler: Sampler,
+    asked: Sequence[Request],
+    folder: Path,
+    fps: float,
+    batch: int,
+    model: str,
+    ranks: Ranks | None = None,
+) -> int:
+    """Write the missing videos of ``asked`` to ``folder`` and return how many there were.
+
+    A video appears under its name when it is whole, so a stopped run goes on where it was; one that cannot be
+    read is drawn again. Beside the videos, ``samples.jsonl`` notes the model, and each file's seed and rate.
+
+    Args:
+        sampler: the model.
+        asked: what is wanted.
+        folder: made if it does not exist.
+        fps: frames per second that the model draws.
+        batch: videos drawn in one call; does not change them.
+        model: what tells this model from others (a digest).
+        ranks: the processes that share the work; they must share the folder.
+
+    Raises:
+        InputError: the folder holds another model's videos, or the same ones with other seeds.
+        Interrupted: stopped on request.
+    """
+    ranks = ranks or Ranks()
+    names = [video_name(one.prompt, one.index) for one in asked]
+    if ranks.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        _note(folder, asked, names, fps, model)
+    ranks.barrier()
+    missing = [place for place in ranks.mine(len(asked)) if not _is_whole(folder / names[place])]
+    with StopSignal() as stop, Progress(len(missing), "drawing videos") as progress:
+        for start in range(0, len(missing), batch):
+            if stop.requested:
+                break
+            part = missing[start : start + batch]
+            prompts, seeds = [asked[place].prompt for place in part], [asked[place].seed for place in part]
+            for place, frames in zip(part, sampler.sample(prompts, seeds)[0], strict=True):
+                aside = folder / f".{names[place]}"
+                write_video(Clip(frames.cpu(), fps), aside, scale=1)
+                aside.replace(folder / names[place])
+            progress.update(len(part))
+        stopped = any(ranks.all_gather_object(stop.requested))
+    if stopped:
+        raise Interrupted
+    return sum(ranks.all_gather_object(len(missing)))
+
+
+def _note(folder: Path, asked: Sequence[Request], names: Sequence[str], fps: float, model: str) -> None:
+    """Write the note, adding to what an earlier run for other prompts noted."""
+    lines = {
+        name: {
+            "file": name,
+            "prompt": one.prompt,
+            "index": one.index,
+            "seed": one.seed,
+            "fps": fps,
+            "model": model,
+        }
+        for one, name in zip(asked, names, strict=True)
+    }
+    earlier = read_record(folder)
+    foreign = [name for name in names if (folder / name).exists() and name not in earlier]
+    if foreign:
+        print(f"{folder}: {len(foreign)} videos that {RECORD} does not know are kept", file=sys.stderr)
+    for name, line in earlier.items():
+        if (folder / name).exists() and line != lines.get(name, line):
+            raise InputError(
+                f"{folder}: {name} was drawn by another model or with another seed; take an empty folder"
+            )
+        if line.get("model", model) != model:
+            raise InputError(f"{folder}: holds videos of another model; take an empty folder")
+    for name in foreign:
+        del lines[name]
+    aside = folder / f".{RECORD}"
+    write_lines(aside, (earlier | lines).values())
+    aside.replace(folder / RECORD)
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        return file.is_file() and probe(file).frames != 0
+    except InputError:
+        return False
+
+
+def videos_folder(given: str) -> Path:
+    """The local folder of videos that is named.
+
+    Raises:
+        InputError: it is an s3:// place: videos are drawn and measured on a disk.
+    """
+    if storage.is_remote(given):
+        raise InputError(f"{given}: videos are drawn and measured in a local folder; copy it here first")
+    return storage.local_path(given)

@@ -1,0 +1,215 @@
+"""What is asked of a model: VBench's own prompts, a list of prompts, or whatever a folder of videos holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.evaluation.dimensions import catalogue
+from components.evaluation.totals import QUALITY, SEMANTIC
+from components.evaluation.vbench_files import prompt_of, stem
+from components.runtime.artifacts import cache_dir
+from components.runtime.errors import InputError
+
+#: The published wheel that VBench's prompts are read from, as package data; its code is never imported.
+WHEEL = "vbench==0.1.5"
+INFO = "vbench/VBench_full_info.json"
+#: Videos of each prompt, and of each prompt for temporal flickering, which loses some to the static filter.
+SAMPLES, FLICKERING_SAMPLES = 5, 25
+SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
+_FLICKERING = "temporal_flickering"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One prompt, the dimensions it is for, and what the suite says about it for some of them."""
+
+    prompt: str
+    dimensions: tuple[str, ...]
+    auxiliary: Mapping[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """By dimension, what the suite says; {} where it says nothing more than the prompt."""
+        return {name: self.auxiliary.get(name, {}) for name in self.dimensions}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Prompts in order.
+
+    Attributes:
+        name: where they come from.
+        entries: the prompts; a prompt may occur in several.
+        samples: videos of each prompt.
+        most: videos that are used of a prompt for temporal flickering, where there are more.
+        digest: SHA-256 of the entries.
+    """
+
+    name: str
+    entries: tuple[Entry, ...]
+    samples: int = SAMPLES
+    most: int = SAMPLES
+
+    @property
+    def digest(self) -> str:
+        """Of the entries alone: the same prompts have the same one wherever they were read from."""
+        plain = [[one.prompt, list(one.dimensions), dict(one.auxiliary)] for one in self.entries]
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    def wanted(self) -> dict[str, int]:
+        """How many videos of each different prompt are asked for, in order."""
+        found: dict[str, int] = {}
+        for one in self.entries:
+            number = self.most if _FLICKERING in one.dimensions else self.samples
+            found[one.prompt] = max(number, found.get(one.prompt, 0))
+        return found
+
+    def only(self, dimensions: Sequence[str]) -> Suite:
+        """The entries that are for any of these dimensions, and those dimensions only.
+
+        Raises:
+            InputError: a name is unknown, or nothing is left.
+        """
+        unknown = [name for name in dimensions if name not in QUALITY + SEMANTIC]
+        if unknown:
+            raise InputError(
+                f"dimension {unknown[0]!r}: unknown; allowed are {', '.join(QUALITY + SEMANTIC)}"
+            )
+        kept = [
+            Entry(one.prompt, tuple(name for name in one.dimensions if name in dimensions), one.auxiliary)
+            for one in self.entries
+        ]
+        entries = tuple(one for one in kept if one.dimensions)
+        if not entries:
+            raise InputError(f"suite {self.name}: no prompt is for {', '.join(dimensions)}")
+        return Suite(self.name, entries, self.samples, self.most)
+
+
+def load_suite(given: str, samples: int | None = None) -> Suite:
+    """The suite that ``given`` names.
+
+    Args:
+        given: ``vbench`` (the published wheel, found in the cache or downloaded by pip), a ``.whl`` or
+            ``.json`` file with VBench's entries, a ``.txt`` file with a prompt on each line, or a folder of
+            videos.
+        samples: videos of each prompt; None: five, and 25 for VBench's flickering prompts.
+
+    Raises:
+        InputError: there is no such thing, or it cannot be read.
+    """
+    path = Path(given)
+    if given == "vbench":
+        return _vbench(_published(), WHEEL, samples)
+    if path.is_dir():
+        return _of_folder(path)
+    if not path.is_file():
+        raise InputError(
+            f"suite {given}: no such file; allowed are vbench, a .whl, .json or .txt file, a folder"
+        )
+    if path.suffix == ".txt":
+        return _of_lines(path, samples)
+    if path.suffix == ".whl":
+        return _vbench(_from_wheel(path), path.name, samples)
+    return _vbench(path.read_bytes(), path.name, samples)
+
+
+def custom_dimensions(prompt: str) -> tuple[str, ...]:
+    """The dimensions that need nothing but the video and its prompt."""
+    free = [
+        name
+        for name in QUALITY + SEMANTIC
+        if any(not one.fact and one.needs != "world" for one in catalogue()[name])
+    ]
+    return tuple(name for name in free if name != "human_action" or "person is " in prompt.lower())
+
+
+def _of_lines(path: Path, samples: int | None) -> Suite:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    prompts = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not prompts:
+        raise InputError(f"suite {path}: no prompt in it")
+    number = samples or SAMPLES
+    entries = tuple(Entry(one, custom_dimensions(one)) for one in prompts)
+    return _distinct(Suite(path.name, entries, number, number))
+
+
+def _of_folder(path: Path) -> Suite:
+    names = sorted(
+        file.name
+        for file in path.iterdir()
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+    if not names:
+        raise InputError(f"suite {path}: no video in the folder (looked for {', '.join(SUFFIXES)})")
+    prompts = dict.fromkeys(prompt_of(name) for name in names)
+    return Suite(path.name, tuple(Entry(one, custom_dimensions(one)) for one in prompts), 0, 0)
+
+
+def _vbench(content: bytes, name: str, samples: int | None) -> Suite:
+    try:
+        entries = tuple(
+            Entry(str(one["prompt_en"]), tuple(one["dimension"]), dict(one.get("auxiliary_info", {})))
+            for one in json.loads(content)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"suite {name}: expected a list of {{prompt_en, dimension, auxiliary_info}}: {error!r}"
+        ) from error
+    if not entries:
+        raise InputError(f"suite {name}: no prompt in it")
+    unknown = {one for entry in entries for one in entry.dimensions} - set(QUALITY + SEMANTIC)
+    if unknown:
+        raise InputError(f"suite {name}: dimension {sorted(unknown)[0]!r} is not one of VBench's sixteen")
+    return _distinct(Suite(name, entries, samples or SAMPLES, samples or FLICKERING_SAMPLES))
+
+
+def _distinct(suite: Suite) -> Suite:
+    """The suite itself; prompts that would share their videos' names are an InputError."""
+    taken: dict[str, str] = {}
+    for prompt in suite.wanted():
+        other = taken.setdefault(stem(prompt), prompt)
+        if other != prompt:
+            raise InputError(
+                f"suite {suite.name}: the videos of {prompt[:60]!r} and of {other[:60]!r} would have the "
+                f"same names ({stem(prompt)[:60]}-0.mp4 ...); reword one of the prompts"
+            )
+    return suite
+
+
+def _published() -> bytes:
+    """The suite's file in the published wheel, kept in the cache once it has been downloaded."""
+    kept = cache_dir() / "suites" / f"{WHEEL.replace('==', '-')}.json"
+    if kept.is_file():
+        return kept.read_bytes()
+    with tempfile.TemporaryDirectory() as aside:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", aside, WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = sorted(Path(aside).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = " ".join(done.stderr.split())[-200:]
+            raise InputError(
+                f"suite vbench: pip could not download {WHEEL}; name the wheel instead: {reason}"
+            )
+        content = _from_wheel(wheels[0])
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    new = kept.with_suffix(f".{os.getpid()}")
+    new.write_bytes(content)
+    new.replace(kept)
+    return content
+
+
+def _from_wheel(path: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(path) as wheel:
+            return wheel.read(INFO)
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise InputError(f"suite {path}: not VBench's wheel, {INFO} is not in it: {error}") from error

@@ -1,0 +1,120 @@
+"""Curves and marks: what is drawn lies where the figures say, and is said in words."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+from markupsafe import Markup
+
+from components.evaluation.comparison import Interval
+from components.evaluation.report import charts, marks
+from components.evaluation.report.reward_page import Share
+
+
+def tree(drawn: Markup) -> ET.Element:
+    return ET.fromstring(str(drawn))
+
+
+def test_curves_draw_the_known_columns_and_leave_gaps() -> None:
+    log = {
+        "iteration": [1.0, 2.0, 3.0, 4.0],
+        "loss": [0.7, math.nan, 0.5, 0.4],
+        "unknown": [1.0] * 4,
+        "accuracy": [math.nan] * 4,
+        "reference_version": [0.0, 0.0, 1.0, 1.0],
+    }
+    found = charts.curves(log)
+    assert [(one.title, one.names) for one in found] == [("Loss", ["loss"])]
+    picture = tree(found[0].picture)
+    lines = [
+        [pair.split(",") for pair in line.attrib["points"].split()] for line in picture.findall("polyline")
+    ]
+    assert [len(line) for line in lines] == [1, 2]
+    change = picture.find("line[@class='change']")
+    assert change is not None
+    assert change.attrib["x1"] == lines[1][0][0]
+    assert picture.attrib["aria-label"] == "Loss: loss from 0.7 to 0.4, lowest 0.4, highest 0.7"
+
+
+def test_points_lie_between_the_grid_lines_that_their_values_say() -> None:
+    picture = tree(charts.line_chart("t", [0, 1, 2], {"a": [0.0, 5.0, 10.0]}))
+    heights = {
+        float(text.text.replace("\N{MINUS SIGN}", "-")): float(line.attrib["y1"])
+        for text, line in zip(picture.findall("text"), picture.findall("line"), strict=False)
+        if text.text
+    }
+    points = picture.findall("polyline")[0].attrib["points"].split()
+    ys = [float(point.split(",")[1]) for point in points]
+    assert ys[0] == pytest.approx(heights[0.0], abs=0.06)
+    assert ys[2] == pytest.approx(heights[10.0], abs=0.06)
+    assert ys[1] == pytest.approx((ys[0] + ys[2]) / 2, abs=0.06)
+
+
+def test_a_flat_curve_and_a_single_point_are_drawn() -> None:
+    for values in ([1.0, 1.0], [0.0]):
+        drawn = charts.line_chart("t", list(range(len(values))), {"a": values})
+        assert "nan" not in str(drawn)
+        assert tree(drawn).findall("polyline")
+
+
+def test_texts_are_escaped() -> None:
+    share = Share(won=1, clips=2, share=0.5, low=0.1, high=0.9)
+    for drawn in (
+        charts.line_chart('<b>"', [0.0, 1.0], {"<i>": [0.0, 1.0]}, "<u>"),
+        marks.spans({'<b>"': share}, ['<b>"'], marks.Axis(0, 1), 0.5),
+    ):
+        assert "<b>" not in str(drawn)
+        tree(drawn)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-0.0, "0"), (1234.0, "1234"), (-0.125, "\N{MINUS SIGN}0.125"), (0.12345, "0.123")]
+)
+def test_numbers(value: float, text: str) -> None:
+    assert charts.number(value) == text
+
+
+def test_bars_stay_inside() -> None:
+    rects = tree(marks.bars(-0.5, 1.5)).findall("rect")
+    assert [(rect.attrib["class"], float(rect.attrib["width"])) for rect in rects] == [
+        ("track", 100),
+        ("base", 0),
+        ("aligned", 100),
+    ]
+    for value, width in ((0.25, 25), (-1.0, 0), (None, 0), (math.nan, 0)):
+        assert float(tree(marks.bar(value)).findall("rect")[1].attrib["width"]) == width
+
+
+def test_shares_add_up() -> None:
+    picture = tree(marks.shares(3, 1, 4))
+    assert [float(rect.attrib["width"]) for rect in picture.findall("rect")] == [37.5, 12.5, 50]
+    assert picture.attrib["aria-label"] == "3 won, 1 tied, 4 lost"
+
+
+def test_intervals_share_an_axis_around_zero_and_say_which_way_they_point() -> None:
+    up, across, down = Interval(0.2, 0.1, 0.3), Interval(0.0, -0.1, 0.1), Interval(-0.3, -0.4, -0.2)
+    axis = marks.axis([up, across, down], [-0.03])
+    assert (axis.at(0), axis.high) == (50, pytest.approx(0.432))
+    kinds = []
+    for one in (up, across, down):
+        span = tree(marks.interval(one, axis, -0.03)).findall("line")[2]
+        kinds.append(span.attrib["class"])
+        assert float(span.attrib["x1"]) == pytest.approx(50 + 50 * one.low / axis.high, abs=0.01)
+        assert float(span.attrib["x2"]) == pytest.approx(50 + 50 * one.high / axis.high, abs=0.01)
+    assert kinds == ["span up", "span level", "span down"]
+    unknown = Interval(math.nan, math.nan, math.nan)
+    assert marks.axis([unknown]).high > 0
+    assert len(tree(marks.interval(unknown, axis)).findall("line")) == 1
+
+
+def test_a_source_keeps_its_colour_where_others_are_missing() -> None:
+    share = Share(won=9, clips=10, share=0.9, low=0.6, high=1.0)
+    empty = Share(won=0, clips=0, share=None)
+    picture = tree(marks.spans({"c": share, "a": empty}, ["a", "b", "c"], marks.Axis(0.5, 1.0), 0.9))
+    spans = [line for line in picture.findall("line") if line.attrib["class"].startswith("span")]
+    assert [(line.attrib["class"], line.attrib["x1"], line.attrib["x2"]) for line in spans] == [
+        ("span series-2", "20.00", "100.00")
+    ]
+    assert picture.attrib["aria-label"] == "c 0.9 (0.6 to 1)"

@@ -1,0 +1,145 @@
+"""Drawing a suite's videos: names, seeds, resuming, foreign videos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from components.evaluation import step
+from components.evaluation.__main__ import app
+from components.evaluation.sampling import sample_suite, suite_requests
+from components.evaluation.scoring import read_record
+from components.evaluation.suites import Entry, Suite
+from components.runtime.artifacts import Artifact
+from components.runtime.errors import InputError, Interrupted
+from components.runtime.interrupts import StopSignal
+from components.video.codec import read_video
+from tests.evaluation.conftest import make
+
+SUITE = Suite("test", (Entry("a cat.", ("color",)), Entry("a dog", ("temporal_flickering",))), 2, 3)
+
+
+class Grey:
+    """Draws one grey level, made of the seed; notes what it was asked for."""
+
+    def __init__(self, stop_after: int = 99) -> None:
+        self.asked: list[tuple[str, int]] = []
+        self.stop_after = stop_after
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        self.asked += zip(prompts, seeds, strict=True)
+        if len(self.asked) > self.stop_after:
+            raise KeyboardInterrupt
+        clips = [torch.full((4, 3, 32, 32), seed % 200, dtype=torch.uint8) for seed in seeds]
+        return torch.stack(clips), torch.zeros(len(seeds), 1)
+
+
+def draw(sampler: Grey, folder: Path, seed: int = 0, model: str = "m", suite: Suite = SUITE) -> int:
+    return sample_suite(sampler, suite_requests(suite, seed), folder, 8.0, 2, model)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.mp4"))
+
+
+def test_names_seeds_and_the_note(tmp_path: Path) -> None:
+    assert draw(Grey(), tmp_path) == 5
+    assert names(tmp_path) == ["a cat.-0.mp4", "a cat.-1.mp4", "a dog-0.mp4", "a dog-1.mp4", "a dog-2.mp4"]
+    record = read_record(tmp_path)
+    assert len({line["seed"] for line in record.values()}) == 5
+    clip = read_video(tmp_path / "a dog-2.mp4")
+    assert clip.fps == 8.0
+    assert abs(float(clip.frames.float().mean()) - record["a dog-2.mp4"]["seed"] % 200) < 3
+    other = {one.seed for one in suite_requests(SUITE, 1)}
+    assert not other & {line["seed"] for line in record.values()}
+
+
+def test_a_videos_seed_does_not_depend_on_what_else_is_asked_for() -> None:
+    alone = suite_requests(Suite("other", SUITE.entries[1:], 2, 1), 0)
+    assert alone[0] in suite_requests(SUITE, 0)
+
+
+def test_what_is_there_is_not_drawn_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        draw(Grey(stop_after=2), tmp_path)
+    assert len(names(tmp_path)) == 2
+    again = Grey()
+    assert draw(again, tmp_path) == 3
+    assert len(again.asked) == 3
+    (tmp_path / "a dog-1.mp4").write_bytes(b"half a fi")
+    third = Grey()
+    assert draw(third, tmp_path) == 1
+    assert third.asked == [
+        (one.prompt, one.seed) for one in suite_requests(SUITE, 0) if (one.prompt, one.index) == ("a dog", 1)
+    ]
+    assert draw(Grey(), tmp_path) == 0
+
+
+def test_a_stop_comes_after_a_whole_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopping(Grey):
+        def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+            stops[0].requested = True
+            return super().sample(prompts, seeds)
+
+    stops: list[StopSignal] = []
+    real = StopSignal.__enter__
+
+    def entered(self: StopSignal) -> StopSignal:
+        stops.append(self)
+        return real(self)
+
+    monkeypatch.setattr(StopSignal, "__enter__", entered)
+    with pytest.raises(Interrupted):
+        draw(Stopping(), tmp_path)
+    assert len(names(tmp_path)) == 2
+
+
+def test_another_models_videos_or_seeds_are_refused(tmp_path: Path) -> None:
+    draw(Grey(), tmp_path)
+    with pytest.raises(InputError, match="another model"):
+        draw(Grey(), tmp_path, model="other")
+    with pytest.raises(InputError, match="another seed"):
+        draw(Grey(), tmp_path, seed=1)
+
+
+def test_videos_of_unknown_origin_are_kept_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(Grey(), tmp_path)
+    (tmp_path / "samples.jsonl").unlink()
+    (tmp_path / "a cat.-0.mp4").unlink()
+    assert draw(Grey(), tmp_path) == 1
+    assert "4 videos that samples.jsonl does not know are kept" in capsys.readouterr().err
+    assert list(read_record(tmp_path)) == ["a cat.-0.mp4"]
+
+
+def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = make(tmp_path / "generator", "generator", {"generator.json": json.dumps({"fps": 12.0})})
+
+    def sampler(generator: Artifact, device: torch.device, lora: Path | None) -> Grey:
+        assert lora is None
+        return Grey()
+
+    monkeypatch.setattr(step, "open_sampler", sampler)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\na dog\n")
+    arguments = ["sample", "--videos", str(tmp_path / "v"), "--suite", str(prompts), "--samples", "2"]
+    arguments += ["--generator", str(generator), "--set", "run.device=cpu"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "4 videos drawn, 0 were there already" in shown.output
+    assert read_record(tmp_path / "v")["a cat-1.mp4"]["fps"] == 12.0
+    assert "0 videos drawn, 4 were there" in CliRunner().invoke(app, arguments).output
+    score = ["score", "--videos", str(tmp_path / "v"), "--out", str(tmp_path / "r"), "--suite", str(prompts)]
+    score += ["--samples", "2", "--dimension", "temporal_flickering", "--set", "run.device=cpu"]
+    shown = CliRunner().invoke(app, score)
+    assert shown.exit_code == 0, shown.output
+    results = json.loads((tmp_path / "r" / "v_eval_results.json").read_text())
+    seeds = {line["seed"] for line in read_record(tmp_path / "v").values()}
+    assert {one["seed"] for one in results["temporal_flickering"][1]} == seeds
