@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from torch import Tensor
 
+from components.reward import training
 from components.reward.ladders import Ladders, build, join
+from components.reward.network import RewardNet
 from components.reward.params import RewardParams
 from components.reward.stream import InMemory
 from components.reward.training import Batch, learning_rate, precision, train
@@ -134,8 +136,18 @@ def test_a_gpu_multiplies_in_bfloat16_and_a_cpu_in_float32() -> None:
         assert torch.is_autocast_enabled("cuda") == torch.cuda.is_available()
 
 
-def test_two_processes_train_the_same_bits(ladders: Ladders, tiny: RewardParams, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_bits(
+    ladders: Ladders, tiny: RewardParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Threads stand for processes: each has its share of the slices and meets the other in the sums."""
+    # They also share the one generator that first weights are drawn from, which processes do not.
+    one_at_a_time, make = threading.Lock(), training._network
+
+    def made(*args: Any) -> RewardNet:
+        with one_at_a_time:
+            return make(*args)
+
+    monkeypatch.setattr(training, "_network", made)
     meeting, tables = threading.Barrier(2), dict[int, list[Tensor]]()
 
     class Half(Ranks):
