@@ -229,7 +229,7 @@ def _collect(
     for task, record in by_path.values():
         if "broken" in record:
             scores.problems.append(Problem("broken", task.path.name, str(record["broken"])))
-    for name in scores.used:
+    for name in list(scores.used):  # those with nothing to say leave it
         rows: list[Measured] = []
         for entry in suite.entries:
             for path in found.videos[entry.prompt] if name in entry.dimensions else []:
