@@ -129,11 +129,13 @@ def _read(base: str, file: Any) -> Blueprint:
     def parsed(name: str) -> dict[str, Any]:
         try:
             return dict(json.loads(file(name) or b""))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{base}/{name}: missing or not JSON") from error
 
     index = parsed("model_index.json")
-    named = {name: value for name, value in index.items() if isinstance(value, list) and value[0]}
+    if not isinstance(index.get("_class_name"), str):
+        raise InputError(f"{base}/model_index.json: names no pipeline (_class_name)")
+    named = {name: v for name, v in index.items() if isinstance(v, list) and len(v) == 2 and v[0]}
     parts, tokens = {}, 512
     for name, (_, kind) in named.items():
         if name.startswith("tokenizer"):

@@ -1,4 +1,4 @@
-"""A text-to-video model ready to draw clips: weights, sampler settings and, when given, a LoRA."""
+"""A text-to-video model ready to draw clips: weights and sampler settings, as it is or aligned."""
 
 from __future__ import annotations
 
@@ -87,14 +87,15 @@ class Generator:
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: torch.device | str = "cpu", lora: str | Path | None = None
+        cls, folder: str | Path, device: torch.device | str = "cpu", aligned: str | Path | None = None
     ) -> Generator:
-        """Load a generator artifact, with a LoRA on top where one is given.
+        """Load a generator artifact, as it is or aligned.
 
-        ``lora`` is a folder with ``pytorch_lora_weights.safetensors`` in the diffusers format.
+        ``aligned`` is the folder ``lora`` or ``weights`` of an alignment: a LoRA, or all of the denoiser's
+        weights, in the diffusers format.
 
         Raises:
-            InputError: settings, weights or LoRA are missing or do not fit.
+            InputError: settings or weights are missing or do not fit.
         """
         folder = Path(folder)
         try:
@@ -103,9 +104,24 @@ class Generator:
             raise InputError(
                 f"{folder / SETTINGS}: not a generator: {' '.join(str(error).split())}"
             ) from error
-        family = load_family(folder / PIPELINE, torch.device(device), settings.precision)
-        if lora is not None:
-            family.load_lora(Path(lora))
+        return cls.over(folder / PIPELINE, settings, torch.device(device), aligned)
+
+    @classmethod
+    def over(
+        cls,
+        pipeline: Path,
+        settings: SamplingParams,
+        device: torch.device,
+        aligned: str | Path | None = None,
+    ) -> Generator:
+        """Load a diffusers folder, as it is or aligned; ``aligned`` as for ``load``.
+
+        Raises:
+            InputError: weights are missing or do not fit.
+        """
+        family = load_family(pipeline, device, settings.precision)
+        if aligned is not None:
+            family.load_aligned(Path(aligned))
         return cls(family, settings)
 
     @property

@@ -1,29 +1,33 @@
-"""The registered model in MLflow: versions, aliases, and the tags that say why."""
+"""Registered models in MLflow: versions with their files, tags, aliases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from components.registry.connection import PREFIX, TAG_CAP, call, client
 from components.registry.gate import Standing
+from components.registry.paired import read_rows
+from components.registry.record import CANDIDATE, CHAMPION, PREVIOUS, Record
 from components.runtime.errors import InputError
-from components.runtime.tracking import EXPERIMENT, connect, tracking_uri
+from components.runtime.files import sha256_file
+from components.runtime.tracking import EXPERIMENT, connect
 
-CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
-PREFIX = "onlinevpo."
 METRIC_PREFIX = "evaluation/"
-#: MLflow stores at most 5,000 characters of a version's tag.
-TAG_CAP = 4500
+PROVENANCE = "provenance.json"
+#: Tag with the SHA-256 of a version's provenance.json, which has the SHA-256 of every other file: the
+#: database vouches for what lies in the artifact store.
+SEAL = "provenance_sha256"
+STEPS = ("evaluation", "alignment", "generator", "reward")
 
 
 class Models:
     """One registered model.
-
-    Aliases are last-writer-wins in MLflow: a promotion therefore looks at the champion again just before it
-    moves the alias.
 
     Raises:
         InputError: (every method) the registry cannot be reached.
@@ -31,57 +35,73 @@ class Models:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        with _reachable():
-            self._client = connect().MlflowClient()
-
-    def champion(self) -> Standing | None:
-        """The version under the alias ``champion``."""
-        version = self.aliases().get(CHAMPION)
-        return None if version is None else self.standing(version)
+        self._client = client()
+        self.record = Record(self._client, name)
 
     def aliases(self) -> dict[str, str]:
         """Version by alias; empty when the model is not registered yet."""
         from mlflow.exceptions import MlflowException
 
-        with _reachable():
+        def get() -> dict[str, str]:
             try:
                 found = self._client.get_registered_model(self.name)
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     return {}
                 raise
-        return {alias: str(version) for alias, version in found.aliases.items()}
+            return {alias: str(version) for alias, version in found.aliases.items()}
 
-    def standing(self, version: str) -> Standing:
-        """A version's evaluation, from its tags and from its run's metrics."""
-        with _reachable(f"version {version} of {self.name}"):
-            found = self._client.get_model_version(self.name, version)
-            metrics = self._client.get_run(found.run_id).data.metrics if found.run_id else {}
-        return Standing(
-            version=str(found.version),
-            metrics={
-                name.removeprefix(METRIC_PREFIX): value
-                for name, value in metrics.items()
-                if name.startswith(METRIC_PREFIX)
-            },
-            digests={
-                name.removeprefix(PREFIX): value
-                for name, value in found.tags.items()
-                if name.startswith(PREFIX)
-            },
+        return call(get)
+
+    def set_alias(self, alias: str, version: str | None) -> None:
+        """Point an alias at a version, or take it away."""
+        if version is None:
+            call(lambda: self._client.delete_registered_model_alias(self.name, alias))
+        else:
+            call(lambda: self._client.set_registered_model_alias(self.name, alias, version))
+
+    def resolve(self, named: str) -> str:
+        """The version that a number or an alias names.
+
+        Raises:
+            InputError: there is none.
+        """
+        versions = [row["version"] for row in self.versions()]
+        found = self.aliases().get(named, named)
+        if found not in versions:
+            have = ", ".join([*self.aliases(), *versions]) or "nothing is registered"
+            raise InputError(f"{self.name}: no version `{named}`; there are: {have}")
+        return found
+
+    def tags(self, version: str) -> dict[str, str]:
+        """A version's tags of ours, without the prefix."""
+        found = call(
+            lambda: self._client.get_model_version(self.name, version), f"version {version} of {self.name}"
         )
+        return {
+            name.removeprefix(PREFIX): value for name, value in found.tags.items() if name.startswith(PREFIX)
+        }
 
     def find(self, tag: str, value: str) -> str | None:
         """The newest version that carries a tag of ours with this value."""
-        versions = [found for found in self.versions() if found["tags"].get(PREFIX + tag) == value]
+        versions = [found for found in self.versions() if found["tags"].get(tag) == value]
         return str(versions[-1]["version"]) if versions else None
 
     def versions(self) -> list[dict[str, Any]]:
-        """Every version, oldest first: version, created (UTC), tags, aliases."""
+        """Every version, oldest first: version, created (UTC), tags of ours, aliases."""
         aliases = self.aliases()
-        with _reachable():
-            found = self._client.search_model_versions(f"name='{self.name}'")
-        rows = [
+        found, page = [], None
+        while True:
+            rows = call(
+                lambda token=page: self._client.search_model_versions(  # type: ignore[misc]
+                    f"name='{self.name}'", 1000, page_token=token
+                )
+            )
+            found += list(rows)
+            page = rows.token
+            if not page:
+                break
+        return [
             {
                 "version": str(version.version),
                 "created": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(
@@ -90,105 +110,192 @@ class Models:
                 "aliases": sorted(
                     alias for alias, number in aliases.items() if number == str(version.version)
                 ),
-                "tags": dict(version.tags),
+                "tags": {
+                    name.removeprefix(PREFIX): value
+                    for name, value in version.tags.items()
+                    if name.startswith(PREFIX)
+                },
             }
-            for version in found
+            for version in sorted(found, key=lambda one: int(one.version))
         ]
-        return sorted(rows, key=lambda row: int(row["version"]))
 
-    def register(
-        self,
-        run_id: str | None,
-        files: Mapping[str, Path],
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-    ) -> str:
-        """Register files as a new version under the alias ``candidate`` and return its number.
+    def fetch(self, version: str, name: str, to: Path) -> Path:
+        """Download a file or folder of a version ("" for all of it) into `to`; returns where it lies.
+
+        Raises:
+            InputError: it is not there.
+        """
+        source = call(lambda: self._client.get_model_version_download_uri(self.name, version))
+        uri = f"{source.rstrip('/')}/{name}" if name else source
+        return self._downloaded(uri, f"version {version} of {self.name}: {name or 'its files'}", to)
+
+    def fetch_from_run(self, run_id: str, name: str, to: Path) -> Path:
+        """Download a file of a run into `to`; returns where it lies.
+
+        Raises:
+            InputError: it is not there.
+        """
+        return self._downloaded(f"runs:/{run_id}/{name}", f"run {run_id}: {name}", to)
+
+    def _downloaded(self, uri: str, what: str, to: Path) -> Path:
+        to.mkdir(parents=True, exist_ok=True)
+        download = connect().artifacts.download_artifacts
+        try:
+            return Path(call(lambda: download(artifact_uri=uri, dst_path=str(to)), what))
+        except OSError as error:
+            raise InputError(f"{what}: {' '.join(str(error).split())[:300]}") from error
+
+    def provenance(self, version: str, to: Path) -> dict[str, Any] | None:
+        """A version's provenance, checked against its seal; None for a version from before there was any.
+
+        Raises:
+            InputError: it was altered.
+        """
+        seal = self.tags(version).get(SEAL)
+        if seal is None:
+            return None
+        text = self.fetch(version, PROVENANCE, to).read_bytes()
+        if hashlib.sha256(text).hexdigest() != seal:
+            raise InputError(
+                f"version {version} of {self.name}: {PROVENANCE} is altered: "
+                "its SHA-256 is not the one in the registry"
+            )
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def standing(self, version: str, whole: bool = False) -> Standing:
+        """A version as the gate sees it; every file is checked against its digest before it is believed.
 
         Args:
-            run_id: run that holds the files; None makes one.
-            files: local file by its folder inside the model.
-            metrics: the evaluation's figures, logged to the run, from where a later comparison reads them.
-            tags: of the version, without our prefix.
+            whole: check the weights and all else of the version too, not only what the gate reads.
+
+        Raises:
+            InputError: a file is missing or altered.
         """
+        tags = self.tags(version)
+        with tempfile.TemporaryDirectory(prefix="onlinevpo-registry-") as scratch:
+            provenance = self.provenance(version, Path(scratch))
+            if provenance is None:
+                return Standing(version, {"evaluation": self._logged(version)}, tags)
+            files = provenance["files"]
+            if whole:
+                self._unaltered(version, files, Path(scratch) / "whole")
+
+            def read(name: str) -> bytes:
+                data = self.fetch(version, name, Path(scratch)).read_bytes()
+                if hashlib.sha256(data).hexdigest() != files[name]["sha256"]:
+                    raise InputError(f"version {version} of {self.name}: {name} is altered")
+                return data
+
+            metrics = {step: json.loads(read(f"{step}/metrics.json")) for step in STEPS}
+            comparison = json.loads(read("evaluation/comparison.json"))
+            rows: list[dict[str, Any]] = []
+            if "evaluation/pairs.jsonl" in files:
+                rows = read_rows(
+                    read("evaluation/pairs.jsonl"), f"version {version} of {self.name}: pairs.jsonl"
+                )
+        digests = {name: str(value) for name, value in comparison.items() if name.endswith("_digest")}
+        return Standing(version, metrics, digests, rows, comparison.get("unavailable", {}))
+
+    def _unaltered(self, version: str, files: Mapping[str, Mapping[str, Any]], scratch: Path) -> None:
+        root = self.fetch(version, "", scratch)
+        for name, entry in files.items():
+            if not (root / name).is_file() or sha256_file(root / name) != entry["sha256"]:
+                raise InputError(
+                    f"version {version} of {self.name}: {name} is missing or altered: "
+                    "its SHA-256 is not the one recorded; register the candidate again"
+                )
+
+    def _logged(self, version: str) -> dict[str, float]:
+        found = call(lambda: self._client.get_model_version(self.name, version))
+        if not found.run_id:
+            return {}
+        metrics = call(lambda: self._client.get_run(found.run_id).data.metrics)
+        return {
+            name.removeprefix(METRIC_PREFIX): value
+            for name, value in metrics.items()
+            if name.startswith(METRIC_PREFIX)
+        }
+
+    def run(self, run_id: str | None) -> str:
+        """A run to hold files: the given one, or a new one."""
+        if run_id is not None:
+            return run_id
+        experiment = call(lambda: self._client.get_experiment_by_name(EXPERIMENT))
+        number = (
+            experiment.experiment_id
+            if experiment
+            else call(lambda: self._client.create_experiment(EXPERIMENT))
+        )
+        made = str(call(lambda: self._client.create_run(number, run_name="registry")).info.run_id)
+        call(lambda: self._client.set_terminated(made))
+        return made
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log an evaluation's figures to a run, where people look for them."""
         from mlflow.entities import Metric
+
+        entries = [Metric(METRIC_PREFIX + name, value, 0, 0) for name, value in metrics.items()]
+        for start in range(0, len(entries), 500):
+            part = entries[start : start + 500]
+            call(lambda part=part: self._client.log_batch(run_id, metrics=part))  # type: ignore[misc]
+
+    def log_file(self, run_id: str, file: Path, folder: str) -> None:
+        """Put one file into a folder of a run's artifacts."""
+        call(lambda: self._client.log_artifact(run_id, str(file), folder))
+
+    def run_of(self, version: str) -> str | None:
+        """Id of the run that holds a version's files."""
+        found = call(lambda: self._client.get_model_version(self.name, version))
+        return str(found.run_id) if found.run_id else None
+
+    def register(self, run_id: str, folder: Path, key: str, tags: Mapping[str, str], description: str) -> str:
+        """Register a folder as a new version and return its number.
+
+        Args:
+            run_id: run that holds the files.
+            folder: the model's files, complete.
+            key: what is the same only for the same files: they lie under it, so that no version's files are
+                ever written over by another's.
+            tags: of the version, without our prefix.
+            description: of the registered model, where it is made.
+        """
         from mlflow.exceptions import MlflowException
 
-        with _reachable():
-            if run_id is None:
-                experiment = self._client.get_experiment_by_name(EXPERIMENT)
-                number = (
-                    experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT)
-                )
-                run_id = self._client.create_run(number, run_name="registry").info.run_id
-                self._client.set_terminated(run_id)
-            for name, file in files.items():
-                self._client.log_artifact(run_id, str(file), str(Path("model") / Path(name).parent))
-            entries = [Metric(METRIC_PREFIX + name, value, 0, 0) for name, value in metrics.items()]
-            for start in range(0, len(entries), 500):
-                self._client.log_batch(run_id, metrics=entries[start : start + 500])
+        def make() -> None:
             try:
-                self._client.create_registered_model(
-                    self.name, description="Text-to-video generator aligned by online DPO"
-                )
+                self._client.create_registered_model(self.name, description=description)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            source = f"{self._client.get_run(run_id).info.artifact_uri}/model"
-            made = self._client.create_model_version(
+
+        place = f"model-{key[:16]}"
+        call(lambda: self._client.log_artifacts(run_id, str(folder), place), f"files of {self.name}")
+        call(make)
+        source = f"{call(lambda: self._client.get_run(run_id)).info.artifact_uri}/{place}"
+        made = call(
+            lambda: self._client.create_model_version(
                 self.name,
                 source,
                 run_id=run_id,
+                await_creation_for=0,  # a database has it at once
                 tags={PREFIX + name: value[:TAG_CAP] for name, value in tags.items()},
             )
-            self._client.set_registered_model_alias(self.name, CANDIDATE, made.version)
+        )
         return str(made.version)
+
+    def describe(self, version: str, text: str) -> None:
+        """Set a version's description, which MLflow's page shows as Markdown; cut where MLflow cuts it."""
+        call(lambda: self._client.update_model_version(self.name, version, text[:TAG_CAP]))
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
         """Set tags of ours on a version."""
-        with _reachable():
-            for name, value in tags.items():
-                self._client.set_model_version_tag(self.name, version, PREFIX + name, value[:TAG_CAP])
-
-    def promote(self, version: str, expected: str | None, why: str) -> None:
-        """Move ``champion`` to a version and ``previous`` to the one it takes over from.
-
-        Args:
-            version: the new champion.
-            expected: the champion the decision was made against.
-            why: kept in the version's tags.
-
-        Raises:
-            InputError: the champion is no longer the one expected.
-        """
-        current = self.aliases().get(CHAMPION)
-        if current != expected:
-            raise InputError(
-                f"champion of {self.name} is now version {current or 'none'}, not {expected or 'none'}: "
-                "another promotion came between; run the command again"
+        for name, value in tags.items():
+            call(
+                lambda name=name, value=value: self._client.set_model_version_tag(  # type: ignore[misc]
+                    self.name, version, PREFIX + name, value[:TAG_CAP]
+                )
             )
-        if current == version:
-            return
-        with _reachable(f"version {version} of {self.name}"):
-            self._client.get_model_version(self.name, version)
-            if current is not None:
-                self._client.set_registered_model_alias(self.name, PREVIOUS, current)
-            self._client.set_registered_model_alias(self.name, CHAMPION, version)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.tag(version, {"promoted": now, "promoted_because": why, "replaced": current or "none"})
 
 
-@contextmanager
-def _reachable(what: str = "") -> Iterator[None]:
-    """Turn MLflow's failures into one line that names the registry."""
-    import requests
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"model registry at {tracking_uri()}: {f'{what}: ' if what else ''}{text}"
-        ) from error
+__all__ = ["CANDIDATE", "CHAMPION", "PREVIOUS", "Models"]

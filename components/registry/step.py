@@ -1,19 +1,25 @@
-"""The registry step: register the candidate, put it to the gate, move the alias or refuse with reasons."""
+"""The registry step: register the candidate and its reward, put the candidate to the gate, say why."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.registry.gate import Decision, Standing, decide
-from components.registry.models import CHAMPION, Models
+from components.registry.gate import Decision
+from components.registry.gatefile import SHIPPED, Gate, load_gate
+from components.registry.models import CANDIDATE, CHAMPION, SEAL, Models
+from components.registry.package import PROVENANCE, pack_generator, pack_reward
 from components.registry.params import RegistryParams
+from components.registry.promotion import REWARD_VERSION, Promotions, decision_record
+from components.registry.provenance import Origin
+from components.runtime import storage
 from components.runtime.artifacts import Artifact, open_artifact, publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.tracking import track
-
-SHIPPED = ("metrics.json", "comparison.json", "table.txt", "report.html", "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -38,47 +44,26 @@ def run(
     """Register the aligned generator and decide whether it becomes the champion.
 
     Raises:
-        InputError: an input is missing or altered, the evaluation is of another candidate, the registry
-            cannot be reached.
+        InputError: an input is missing or altered, the evaluation is of another candidate, the gate file is
+            wrong, the registry cannot be reached.
         GateRefused: the candidate was refused and ``fail_on_refusal`` is set; the decision is published all
             the same.
     """
-    opened = {
-        "alignment": open_artifact(alignment, step="alignment"),
-        "evaluation": open_artifact(evaluation, step="evaluation"),
-        "generator": open_artifact(generator, step="generator"),
-        "reward": open_artifact(reward, step="reward"),
-    }
+    gate = load_gate(params.gate)
+    given = {"alignment": alignment, "evaluation": evaluation, "generator": generator, "reward": reward}
+    opened = {name: open_artifact(place, step=name) for name, place in given.items()}
     _same_candidate(opened)
-    evaluated = opened["evaluation"]
-    comparison = json.loads(evaluated.file("comparison.json").read_text(encoding="utf-8"))
-    digests = {name: str(value) for name, value in comparison.items() if name.endswith("_digest")}
-    digests |= {f"{name}_artifact": artifact.manifest.digest for name, artifact in opened.items()}
+    origin = Origin(opened, {name: _place(place) for name, place in given.items()})
+    inputs: dict[str, str | Path | Artifact] = {**opened, "gate": params.gate or SHIPPED}
     with (
         track("registry", params) as tracked,
-        publish(str(out), step="registry", params=params, inputs=opened) as workspace,
+        publish(str(out), step="registry", params=params, inputs=inputs) as workspace,
     ):
-        models = Models(params.model)
-        champion = models.champion()
-        metrics = {name: artifact.metrics() for name, artifact in opened.items()}
-        version = models.find("evaluation_artifact", digests["evaluation_artifact"])
-        if champion is not None and version == champion.version:
-            decision = Decision(
-                "unchanged", ("this candidate is the champion already",), (), champion.version
-            )
-        else:
-            # The same weights evaluated anew need not be compared with themselves: the absolute rules decide.
-            rival = None if _same_weights(champion, digests) else champion
-            decision = decide(params.rules, params.relative, metrics, digests, rival)
-        if version is None:
-            tags = digests | {"headline": str(comparison["headline"])}
-            version = models.register(tracked.run_id, _files(opened), metrics["evaluation"], tags)
-        if decision.outcome != "unchanged":
-            models.tag(version, {"decision": decision.outcome, "reasons": "; ".join(decision.reasons)})
-        if decision.outcome == "accepted":
-            expected = champion.version if champion else None
-            models.promote(version, expected, "passed every rule of the gate")
-        _write(workspace.dir, params, decision, version)
+        models = Promotions(Models(params.model), Models(params.reward_model))
+        version = _registered(models, origin, gate, tracked.run_id)
+        decision = models.promote(version, gate)
+        record = decision_record(params.model, version, decision, gate)
+        (workspace.dir / "decision.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         figures = {
             "accepted": float(decision.outcome != "refused"),
             "version": float(version),
@@ -86,12 +71,66 @@ def run(
             "rules_failed": float(len(decision.reasons)) if decision.outcome == "refused" else 0.0,
         }
         workspace.write_metrics(figures)
-        _tell(params, evaluated, decision, version)
+        _tell(params, opened["evaluation"], decision, version)
         if decision.outcome == "refused" and params.fail_on_refusal:
             workspace.publish_on_refusal = True
             raise GateRefused(f"version {version} of {params.model}: {'; '.join(decision.reasons)}")
     tracked.finish(workspace.published or Path(out))
     return RegistryResult(workspace.published or Path(out), figures, version, decision)
+
+
+def _registered(models: Promotions, origin: Origin, gate: Gate, run_id: str | None) -> str:
+    """The candidate's version, made where there is none yet."""
+    generator = models.generator
+    evaluated = origin.opened["evaluation"]
+    found = generator.find("evaluation_artifact", evaluated.manifest.digest)
+    if found is not None and SEAL in generator.tags(found):
+        generator.set_alias(CANDIDATE, found)  # an attempt may have died before it came to that
+        return found
+    judged_by = _registered_reward(models.reward, origin.opened["reward"], run_id)
+    comparison = json.loads(evaluated.file("comparison.json").read_text(encoding="utf-8"))
+    tags = {name: str(value) for name, value in comparison.items() if name.endswith("_digest")}
+    tags |= {f"{name}_artifact": artifact.manifest.digest for name, artifact in origin.opened.items()}
+    tags |= {"headline": str(comparison["headline"]), REWARD_VERSION: judged_by}
+    holder = generator.run(run_id)
+    with tempfile.TemporaryDirectory(prefix="onlinevpo-registry-") as scratch:
+        provenance = pack_generator(origin, gate.digest, Path(scratch))
+        seal = hashlib.sha256((Path(scratch) / PROVENANCE).read_bytes()).hexdigest()
+        tags |= {
+            SEAL: seal,
+            "commit": provenance["code"]["commit"],
+            "dirty": str(provenance["code"]["dirty"]),
+        }
+        version = generator.register(
+            holder, Path(scratch), seal, tags, "Text-to-video generator aligned by online DPO"
+        )
+        card = (Path(scratch) / "card.md").read_text(encoding="utf-8")
+    generator.describe(version, card)
+    generator.log_metrics(holder, evaluated.metrics())
+    generator.set_alias(CANDIDATE, version)
+    return version
+
+
+def _registered_reward(models: Models, reward: Artifact, run_id: str | None) -> str:
+    """The reward's version, made where there is none yet."""
+    digest = reward.manifest.digest
+    found = models.find("reward_artifact", digest)
+    if found is not None:
+        return found
+    with tempfile.TemporaryDirectory(prefix="onlinevpo-registry-") as scratch:
+        pack_reward(reward, Path(scratch))
+        seal = hashlib.sha256((Path(scratch) / PROVENANCE).read_bytes()).hexdigest()
+        tags = {"reward_artifact": digest, SEAL: seal}
+        version = models.register(
+            models.run(run_id), Path(scratch), seal, tags, "Video-quality reward: scores clips"
+        )
+    models.set_alias(CANDIDATE, version)
+    return version
+
+
+def _place(place: str | Path) -> str:
+    """Where an input lies, in words that hold in another folder too."""
+    return str(place) if storage.is_remote(place) else os.path.abspath(storage.local_path(place))
 
 
 def _same_candidate(opened: dict[str, Artifact]) -> None:
@@ -103,26 +142,6 @@ def _same_candidate(opened: dict[str, Artifact]) -> None:
                 f"{evaluated.path} was not made from the {name} artifact at {opened[name].path}; "
                 "run the evaluation of this candidate first"
             )
-
-
-def _same_weights(champion: Standing | None, digests: dict[str, str]) -> bool:
-    names = ("lora_digest", "generator_digest")
-    return champion is not None and all(champion.digests.get(name) == digests.get(name) for name in names)
-
-
-def _files(opened: dict[str, Artifact]) -> dict[str, Path]:
-    """What a version holds: the LoRA, the sampler's settings, its evaluation and both manifests."""
-    aligned, evaluated = opened["alignment"], opened["evaluation"]
-    files = {name: aligned.file(name) for name in aligned.manifest.files if name.startswith("lora/")}
-    files["alignment/manifest.json"] = aligned.path / "manifest.json"
-    files["generator.json"] = opened["generator"].file("generator.json")
-    files |= {f"evaluation/{name}": evaluated.path / name for name in SHIPPED}
-    return files
-
-
-def _write(folder: Path, params: RegistryParams, decision: Decision, version: str) -> None:
-    text = {"model": params.model, "version": version} | decision.as_json()
-    (folder / "decision.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 
 def _tell(params: RegistryParams, evaluated: Artifact, decision: Decision, version: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,14 +13,23 @@ from components.runtime.artifacts import Artifact, open_artifact, publish
 from components.runtime.params import StepParams
 
 GOOD = {
+    "prompts": 96.0,
     "pairs": 192.0,
+    "win_rate_reward": 0.85,
     "win_rate_reward_low": 0.8,
+    "win_rate_reward_high": 0.9,
+    "win_rate_judge": 0.7,
     "win_rate_judge_low": 0.6,
+    "win_rate_judge_high": 0.8,
     "worst_semantic_delta": -0.01,
     "motion_ratio": 1.05,
     "diversity_ratio": 0.95,
     "aligned/judge": 0.70,
     "aligned/reward": 1.5,
+    **{f"aligned/{name}": 0.99 for name in ("temporal_flickering", "motion_smoothness", "dynamic_degree")},
+    **{f"delta/{name}": 0.0 for name in ("temporal_flickering", "motion_smoothness")},
+    **{f"delta_low/{name}": -0.001 for name in ("temporal_flickering", "motion_smoothness")},
+    **{f"delta_high/{name}": 0.001 for name in ("temporal_flickering", "motion_smoothness")},
 }
 Candidate = Callable[..., dict[str, Path]]
 
@@ -37,8 +47,17 @@ def mlflow_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+def pair_rows(prompts: int = 20, **aligned: float) -> list[dict[str, Any]]:
+    """Rows of two seeds for each prompt, all with the same figures."""
+    return [
+        {"prompt_id": f"p{number}", "index": index, "seed": number * 2 + index, "aligned": dict(aligned)}
+        for number in range(prompts)
+        for index in range(2)
+    ]
+
+
 def _artifact(
-    folder: Path, step: str, files: dict[str, str], metrics: dict[str, float], inputs: dict[str, Artifact]
+    folder: Path, step: str, files: Mapping[str, str], metrics: dict[str, float], inputs: dict[str, Artifact]
 ) -> Artifact:
     params = StepParams.model_validate({"run": {"device": "cpu"}})
     with publish(str(folder), step=step, params=params, inputs=inputs) as workspace:
@@ -52,33 +71,49 @@ def _artifact(
 @pytest.fixture
 def candidate(tmp_path: Path) -> Candidate:
     """Make the inputs of the step: candidate("a", requests="r1", **{"aligned/judge": .8}) -> keyword
-    arguments of run.
+    arguments of run. ``pairs=False``: without pairs.jsonl; ``corpus=True``: with the corpus beside them.
     """
 
-    def make(name: str, requests: str = "r1", reward: str = "w1", **changes: float | None) -> dict[str, Path]:
-        root = tmp_path / f"{name}-{requests}-{reward}"
+    def make(
+        name: str,
+        requests: str = "r1",
+        reward: str = "w1",
+        kind: str = "lora",
+        pairs: bool = True,
+        corpus: bool = False,
+        **changes: float | None,
+    ) -> dict[str, Path]:
+        root = tmp_path / f"{name}-{requests}-{reward}-{kind}"
         metrics = {key: value for key, value in (GOOD | changes).items() if value is not None}
+        pipeline = {"generator.json": '{"fps": 8}', "pipeline/model_index.json": "{}"}
         made = {
-            "generator": _artifact(
-                root / "generator", "generator", {"generator.json": '{"fps": 8}'}, {"colour": 0.97}, {}
-            ),
+            "generator": _artifact(root / "generator", "generator", pipeline, {"colour": 0.97}, {}),
             "reward": _artifact(root / "reward", "reward", {"model.safetensors": reward}, {"srcc": 0.9}, {}),
         }
-        lora = {"lora/pytorch_lora_weights.safetensors": name}
-        made["alignment"] = _artifact(root / "alignment", "alignment", lora, {"loss": 0.5}, dict(made))
+        file = {"lora": "pytorch_lora_weights", "weights": "transformer/diffusion_pytorch_model"}[kind]
+        trained = {f"{kind}/{file}.safetensors": name, "timing.json": '{"rollout": 3.0}'}
+        made["alignment"] = _artifact(root / "alignment", "alignment", trained, {"loss": 0.5}, dict(made))
         comparison = {
             "headline": f"{name} wins",
             "requests_digest": requests,
             "reward_digest": reward,
-            "lora_digest": name,
+            f"{kind}_digest": name,
             "generator_digest": made["generator"].manifest.digest,
+            "unavailable": {"aesthetic_quality": "needs weights"},
         }
+        scores = {score: metrics[f"aligned/{score}"] for score in ("judge", "reward")}
         files = {
             "comparison.json": json.dumps(comparison),
             "table.txt": f"the table of {name}\n",
             "report.html": "<html></html>",
         }
-        made["evaluation"] = _artifact(root / "evaluation", "evaluation", files, metrics, dict(made))
+        if pairs:
+            files["pairs.jsonl"] = "".join(json.dumps(row) + "\n" for row in pair_rows(**scores))
+        used = dict(made)
+        if corpus:
+            prompts = {"prompts.jsonl": '{"prompt": "x"}\n'}
+            used["corpus"] = _artifact(root / "corpus", "corpus", prompts, {"clips": 1.0}, {})
+        made["evaluation"] = _artifact(root / "evaluation", "evaluation", files, metrics, used)
         return {key: artifact.path for key, artifact in made.items()}
 
     return make

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
-from pydantic import ValidationError
+from scipy import stats
 
-from components.registry.gate import Standing, absolute, decide
-from components.registry.params import ABSOLUTE, RELATIVE, RegistryParams, RelativeRule, Rule
+from components.registry.gate import Standing, absolute, against_base, decide
+from components.registry.gatefile import Gate, Margin, Rule, load_gate
+from components.registry.paired import difference
+from tests.registry.conftest import GOOD, pair_rows
 
-GOOD = {
-    "pairs": 192.0,
-    "win_rate_reward_low": 0.8,
-    "win_rate_judge_low": 0.6,
-    "worst_semantic_delta": -0.01,
-    "motion_ratio": 1.05,
-    "diversity_ratio": 0.95,
-    "aligned/judge": 0.70,
-    "aligned/reward": 1.5,
-}
-DIGESTS = {"requests_digest": "r", "reward_digest": "w"}
+DIGESTS = {"requests_digest": "r", "reward_digest": "w", "lora_digest": "l", "generator_digest": "g"}
+GATE = load_gate()
 
 
-def outcome(champion: Standing | None = None, **changes: float | None) -> tuple[str, tuple[str, ...]]:
+def standing(version: str = "", rows: Any = (), lora: str = "l", **changes: float | None) -> Standing:
     metrics = {key: value for key, value in (GOOD | changes).items() if value is not None}
-    decision = decide(ABSOLUTE, RELATIVE, {"evaluation": metrics}, DIGESTS, champion)
+    unavailable = {"dynamic_degree": "no weights here"}
+    return Standing(version, {"evaluation": metrics}, DIGESTS | {"lora_digest": lora}, rows, unavailable)
+
+
+def outcome(champion: Standing | None = None, rows: Any = (), **changes: Any) -> tuple[str, tuple[str, ...]]:
+    decision = decide(GATE, standing(rows=rows, **changes), champion)
     return decision.outcome, decision.reasons
+
+
+def champion(rows: Any = (), **changes: Any) -> Standing:
+    return standing("3", rows=rows, lora="other", **changes)
 
 
 def test_a_good_candidate_without_a_champion_is_accepted() -> None:
@@ -34,6 +39,7 @@ def test_a_good_candidate_without_a_champion_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("metric", "value"),
     [
+        ("prompts", 47),
         ("pairs", 95),
         ("win_rate_reward_low", 0.5),
         ("win_rate_judge_low", 0.49),
@@ -41,17 +47,25 @@ def test_a_good_candidate_without_a_champion_is_accepted() -> None:
         ("motion_ratio", 0.84),
         ("motion_ratio", 1.16),
         ("diversity_ratio", 0.89),
+        ("delta_low/temporal_flickering", -0.011),
+        ("delta_low/motion_smoothness", -0.02),
     ],
 )
-def test_each_default_rule_refuses_alone_and_names_its_figure(metric: str, value: float) -> None:
+def test_each_shipped_rule_refuses_alone_and_gives_its_figure(metric: str, value: float) -> None:
     verdict, reasons = outcome(**{metric: value})
     assert verdict == "refused"
     assert len(reasons) == 1
-    assert reasons[0].startswith(metric)
+    assert metric.removesuffix("_low").split("/")[-1] in reasons[0]
     assert f"{value:.4f}" in reasons[0]
 
 
-@pytest.mark.parametrize("metric", ["win_rate_judge_low", "diversity_ratio"])
+def test_a_dimension_that_must_be_available_refuses_with_the_reason_it_is_not() -> None:
+    verdict, reasons = outcome(**{"aligned/dynamic_degree": None})
+    assert verdict == "refused"
+    assert reasons == ("dynamic_degree is measured: absent (no weights here)",)
+
+
+@pytest.mark.parametrize("metric", ["win_rate_judge", "diversity_ratio"])
 def test_an_absent_figure_refuses_unless_the_rule_says_skip(metric: str) -> None:
     verdict, reasons = outcome(**{metric: None})
     assert verdict == "refused"
@@ -65,41 +79,98 @@ def test_bounds_are_inclusive_and_above_is_not() -> None:
     assert not absolute(Rule(metric="x", above=1), {"x": 1.0}).passed
 
 
+def test_proven_asks_the_whole_interval_and_fails_without_one() -> None:
+    figures = {"x": 1.0, "x_low": 0.9, "x_high": 1.2}
+    for bound, passes in (({"at_least": 0.95}, False), ({"at_least": 0.9}, True), ({"at_most": 1.1}, False)):
+        assert absolute(Rule(metric="x", proven=True, **bound), figures).passed is passes
+        assert absolute(Rule(metric="x", **bound), figures).passed
+    assert absolute(Rule(metric="x", at_least=0, proven=True), {"x": 1.0}).passed is False
+    margin = Margin(metric="x", margin=0.1, proven=True)
+    assert against_base(margin, {"delta/x": 0.0, "delta_low/x": -0.2, "delta_high/x": 0.2}).passed is False
+    assert against_base(margin, {"delta/x": 0.0, "delta_low/x": -0.1, "delta_high/x": 0.1}).passed
+
+
 def test_rules_reach_other_steps_metrics() -> None:
     rule = Rule(metric="srcc", source="reward", at_least=0.85)
-    assert (
-        decide([rule], [], {"reward": {"srcc": 0.9}, "evaluation": {"srcc": 0.1}}, {}, None).outcome
-        == "accepted"
-    )
+    assert absolute(rule, {"srcc": 0.9}).rule == "reward srcc >= 0.85"
+    one = Standing("", {"reward": {"srcc": 0.9}, "evaluation": {**GOOD, "srcc": 0.1}}, DIGESTS)
+    assert decide(Gate(absolute=(rule,)), one, None).outcome == "accepted"
 
 
-def test_worse_than_the_champion_is_refused_within_the_allowed_drop_is_not() -> None:
-    champion = Standing("3", GOOD, DIGESTS)
-    assert outcome(champion)[0] == "accepted"
-    assert outcome(champion, **{"aligned/judge": 0.696})[0] == "accepted"
-    verdict, reasons = outcome(champion, **{"aligned/judge": 0.69})
+def test_worse_than_the_champion_is_refused_within_the_margin_is_not() -> None:
+    theirs = pair_rows(judge=0.70, reward=1.5)
+    assert outcome(champion(theirs), rows=theirs)[0] == "accepted"
+    assert outcome(champion(theirs), rows=pair_rows(judge=0.69, reward=1.5))[0] == "accepted"
+    verdict, reasons = outcome(champion(theirs), rows=pair_rows(judge=0.67, reward=1.5))
     assert verdict == "refused"
     assert "champion version 3" in reasons[0]
-    assert "0.7000" in reasons[0]
+    assert "-0.0300 [-0.0300, -0.0300]" in reasons[0]
+
+
+def test_the_paired_interval_is_that_of_the_prompts_means() -> None:
+    draws = random.Random(5)
+    mine, theirs = pair_rows(60), pair_rows(60)
+    for row in (*mine, *theirs):
+        row["aligned"] = {"judge": draws.gauss(0.5, 0.1)}
+    found = difference(mine, theirs[::-1], "judge")  # order does not matter, prompt and seed do
+    assert found is not None and found.low is not None and found.high is not None
+    each = [one["aligned"]["judge"] - two["aligned"]["judge"] for one, two in zip(mine, theirs, strict=True)]
+    means = [(each[place] + each[place + 1]) / 2 for place in range(0, 120, 2)]
+    low, high = stats.norm.interval(0.95, loc=sum(means) / 60, scale=stats.sem(means))
+    assert found.value == pytest.approx(sum(means) / 60)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_pairs_without_a_figure_on_one_side_are_left_out() -> None:
+    mine, theirs = pair_rows(3, judge=0.6), pair_rows(3, judge=0.5)
+    mine[0]["aligned"]["judge"] = None
+    theirs[5]["aligned"]["judge"] = float("nan")
+    found = difference(mine, theirs, "judge")
+    assert found is not None and found.value == pytest.approx(0.1)
+    assert difference(mine, theirs, "no_such") is None
+    assert difference(mine, pair_rows(3, judge=0.5)[:0], "judge") is None
 
 
 @pytest.mark.parametrize(
     ("digest", "word"), [("requests_digest", "prompts and seeds"), ("reward_digest", "reward")]
 )
-def test_other_prompts_or_another_reward_are_not_compared(digest: str, word: str) -> None:
-    verdict, reasons = outcome(Standing("3", GOOD, DIGESTS | {digest: "other"}), **{"aligned/judge": 0.99})
+@pytest.mark.parametrize("theirs", ["other", None])
+def test_other_prompts_or_another_reward_are_never_compared(
+    digest: str, word: str, theirs: str | None
+) -> None:
+    digests = {name: value for name, value in (DIGESTS | {digest: theirs}).items() if value is not None}
+    other = Standing("3", {"evaluation": GOOD}, digests | {"lora_digest": "other"})
+    verdict, reasons = outcome(other, **{"aligned/judge": 0.99})
     assert verdict == "refused"
+    assert len(reasons) == 1
     assert "not comparable" in reasons[0]
     assert word in reasons[0]
 
 
+def test_rows_of_other_seeds_are_not_compared_whatever_the_digests_say() -> None:
+    theirs = pair_rows(judge=0.70, reward=1.5)
+    mine = [{**row, "seed": row["seed"] + 1} for row in theirs]
+    verdict, reasons = outcome(champion(theirs), rows=mine)
+    assert verdict == "refused"
+    assert "other prompts and seeds" in reasons[0]
+
+
+def test_without_rows_the_means_decide_and_nothing_is_proven() -> None:
+    verdict, reasons = outcome(champion())
+    assert verdict == "refused"
+    assert reasons[0].endswith("(it has no interval, so nothing is proven)")
+    estimate = Gate(champion=(Margin(metric="judge", margin=0.01),))
+    assert decide(estimate, standing(**{"aligned/judge": 0.695}), champion()).outcome == "accepted"
+    assert decide(estimate, standing(**{"aligned/judge": 0.68}), champion()).outcome == "refused"
+
+
 def test_a_figure_only_one_side_has_is_not_passed_over() -> None:
-    champion = Standing("3", {key: value for key, value in GOOD.items() if key != "aligned/judge"}, DIGESTS)
-    assert outcome(champion)[0] == "refused"
-    relative = [RelativeRule(metric="nowhere")]
-    assert decide([], relative, {"evaluation": {}}, DIGESTS, Standing("3", {}, DIGESTS)).outcome == "accepted"
+    gate = Gate(champion=(Margin(metric="judge", when_absent="skip"),))
+    assert decide(gate, standing(), champion(**{"aligned/judge": None})).outcome == "refused"
+    neither = standing(**{"aligned/judge": None})
+    assert decide(gate, neither, champion(**{"aligned/judge": None})).outcome == "accepted"
 
 
-def test_a_rule_without_a_bound_is_refused() -> None:
-    with pytest.raises(ValidationError, match="at_least, above or at_most"):
-        RegistryParams.model_validate({"rules": [{"metric": "x"}]})
+def test_the_champions_own_weights_are_not_compared_with_themselves() -> None:
+    same = Standing("3", {"evaluation": GOOD}, DIGESTS | {"requests_digest": "other"})
+    assert outcome(same) == ("accepted", ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from components.generator.families.base import Geometry, MemoryHints, ModelFamily
+from components.generator.families.base import LORA_FOLDER, WEIGHTS_FOLDER, Geometry, MemoryHints, ModelFamily
 
 
 def _found() -> dict[str, type[ModelFamily]]:
@@ -19,4 +19,4 @@ def _found() -> dict[str, type[ModelFamily]]:
 #: Every family by the pipeline class it serves.
 FAMILIES: dict[str, type[ModelFamily]] = _found()
 
-__all__ = ["FAMILIES", "Geometry", "MemoryHints", "ModelFamily"]
+__all__ = ["FAMILIES", "LORA_FOLDER", "WEIGHTS_FOLDER", "Geometry", "MemoryHints", "ModelFamily"]

@@ -7,14 +7,17 @@ family's own training time; the family turns these into its model's call.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from components.generator.families.processes import NoiseProcess
@@ -22,7 +25,10 @@ from components.generator.offload import at_work
 from components.runtime.errors import InputError
 from components.runtime.files import sort_safetensors_header
 
+CONFIG = "config.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
+#: Where an aligned model lies in its artifact: an adapter, or all of the denoiser's weights.
+LORA_FOLDER, WEIGHTS_FOLDER = "lora", "weights"
 
 
 @dataclass(frozen=True)
@@ -241,6 +247,49 @@ class ModelFamily(ABC):
                 raise InputError(
                     f"{place}: the LoRA cannot be loaded: {' '.join(str(error).split())[:300]}"
                 ) from error
+
+    # -- all weights -----------------------------------------------------------------------------------
+
+    def save_weights(self, folder: Path, networks: Mapping[str, Any] | None = None) -> None:
+        """Write each denoiser as ``save_pretrained`` does, into a folder of its name: a pipeline's part.
+
+        Args:
+            networks: what to write by the denoisers' names; None writes the pipeline's own.
+        """
+        for name in self.denoisers:
+            network = getattr(self.pipeline, name) if networks is None else networks[name]
+            network.save_pretrained(folder / name, safe_serialization=True)
+            # Where the base was read from is no property of the weights.
+            config = json.loads((folder / name / CONFIG).read_text())
+            config.pop("_name_or_path", None)
+            (folder / name / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    def load_weights(self, folder: Path) -> None:
+        """Load what ``save_weights`` wrote into the denoisers as they are, in their type.
+
+        Raises:
+            InputError: a file is missing or does not fit the model.
+        """
+        for name in self.denoisers:
+            files = sorted((folder / name).glob("*.safetensors"))
+            try:
+                state = {key: value for file in files for key, value in load_file(file).items()}
+                getattr(self.pipeline, name).load_state_dict(state)
+            except (OSError, SafetensorError, RuntimeError) as error:
+                raise InputError(
+                    f"{folder / name}: the weights cannot be loaded: {' '.join(str(error).split())[:300]}"
+                ) from error
+
+    def load_aligned(self, folder: Path) -> None:
+        """Load an aligned model from the folder that it lies in: an adapter or all weights.
+
+        Raises:
+            InputError: as ``load_lora`` and ``load_weights``.
+        """
+        if folder.name == WEIGHTS_FOLDER:
+            self.load_weights(folder)
+        else:
+            self.load_lora(folder)
 
     def _lora_folder(self, folder: Path, denoiser: str) -> Path:
         return folder if denoiser == self.denoisers[0] else folder / denoiser

@@ -1,0 +1,126 @@
+"""The files of a version: a folder that MLflow loads as a pyfunc, and that people read without it.
+
+Written here rather than by MLflow's `log_model`, which runs the model's code to write it: the registry step
+runs in an image without torch. Models are from code; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.registry.provenance import LOCK, Origin, base_of, collect, seal
+from components.runtime.artifacts import Artifact
+from components.runtime.manifest import MANIFEST
+
+LOADERS = Path(__file__).with_name("loaders")
+#: What of the evaluation a version holds beside manifest and metrics, where the evaluation made it.
+EVALUATION = ("comparison.json", "pairs.jsonl", "table.txt", "report.html")
+#: What alignment trained: a LoRA, or all of the denoiser's weights.
+WEIGHTS = ("lora", "weights")
+BASE = "base.json"
+SETTINGS = "generator.json"
+CARD = "card.md"
+PROVENANCE = "provenance.json"
+_FLAVOUR = "python_function"
+
+
+def pack_generator(origin: Origin, gate_digest: str, folder: Path) -> dict[str, Any]:
+    """Write a generator's version into an empty folder; returns its provenance, which is written last."""
+    opened = origin.opened
+    aligned = opened["alignment"]
+    trained = {name for name in aligned.manifest.files if name.partition("/")[0] in WEIGHTS}
+    for name in trained:
+        _copy(aligned.file(name), folder / name)
+    places = {"aligned": min(trained).partition("/")[0], "settings": SETTINGS, "base": BASE}
+    _copy(opened["generator"].file("generator.json"), folder / SETTINGS)
+    (folder / BASE).write_text(json.dumps(base_of(origin), indent=1) + "\n", encoding="utf-8")
+    for step, artifact in opened.items():
+        _copy(artifact.path / MANIFEST, folder / step / MANIFEST)
+        _copy(artifact.file("metrics.json"), folder / step / "metrics.json")
+    evaluated = opened["evaluation"]
+    for name in EVALUATION:
+        if name in evaluated.manifest.files:
+            _copy(evaluated.file(name), folder / "evaluation" / name)
+    if Path(LOCK).is_file():
+        _copy(Path(LOCK), folder / LOCK)
+    content = collect(origin, gate_digest)
+    _write_model(
+        folder,
+        "generator.py",
+        places,
+        evaluated,
+        {"kind": "generator", "alignment_digest": aligned.manifest.digest},
+    )
+    from components.registry.card import card
+
+    metrics = {name: artifact.metrics() for name, artifact in opened.items()}
+    whole = places["aligned"] == "weights"
+    (folder / CARD).write_text(card(content, metrics, whole), encoding="utf-8")
+    text = seal(content, folder)
+    (folder / PROVENANCE).write_bytes(text)
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def pack_reward(reward: Artifact, folder: Path) -> None:
+    """Write a reward's version into an empty folder."""
+    for name in [MANIFEST, *reward.manifest.files]:
+        _copy(reward.path / name, folder / "reward" / name)
+    _write_model(
+        folder,
+        "reward.py",
+        {"reward": "reward"},
+        reward,
+        {"kind": "reward", "reward_digest": reward.manifest.digest},
+    )
+    content = {
+        "schema_version": 1,
+        "created": reward.manifest.created,
+        "steps": {"reward": {"digest": reward.manifest.digest}},
+    }
+    (folder / PROVENANCE).write_bytes(seal(content, folder))
+
+
+def _write_model(
+    folder: Path,
+    loader: str,
+    artifacts: Mapping[str, str],
+    made_by: Artifact,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write MLmodel, the code MLflow runs on loading, and what that needs to be installed."""
+    import yaml
+
+    _copy(LOADERS / loader, folder / "model_code.py")
+    libraries = made_by.manifest.libraries
+    # A local label ("+cpu") names a build that no public index has.
+    needs = [f"{name}=={version.partition('+')[0]}" for name, version in sorted(libraries.items())]
+    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in needs), encoding="utf-8")
+    python = {"python": "3.11", "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(python), encoding="utf-8")
+    flavour = {
+        "loader_module": "mlflow.pyfunc.loaders.code_model",
+        "model_code_path": "model_code.py",
+        "python_version": "3.11",
+        "artifacts": {name: {"path": path, "uri": path} for name, path in artifacts.items()},
+        "code": None,
+        "env": {"virtualenv": "python_env.yaml"},
+        "streamable": False,
+    }
+    about = {
+        "flavors": {_FLAVOUR: flavour},
+        "metadata": {**metadata, "needs": f"onlinevpo {made_by.manifest.code_version}, installed"},
+        "utc_time_created": made_by.manifest.created,
+    }
+    if "mlflow" in libraries:
+        about["mlflow_version"] = libraries["mlflow"]
+    (folder / "MLmodel").write_text(yaml.safe_dump(about, sort_keys=True), encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

@@ -1,0 +1,30 @@
+"""A process that promotes on command: a line `<version> <moment>` in, a line `<outcome>` out.
+
+    python -m tests.registry.promoter MODEL GATE
+
+The moment is of time.monotonic(), which all processes of a machine share, so that several start together.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from components.registry.gatefile import load_gate
+from components.registry.models import Models
+from components.registry.promotion import Promotions
+
+
+def main(model: str, gate: str) -> None:
+    promotions = Promotions(Models(model), Models(f"{model}-reward"))
+    rules = load_gate(gate)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        version, moment = line.split()
+        while time.monotonic() < float(moment):
+            pass
+        print(promotions.promote(version, rules).outcome, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
