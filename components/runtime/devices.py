@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,15 +22,17 @@ def has_torch() -> bool:
 
 
 def resolve(device: str) -> torch.device:
-    """The torch device for "auto" (a GPU where there is one), "cpu" or "cuda".
+    """The torch device for "auto" (a GPU where there is one), "cpu", "cuda", or "cuda:N", that very GPU.
 
-    Under torchrun each process gets the GPU of its local rank.
+    Under torchrun each process gets the GPU of its local rank for "auto" and "cuda".
 
     Raises:
-        InputError: if "cuda" is asked for and there is none, or the name is unknown.
+        InputError: if a GPU is asked for and there is none, or the name is unknown.
     """
     import torch
 
+    if device.startswith("cuda:") and device[5:].isdigit() and int(device[5:]) < _gpus():
+        return torch.device(device)
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"run.device = {device!r}: must be one of auto, cpu, cuda")
     if device == "cpu":
@@ -39,6 +43,41 @@ def resolve(device: str) -> torch.device:
     if device == "cuda":
         raise InputError("run.device = 'cuda': this machine has no usable CUDA device; use auto or cpu")
     return torch.device("cpu")
+
+
+def resolve_second(device: str, setting: str) -> torch.device:
+    """A process's device beside that of `resolve`: "cpu", or "cuda:N".
+
+    Under torchrun GPU N is that of a machine's first process; the others have those that follow.
+
+    Args:
+        setting: the params key that names it, for messages.
+
+    Raises:
+        InputError: another name, a GPU that is not there, or one that is a process's first.
+    """
+    import torch
+
+    if device == "cpu":
+        return torch.device("cpu")
+    number = device.removeprefix("cuda:")
+    if number == device or not number.isdigit():
+        raise InputError(f"{setting} = {device!r}: must be cpu or cuda:N, the number of a GPU")
+    first, processes = int(number), max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    gpus = _gpus()
+    if not processes <= first <= gpus - processes:
+        allowed = f"cuda:{processes} to cuda:{gpus - processes}, or cpu" if gpus >= 2 * processes else "cpu"
+        raise InputError(
+            f"{setting} = {device!r}: of {gpus} GPUs here {processes} process(es) have the first as "
+            f"their own and need as many more; allowed: {allowed}"
+        )
+    return torch.device("cuda", first + int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def describe(device: str) -> str:
@@ -78,6 +117,21 @@ def configure_threads() -> int:
     threads = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cpus() // processes)
     torch.set_num_threads(threads)
     return threads
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread for the block: sums of many terms depend, in their last digits, on how
+    many threads share them, so what either this process or a worker may do has to be done on one in both.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def configure_determinism() -> None:

@@ -40,6 +40,21 @@ class Interrupted(OnlineVPOError):
         super().__init__(message)
 
 
+LINE_CAP = 4000
+"""Characters of an error that are shown."""
+
+
+def one_line(text: str) -> str:
+    """`text` as a line that is safe to print: line ends as spaces, control characters escaped, cut short.
+
+    Messages quote names and values that others chose, and a terminal obeys control characters.
+    """
+    line = " ".join(text.split())
+    if len(line) > LINE_CAP:
+        line = f"{line[:LINE_CAP]} ... ({len(line):,} characters)"
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)
+
+
 _STORAGE_ERRNOS = frozenset(
     {
         errno.ENOSPC,

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.runtime import storage
 from components.runtime.errors import InputError
+from components.runtime.untrusted import MAX_YAML_BYTES, check_yaml, content
 
 
 class Section(BaseModel):
@@ -95,9 +96,10 @@ def load_tree(
     config: Any = OmegaConf.create({})
     if file is not None:
         text = _text_of(file)
+        check_yaml(text, f"params file {file}")
         try:
             config = OmegaConf.load(io.BytesIO(text)) if text.strip() else config
-        except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        except (YAMLError, OmegaConfBaseException, ValueError, OSError, AssertionError) as error:
             raise InputError(f"params file {file}: not readable as YAML: {_one_line(error)}") from error
         if not isinstance(config, DictConfig):
             raise InputError(f"params file {file}: must hold sections ({', '.join(known)}), not a list")
@@ -107,7 +109,15 @@ def load_tree(
             raise InputError(f"--set {override}: must have the form section.key=value, e.g. run.seed=1")
         try:
             config.merge_with_dotlist([override])
-        except (YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
+        except (
+            YAMLError,
+            OmegaConfBaseException,
+            ValueError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+            RecursionError,
+        ) as error:
             raise InputError(f"--set {override}: cannot be applied: {_one_line(error)}") from error
     # Left unresolved: a ${...} in a params file would otherwise read the environment into manifest and
     # tracking.
@@ -121,10 +131,9 @@ def load_tree(
 
 
 def _text_of(file: str | Path) -> bytes:
-    try:
-        text = storage.read_bytes(file) if storage.is_remote(file) else Path(file).read_bytes()
-    except OSError as error:
-        raise InputError(f"params file {file}: {error.strerror or error}") from error
+    if not storage.is_remote(file):
+        return content(Path(file), f"params file {file}", MAX_YAML_BYTES)
+    text = storage.read_bytes(file, at_most=MAX_YAML_BYTES + 1)
     if text is None:
         raise InputError(f"params file {file}: nothing there")
     return text

@@ -41,10 +41,7 @@ def code_version() -> tuple[str, bool]:
     named = os.environ.get("ONLINEVPO_CODE_VERSION")
     if named:
         return named, False
-    try:
-        return metadata.version(DISTRIBUTION), False
-    except metadata.PackageNotFoundError:
-        return "unknown", False
+    return _version(DISTRIBUTION) or "unknown", False
 
 
 def _git(*arguments: str) -> str | None:
@@ -62,8 +59,15 @@ def library_versions() -> dict[str, str]:
     """Versions of the installed libraries that results depend on, found without importing them."""
     found = {}
     for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        if version := _version(name):
+            found[name] = version
+    if "mlflow" not in found and (skinny := _version("mlflow-skinny")):
+        found["mlflow"] = skinny  # the images hold the client alone, under this name
     return found
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

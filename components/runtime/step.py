@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from components.runtime.errors import Interrupted, OnlineVPOError, storage_failure
+from components.runtime.errors import Interrupted, OnlineVPOError, one_line, storage_failure
 from components.runtime.params import StepParams, load_step_params
 
 DEFAULT_PARAMS = "params.yaml"
@@ -141,7 +141,7 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 def _exit(code: int, line: str = "") -> NoReturn:
     sys.stdout.flush()
     if line:
-        print(" ".join(line.split()), file=sys.stderr, flush=True)
+        print(one_line(line), file=sys.stderr, flush=True)
     raise SystemExit(code)
 
 

@@ -20,6 +20,8 @@ from components.runtime.errors import InputError
 from components.runtime.files import fsync, sha256_file
 
 MULTIPART_BYTES = 16 * 2**20
+CONNECT_S, READ_S = 10.0, 60.0
+"""How long a store may take to answer, and between two pieces of an answer; five attempts are made."""
 _DENIED = {
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -294,8 +296,8 @@ def _make_client(settings: tuple[str | None, ...]) -> Any:
         signature_version="s3v4",
         s3={"addressing_style": "path"},
         retries=retries,
-        connect_timeout=10,
-        read_timeout=60,
+        connect_timeout=CONNECT_S,
+        read_timeout=READ_S,
         **options,
     )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"

@@ -5,7 +5,8 @@ MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID, ONLINEVPO_RUN (names the pipelin
 share a parent), MLFLOW_RUN_ID (log into that run, made by somebody else, and make none),
 ONLINEVPO_TRACKING=off.
 
-Tracking never ends a step: its first failure is told on stderr, once, and the step goes on without it.
+Tracking never ends a step: its first failure is told on stderr, once, and the step goes on. Numbers are kept
+while the server is away and sent when it is back; what could not be sent by the end is told with its number.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +24,7 @@ from typing import Any
 
 from components.runtime import artifacts
 from components.runtime.distributed import is_main_process
-from components.runtime.errors import GateRefused, Interrupted
+from components.runtime.errors import GateRefused, InputError, Interrupted, one_line
 from components.runtime.manifest import MANIFEST
 from components.runtime.params import StepParams, digest
 
@@ -37,6 +39,8 @@ REASON_TAG = "onlinevpo.reason"
 _VALUE_CAP = 500  # characters of a param's value that are logged
 _BATCH = 500  # metric values per request; MLflow takes at most 1000
 _FLUSH_S = 10.0
+_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 120.0  # after a failure, doubled with each
+_KEPT = 100_000  # metric values kept while the server is away; beyond that the oldest go
 _SHOWN_FOLDERS = ("plots", "clips")
 _SHOWN_PAGES = ("*.html", "card.md", "card.json")
 
@@ -48,7 +52,8 @@ class StepRun:
         self.step = step
         self._backend = backend
         self._finished: Path | None = None
-        self._warned = self._muted = False
+        self._unlogged: Path | None = None
+        self._warned = False
 
     @property
     def run_id(self) -> str | None:
@@ -57,8 +62,7 @@ class StepRun:
 
     def metrics(self, values: Mapping[str, float], at: int | None = None) -> None:
         """Log numbers, `at` being the training step or iteration they belong to; sent in batches."""
-        if not self._muted:
-            self._muted = not self._guard(lambda mlflow: mlflow.metrics(values, at or 0))
+        self._guard(lambda mlflow: mlflow.metrics(values, at or 0), "numbers are kept and sent later")
 
     def finish(self, artifact_dir: Path) -> None:
         """Log a finished artifact: its metrics.json, plots/, clips/, report pages and manifest.
@@ -69,16 +73,35 @@ class StepRun:
         if self._finished == Path(artifact_dir):
             return
         self._finished = Path(artifact_dir)
-        self._guard(lambda mlflow: mlflow.artifact(Path(artifact_dir), self.step))
+        if not self._guard(lambda mlflow: mlflow.artifact(Path(artifact_dir), self.step)):
+            self._unlogged = Path(artifact_dir)
 
-    def _guard(self, act: Callable[[_Mlflow], None]) -> bool:
+    def _end(self, status: str, outcome: str, reason: str = "") -> None:
+        """Send what is still to be sent, close the run; tell what could not be sent."""
+        if self._unlogged is not None:
+            folder, self._unlogged = self._unlogged, None
+            if not self._guard(lambda mlflow: mlflow.artifact(folder, self.step)):
+                self._unlogged = folder
+        ended = self._guard(lambda mlflow: mlflow.end(status, outcome, reason))
+        unsent = self._backend.unsent if self._backend else 0
+        if unsent or self._unlogged is not None or not ended:
+            files = ", its files and final figures are not there" if self._unlogged is not None else ""
+            print(
+                f"warning: {self.step}'s run is incomplete: {unsent} values were not sent{files}; "
+                "the artifact holds all that counts",
+                file=sys.stderr,
+            )
+
+    def _guard(
+        self, act: Callable[[_Mlflow], None], effect: str = "this step's run there is incomplete"
+    ) -> bool:
         if self._backend is None:
             return True
         try:
             act(self._backend)
         except Exception as error:
             if not self._warned:
-                _warn(error, "this step's run there is incomplete")
+                _warn(error, effect)
             self._warned = True
             return False
         return True
@@ -105,9 +128,9 @@ def track(step: str, params: StepParams) -> Iterator[StepRun]:
         elif isinstance(error, GateRefused):
             outcome = "refused"
         reason = f"{type(error).__name__}: {error}"
-        run._guard(lambda mlflow: mlflow.end(status, outcome, reason))
+        run._end(status, outcome, reason)
         raise
-    run._guard(lambda mlflow: mlflow.end("FINISHED", "done"))
+    run._end("FINISHED", "done")
 
 
 def tracking_uri() -> str:
@@ -115,9 +138,23 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
+def without_password(text: str) -> str:
+    """`text` without the password that the tracking URI may hold: scheme://user:password@place."""
+    account, at, _ = tracking_uri().partition("://")[2].rpartition("@")
+    user, colon, _ = account.partition(":")
+    return text.replace(f"{account}@", f"{user}@") if at and colon else text
+
+
 def connect() -> Any:
-    """The `mlflow` module, quiet and pointed at `tracking_uri()`; its import takes seconds."""
+    """The `mlflow` module, quiet and pointed at `tracking_uri()`; its import takes seconds.
+
+    Raises:
+        InputError: the URI names a database file in a place where none can be.
+    """
+    _check_place(tracking_uri())
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # It prints links to a finished run, with the tracking URI's password in them.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     # MLflow's own defaults keep an unreachable server's client waiting for minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -131,6 +168,20 @@ def connect() -> Any:
     return mlflow
 
 
+def _check_place(uri: str) -> None:
+    """Refuse a SQLite file that cannot be opened at once; MLflow tries for two minutes before it says so."""
+    from sqlalchemy.engine import make_url
+
+    database = make_url(uri).database if uri.startswith("sqlite:") else None
+    if not database or database == ":memory:":
+        return
+    try:
+        Path(database).absolute().parent.mkdir(parents=True, exist_ok=True)
+        sqlite3.connect(database).close()
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(f"{uri}: no database can be kept there: {error}") from error
+
+
 class _Mlflow:
     """One open MLflow run and its parent."""
 
@@ -140,7 +191,7 @@ class _Mlflow:
         self._client = mlflow.MlflowClient()
         self.parent_id: str | None = None
         self._pending: list[Any] = []
-        self._flushed = time.monotonic()
+        self._next, self._pause, self._lost = time.monotonic() + _FLUSH_S, _PAUSE_S, 0
         tags = {STEP_TAG: step, DIGEST_TAG: digest(params)}
         if os.environ.get("MLFLOW_RUN_ID"):
             run = mlflow.start_run()
@@ -167,8 +218,17 @@ class _Mlflow:
 
         now = int(time.time() * 1000)
         self._pending += [Metric(name, float(value), now, at) for name, value in values.items()]
-        if len(self._pending) >= _BATCH or time.monotonic() - self._flushed > _FLUSH_S:
+        if len(self._pending) > _KEPT:
+            self._lost += len(self._pending) - _KEPT
+            del self._pending[:-_KEPT]
+        full = len(self._pending) >= _BATCH and self._pause == _PAUSE_S
+        if full or time.monotonic() > self._next:
             self._flush()
+
+    @property
+    def unsent(self) -> int:
+        """Values that the server does not have."""
+        return len(self._pending) + self._lost
 
     def artifact(self, folder: Path, step: str) -> None:
         figures = json.loads((folder / artifacts.METRICS).read_text())
@@ -248,10 +308,17 @@ class _Mlflow:
             self._client.log_batch(run_id, metrics=batch[start : start + _BATCH])
 
     def _flush(self) -> None:
-        pending, self._pending = self._pending, []
-        self._flushed = time.monotonic()
-        for start in range(0, len(pending), _BATCH):
-            self._client.log_batch(self.run_id, metrics=pending[start : start + _BATCH])
+        try:
+            while self._pending:
+                # Sent twice where only the answer was lost: the store keeps equal values once.
+                self._client.log_batch(self.run_id, metrics=self._pending[:_BATCH])
+                del self._pending[:_BATCH]
+        except Exception:
+            # An attempt on a server that is away takes seconds of the training's time: ever fewer of them.
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+            self._next = time.monotonic() + self._pause
+            raise
+        self._next, self._pause = time.monotonic() + _FLUSH_S, _PAUSE_S
 
 
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -273,8 +340,6 @@ def _quoted(text: str) -> str:
 
 
 def _warn(error: Exception, effect: str) -> None:
-    text = " ".join(str(error).split())[:300]
-    print(
-        f"warning: tracking at {tracking_uri()} failed, {effect}: {type(error).__name__}: {text}",
-        file=sys.stderr,
-    )
+    text = without_password(" ".join(str(error).split()))[:300]
+    line = f"warning: tracking at {tracking_uri()} failed, {effect}: {type(error).__name__}: {text}"
+    print(one_line(without_password(line)), file=sys.stderr)

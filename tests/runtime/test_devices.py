@@ -25,6 +25,32 @@ def test_each_process_has_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.resolve("cpu") == torch.device("cpu")
 
 
+def test_a_second_gpu_is_none_of_the_processes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert devices.resolve_second("cuda:1", "key") == torch.device("cuda", 1)
+    assert devices.resolve("cuda:3") == torch.device("cuda", 3)
+    with pytest.raises(InputError, match="auto, cpu, cuda"):
+        devices.resolve("cuda:4")
+    with pytest.raises(
+        InputError, match=r"key = 'cuda:0': of 4 GPUs here.*allowed: cuda:1 to cuda:3, or cpu"
+    ):
+        devices.resolve_second("cuda:0", "key")
+    with pytest.raises(InputError, match=r"key = 'gpu': must be cpu or cuda:N"):
+        devices.resolve_second("gpu", "key")
+    # Two processes sample on the first two, and each has one more.
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert devices.resolve_second("cuda:2", "key") == torch.device("cuda", 3)
+    assert devices.resolve_second("cpu", "key") == torch.device("cpu")
+    for wrong in ("cuda:1", "cuda:3"):
+        with pytest.raises(InputError, match="allowed: cuda:2 to cuda:2, or cpu"):
+            devices.resolve_second(wrong, "key")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"of 0 GPUs here.*allowed: cpu$"):
+        devices.resolve_second("cuda:2", "key")
+
+
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
