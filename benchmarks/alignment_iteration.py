@@ -2,11 +2,12 @@
 
     python benchmarks/alignment_iteration.py [--sizes miniature wan-100m] [--iterations 3]
 
-The plain loop is written the way such loops are commonly found: one prompt at a time, its text encoded each
-time it is needed, the decoded clips encoded again by the VAE for the update, a second full model as the
-reference, winner and loser in forward passes of their own. Both draw the same clips, in the same steps, from
-the same seeds, and make as many pairs and updates of them; both train a LoRA. The bare calls are those that
-no way of writing it avoids: sampling, decoding, and the update's forward and backward passes, in our batches.
+The plain loop (plain_loop.py) is written the way such loops are commonly found: one prompt at a time, its
+text encoded each time it is needed, the decoded clips encoded again by the VAE for the update, a second full
+model as the reference, winner and loser in forward passes of their own. Both draw the same clips, in the same
+steps, from the same seeds, and make as many pairs and updates of them; both train a LoRA. The bare calls are
+those that no way of writing it avoids: sampling, decoding, and the update's forward and backward passes, in
+our batches.
 
 Each side runs in a process of its own, one after the other, on one thread. Time is that process's CPU time,
 which other work on the machine does not lengthen, of its fastest iteration after the first; memory is the
@@ -24,8 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ COLOURS = ("red", "green", "blue", "yellow", "cyan", "magenta", "white", "orange
 
 @dataclass(frozen=True)
 class Size:
-    """What is aligned: an iteration's prompts, candidates, updates, and the clip."""
+    """What is aligned: an iteration's prompts, candidates, updates, the clip, and our settings for memory."""
 
     prompts: int
     candidates: int
@@ -50,12 +50,24 @@ class Size:
     frames: int
     side: int
     steps: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    batch: int = 48
 
 
 SIZES = {
     # The default run's iteration.
     "miniature": Size(prompts=8, candidates=6, updates=4, frames=9, side=48, steps=8),
-    "wan-100m": Size(prompts=4, candidates=4, updates=2, frames=5, side=64, steps=4),
+    # With what the profile of Wan 2.1 sets.
+    "wan-100m": Size(
+        prompts=4,
+        candidates=4,
+        updates=2,
+        frames=5,
+        side=64,
+        steps=4,
+        batch=4,
+        settings={"pairs_per_forward": 2, "gradient_checkpointing": True},
+    ),
 }
 
 
@@ -103,9 +115,11 @@ def _run(side: str, size: str, folder: str, iterations: int) -> dict[str, Any]:
 
 def measure(side: str, name: str, folder: Path, iterations: int) -> dict[str, Any]:
     """One side at one size, in this process."""
+    # Imported, so that they are not counted as memory: tables load pandas only when first written.
+    import pandas  # noqa: F401
     import torch
 
-    import components.alignment.loop  # noqa: F401  (imported, so that it is not counted as memory)
+    import components.alignment.loop  # noqa: F401
     from components.corpus import Prompt
 
     torch.set_num_threads(1)
@@ -125,17 +139,16 @@ def measure(side: str, name: str, folder: Path, iterations: int) -> dict[str, An
     ]
     run = measure_ours if side == "ours" else measure_plain
     found = run(generator, params, prompts, folder)
-    peak = _status_mib("VmHWM")
     modules = (m for m in generator.family.pipeline.components.values() if isinstance(m, torch.nn.Module))
     return {
         **found,
-        "mib": peak - before,
+        "mib": found["peak"] - before,
         "parameters": sum(p.numel() for m in modules for p in m.parameters()),
     }
 
 
 def measure_ours(generator: Generator, params: AlignmentParams, prompts: list[Prompt], folder: Path) -> Any:
-    """The loop itself; after each iteration its bare calls, which are not counted into it."""
+    """The loop itself; then, once its time and memory are taken, the bare calls of as many iterations."""
     from components.alignment.loop import AlignmentLoop
     from components.runtime.distributed import Ranks
 
@@ -148,9 +161,6 @@ def measure_ours(generator: Generator, params: AlignmentParams, prompts: list[Pr
         nonlocal began
         seconds.append(time.process_time() - began)
         pairs.append(row["pairs"])
-        started = time.process_time()
-        bare_calls(generator, trainer, int(row["pairs"]))
-        bare.append(time.process_time() - started)
         began = time.process_time()
 
     trainer = AlignmentLoop(
@@ -159,8 +169,16 @@ def measure_ours(generator: Generator, params: AlignmentParams, prompts: list[Pr
     )  # fmt: skip
     began = time.process_time()
     trainer.run()
+    peak = _status_mib("VmHWM")
+    for made in pairs:
+        started = time.process_time()
+        bare_calls(generator, trainer, int(made))
+        bare.append(time.process_time() - started)
     phases = {name: round(value / len(seconds), 2) for name, value in trainer.seconds.items()}
-    return {"seconds": min(seconds[1:]), "bare": min(bare[1:]), "pairs": pairs[-1], "phases": phases}
+    return {
+        "seconds": min(seconds[1:]), "bare": min(bare[1:]), "pairs": pairs[-1],
+        "phases": phases, "peak": peak,
+    }  # fmt: skip
 
 
 def bare_calls(generator: Generator, trainer: Any, pairs: int) -> None:
@@ -196,104 +214,16 @@ def bare_calls(generator: Generator, trainer: Any, pairs: int) -> None:
 
 def measure_plain(generator: Generator, params: AlignmentParams, prompts: list[Prompt], folder: Path) -> Any:
     """The same iterations as a plain loop."""
+    from plain_loop import PlainLoop
+
     seconds, pairs, phases = [], 0.0, {}
-    loop = PlainLoop(generator, params)
+    loop = PlainLoop(generator, params, make_reward())
     for iteration in range(params.iterations):
         started = time.process_time()
         pairs = loop.iterate(prompts, iteration)
         seconds.append(time.process_time() - started)
         phases = {name: round(value / (iteration + 1), 2) for name, value in loop.seconds.items()}
-    return {"seconds": min(seconds[1:]), "pairs": pairs, "phases": phases}
-
-
-class PlainLoop:
-    """Online DPO in the fewest words: nothing is batched over prompts, kept or shared."""
-
-    def __init__(self, generator: Generator, params: AlignmentParams) -> None:
-        import torch
-        from peft import LoraConfig
-
-        self.generator, self.params, self.family = generator, params, generator.family
-        self.policy: Any = self.family.pipeline.transformer
-        self.reference: Any = deepcopy(self.policy)
-        rank = params.lora_rank
-        self.policy.add_adapter(
-            LoraConfig(r=rank, lora_alpha=rank, target_modules=list(self.family.lora_targets))
-        )
-        self.weights = [weight for weight in self.policy.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.weights, lr=params.learning_rate, weight_decay=0.0)
-        self.seconds = {"rollout": 0.0, "update": 0.0}
-
-    def iterate(self, prompts: list[Prompt], iteration: int) -> float:
-        """One iteration; returns how many pairs it trained on."""
-        import torch
-
-        from components.alignment.rollout import candidate_seed, prompts_of_iteration
-
-        params, reward, clips = self.params, make_reward(), []
-        began = time.process_time()
-        for prompt in prompts_of_iteration(prompts, params.prompts, params.run.seed, iteration):
-            seeds = [
-                candidate_seed(params.run.seed, iteration, prompt.id, i) for i in range(params.candidates)
-            ]
-            with torch.no_grad():
-                frames = self.family.decode(self.sample(prompt.text, seeds))
-            scores = reward.rate(frames, 8.0, [prompt.text] * len(frames)).score
-            best, worst = int(scores.argmax()), int(scores.argmin())
-            if scores[best] > scores[worst]:
-                clips.append((prompt, frames[best : best + 1], frames[worst : worst + 1]))
-        self.seconds["rollout"] += time.process_time() - began
-        began = time.process_time()
-        for update in range(params.updates):
-            self.optimizer.zero_grad()
-            for prompt, winner, loser in clips:
-                for draw in range(params.noise_draws):
-                    loss = self.loss(prompt, winner, loser, (iteration, update, draw))
-                    (loss / (len(clips) * params.noise_draws)).backward()
-            torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-            self.optimizer.step()
-        self.seconds["update"] += time.process_time() - began
-        return float(len(clips))
-
-    def sample(self, prompt: str, seeds: list[int]) -> Tensor:
-        """One prompt's candidates in one call of the sampler."""
-        from components.generator.sampling import sample_latents
-
-        settings = self.generator.settings
-        text = self.family.encode_prompts([prompt] * len(seeds))
-        return sample_latents(
-            self.family, text, text[:1], seeds, self.generator.geometry,
-            steps=settings.steps, guidance=settings.guidance,
-        )  # fmt: skip
-
-    def loss(self, prompt: Prompt, winner: Tensor, loser: Tensor, names: tuple[int, ...]) -> Tensor:
-        """The DPO loss with the winner's own error, four forward passes for one draw of noise."""
-        import torch
-        from torch.nn import functional as F
-
-        from components.runtime.seeds import torch_generator
-
-        process, params = self.family.process, self.params
-        own, reference = [], []
-        for frames in (winner, loser):
-            clean = self.family.encode(frames)
-            text = self.family.encode_prompts([prompt.text])
-            draws = torch_generator(params.run.seed, "dpo noise", *names, prompt.id)
-            noise = torch.randn(clean.shape[1:], generator=draws)[None]
-            moment = process.draw_times(1, draws)
-            noisy, target = process.noisy(clean, noise, moment), process.target(clean, noise, moment)
-            own.append((self.predict(self.policy, noisy, moment, text) - target).square().mean())
-            with torch.no_grad():
-                reference.append((self.predict(self.reference, noisy, moment, text) - target).square().mean())
-        margin = (own[0] - reference[0]) - (own[1] - reference[1])
-        return -F.logsigmoid(-0.5 * params.beta * margin) + params.winner_weight * own[0]
-
-    def predict(self, network: Any, noisy: Tensor, moment: Tensor, text: Tensor) -> Tensor:
-        """One forward pass of the policy or of the reference."""
-        prediction: Tensor = network(
-            hidden_states=noisy, timestep=moment, encoder_hidden_states=text, return_dict=False
-        )[0]
-        return prediction
+    return {"seconds": min(seconds[1:]), "pairs": pairs, "phases": phases, "peak": _status_mib("VmHWM")}
 
 
 def make_reward() -> Any:
@@ -320,8 +250,9 @@ def make_params(size: Size, iterations: int) -> AlignmentParams:
     return AlignmentParams.model_validate(
         {
             "iterations": iterations, "prompts": size.prompts, "candidates": size.candidates,
-            "updates": size.updates, "min_gap": 0.0, "noise_gap": 0.0, "motion_floor": 0.0,
-            "guards": {"every": 0},
+            "updates": size.updates, "objective": "dpo",
+            "min_gap": 0.0, "noise_gap": 0.0, "motion_floor": 0.0,
+            "guards": {"every": 0}, **size.settings,
         }
     )  # fmt: skip
 
@@ -335,7 +266,12 @@ def make_generator(name: str, size: Size, folder: Path) -> Generator:
     from components.generator.params import SamplingParams
 
     settings = SamplingParams(
-        num_frames=size.frames, height=size.side, width=size.side, steps=size.steps, guidance=1.0
+        num_frames=size.frames,
+        height=size.side,
+        width=size.side,
+        steps=size.steps,
+        guidance=1.0,
+        batch=size.batch,
     )
     model = ROOT / "models" / "miniature" if name == "miniature" else folder / "model"
     if not model.exists():

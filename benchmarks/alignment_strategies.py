@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from earlier_results import is_done
 from numpy.typing import NDArray
 
 from components.alignment.params import AlignmentParams
 from components.evaluation.params import EvaluationParams
-from components.runtime.artifacts import MANIFEST, open_artifact
+from components.runtime.artifacts import open_artifact
 from components.runtime.errors import InputError, OnlineVPOError
-from components.runtime.params import StepParams, digest, load_step_params
+from components.runtime.params import load_step_params
 
 Array = NDArray[np.float64]
 
@@ -39,6 +40,7 @@ FIXED = ("alignment.guards.every=0", "alignment.guards.drift_limit=1e9")
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SCORES = ("reward", "judge")
+WIN = {score: f"win by {score}" for score in SCORES}
 #: Figures of the evaluation that the reward does not see, and where they should lie.
 GUARDS = {"motion_ratio": "motion", "diversity_ratio": "diversity", "worst_semantic_delta": "worst semantic"}
 #: Figures of the alignment itself.
@@ -182,30 +184,17 @@ def run(
     from components.alignment.step import run as align
     from components.evaluation.step import run as evaluate
 
-    if not _done(folder / "alignment", alignment):
+    if not is_done(folder / "alignment", alignment):
         print(f"{folder.name}: alignment", flush=True)
         align(alignment, **inputs, out=folder / "alignment")
-    if not _done(folder / "evaluation", evaluation):
+    if not is_done(folder / "evaluation", evaluation):
         print(f"{folder.name}: evaluation", flush=True)
         evaluate(evaluation, **inputs, alignment=folder / "alignment", out=folder / "evaluation")
 
 
-def _done(folder: Path, params: StepParams) -> bool:
-    """Whether a step's result is there.
-
-    Raises:
-        InputError: it is that of other settings.
-    """
-    if not (folder / MANIFEST).is_file():
-        return False
-    if open_artifact(folder).manifest.params_digest != digest(params):
-        raise InputError(f"{folder}: was made with other settings; choose another --out or remove it")
-    return True
-
-
 def read(folder: Path, arm: Arm, alignment: AlignmentParams, evaluation: EvaluationParams) -> Result | None:
     """An arm's result, or None where it is not done."""
-    if not (_done(folder / "alignment", alignment) and _done(folder / "evaluation", evaluation)):
+    if not (is_done(folder / "alignment", alignment) and is_done(folder / "evaluation", evaluation)):
         return None
     opened = open_artifact(folder / "evaluation", step="evaluation")
     rows = [json.loads(line) for line in opened.file("pairs.jsonl").read_text().splitlines()]
@@ -286,7 +275,7 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
 
 
 def differences(results: Sequence[Result]) -> dict[str, dict[str, Interval]]:
-    """The first name's gain less each other name's, by score, over the seeds that both have."""
+    """The first name's gains and wins less each other name's, by score, over the seeds that both have."""
     names = list(dict.fromkeys(result.arm.name for result in results))
     by_arm = {(result.arm.name, result.arm.seed): result for result in results}
     found: dict[str, dict[str, Interval]] = {}
@@ -295,8 +284,9 @@ def differences(results: Sequence[Result]) -> dict[str, dict[str, Interval]]:
         for score in SCORES:
             pairs = [(by_arm[names[0], seed], by_arm[other, seed]) for seed in seeds]
             if pairs and all(score in side.gains for pair in pairs for side in pair):
-                less = np.stack([one.gains[score] - two.gains[score] for one, two in pairs])
-                found.setdefault(f"{names[0]} - {other}", {})[score] = crossed(less)
+                by = found.setdefault(f"{names[0]} - {other}", {})
+                by[score] = crossed(np.stack([one.gains[score] - two.gains[score] for one, two in pairs]))
+                by[WIN[score]] = crossed(np.stack([one.wins[score] - two.wins[score] for one, two in pairs]))
     return found
 
 
@@ -329,9 +319,11 @@ def table(summaries: Sequence[Summary], apart: dict[str, dict[str, Interval]], p
         for name in (*GUARDS, *TRAINING):
             cells.append(" / ".join(f"{value:.4g}" for value in one.figures.get(name, ())) or "unavailable")
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| difference of gains over the base | by judge | by reward |", "|---|---|---|"]
+    columns = ("judge", "reward", WIN["judge"], WIN["reward"])
+    lines += ["", "| difference | gain by judge | gain by reward | win by judge | win by reward |"]
+    lines.append("|---|---|---|---|---|")
     for name, by in apart.items():
-        cells = [str(by[score]) if score in by else "unavailable" for score in ("judge", "reward")]
+        cells = [str(by[score]) if score in by else "unavailable" for score in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",

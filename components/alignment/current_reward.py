@@ -106,7 +106,7 @@ class CurrentReward:
                 f"{folder}: not the version {self.version.number} of the reward that the checkpoint knows; "
                 f"remove {self.folder.parent} to begin anew"
             )
-        self.reward = Scorer.load(folder, self.reward.device.type)
+        self.reward = Scorer.load(folder, str(self.reward.device))
 
     def publish(self, folder: Path) -> None:
         """Write versions.json, and a folder for each version that was adopted after version 0."""

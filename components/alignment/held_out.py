@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from components.alignment.pairs import motion_of
@@ -30,10 +29,9 @@ from components.reward.versions import digest_of
 from components.runtime.artifacts import Artifact
 from components.runtime.distributed import Ranks, is_main_process
 from components.runtime.errors import InputError
+from components.runtime.intervals import Interval, bootstrap_mean
 from components.runtime.seeds import derive, numpy_rng
 
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
 SHARE = 8
 """At most one training prompt in so many is held back."""
 FEWEST = 2
@@ -129,15 +127,6 @@ def _tell(line: str) -> None:
         print(f"held-out judge: {line}", file=sys.stderr)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 def mean_by_prompt(values: Sequence[float], prompts: Sequence[str]) -> Interval:
     """Mean over prompts of their mean values, with a percentile bootstrap interval that resamples prompts.
 
@@ -153,14 +142,10 @@ def mean_by_prompt(values: Sequence[float], prompts: Sequence[str]) -> Interval:
             found.setdefault(prompt, []).append(value)
     if not found:
         raise ValueError("no finite value")
-    means = np.array([np.mean(group) for group in found.values()])
+    means = [float(np.mean(group)) for group in found.values()]
     if len(means) < FEWEST:
-        return Interval(float(means[0]), -math.inf, math.inf)
-    interval = stats.bootstrap(
-        (means,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile",
-        rng=numpy_rng(0, "held-out judge"),
-    ).confidence_interval  # fmt: skip
-    return Interval(float(means.mean()), float(interval.low), float(interval.high))
+        return Interval(means[0], -math.inf, math.inf)
+    return bootstrap_mean(means, numpy_rng(0, "held-out judge"))
 
 
 @dataclass(frozen=True)

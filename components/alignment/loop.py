@@ -20,7 +20,7 @@ from components.alignment.held_out import HeldOutJudge
 from components.alignment.ledger import LedgerReader, LedgerWriter, Origin, kept_latents
 from components.alignment.pairs import Verdict, count_reasons
 from components.alignment.params import AlignmentParams
-from components.alignment.policy import Policy
+from components.alignment.policy import policy_of
 from components.alignment.reference import Reference
 from components.alignment.rollout import Group
 from components.alignment.strategies import Drawn, Setting, strategy_of
@@ -30,7 +30,6 @@ from components.generator import Generator
 from components.reward.interface import Reward
 from components.reward.refresh import Refresher
 from components.runtime.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
-from components.runtime.devices import resolve
 from components.runtime.distributed import Ranks
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
@@ -45,6 +44,8 @@ CURVE = (
 )  # fmt: skip
 #: Of the policy that is kept, in a checkpoint.
 KEPT = "kept/"
+#: Of the optimizer's state, there.
+OPTIMIZER = "optimizer"
 
 
 class AlignmentLoop:
@@ -82,9 +83,7 @@ class AlignmentLoop:
         self.generator, self.params = generator, params
         self.ranks, self.on_iteration, self.judge = ranks, on_iteration, judge
         self.reward = CurrentReward(reward, reward_digest, checkpoints / "reward", ranks, refresher)
-        self.policy = Policy(generator.family, params.lora_rank, params.run.seed)
-        if params.shard:
-            self.policy.share(ranks, resolve(params.run.device))
+        self.policy = policy_of(generator.family, params, ranks)
         self.strategy = strategy_of(Setting(generator, self.policy, list(prompts), params, ranks, ledger))
         self.reference = Reference(
             self.policy, params.reference or self.strategy.reference, params.refresh_every
@@ -176,7 +175,7 @@ class AlignmentLoop:
         reading = self.judge.read(self.policy, self.done)
         row |= reading.row()
         if self.guards.after_reading(reading) != "fallen":
-            self.kept = {name: value.clone() for name, value in self.policy.tensors().items()}
+            self.kept = {n: value.to("cpu", copy=True) for n, value in self.policy.tensors().items()}
         self._clock("held_out", began)
 
     def _reward_due(self, iteration: int, before: int, after: int) -> bool:
@@ -203,10 +202,23 @@ class AlignmentLoop:
             )
         return pairs
 
+    def _weight(self, name: str) -> str:
+        """The parameter that a tensor of a checkpoint belongs to."""
+        if name.startswith(f"{OPTIMIZER}."):
+            return list(self.policy.parameters())[int(name.split(".")[1])]
+        return name.removeprefix(KEPT).partition("/")[2]
+
     def _save(self) -> None:
+        moments, optimizer = pack_optimizer(self.updater.optimizer, OPTIMIZER)
+        kept = {f"{KEPT}{name}": value for name, value in self.kept.items()}
+        tensors: dict[str, Tensor] = {}
+        for name, value in (self.policy.tensors() | moments | kept).items():
+            # One after the other: whole, they fit the main process's host at most.
+            whole = self.policy.whole_of(self._weight(name), value)
+            if self.ranks.is_main:
+                tensors[name] = whole.cpu()
         if not self.ranks.is_main:
             return
-        moments, optimizer = pack_optimizer(self.updater.optimizer)
         state: dict[str, Any] = {
             "updates": self.updates,
             "reference": self.reference.state(),
@@ -217,17 +229,17 @@ class AlignmentLoop:
             "optimizer": optimizer,
             "seconds": dict(self.seconds),
         }
-        kept = {f"{KEPT}{name}": value for name, value in self.kept.items()}
-        self.checkpointer.save(self.done, self.policy.tensors() | moments | kept, state)
+        self.checkpointer.save(self.done, tensors, state)
 
     def _resume(self) -> None:
         checkpoint = self.checkpointer.latest()
         if checkpoint is None:
             return
-        state, tensors = checkpoint.state, checkpoint.tensors
+        state = checkpoint.state
+        tensors = {n: self.policy.share_of(self._weight(n), value) for n, value in checkpoint.tensors.items()}
         self.policy.restore(tensors)
-        unpack_optimizer(self.updater.optimizer, tensors, state["optimizer"])
-        self.kept = {n.removeprefix(KEPT): value for n, value in tensors.items() if n.startswith(KEPT)}
+        unpack_optimizer(self.updater.optimizer, tensors, state["optimizer"], OPTIMIZER)
+        self.kept = {n.removeprefix(KEPT): value.cpu() for n, value in tensors.items() if n.startswith(KEPT)}
         self.done, self.updates, self.curve = checkpoint.step, state["updates"], state["curve"]
         self.reference.restore(state["reference"])
         self.reward.restore(state["reward_versions"])

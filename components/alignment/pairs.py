@@ -49,6 +49,8 @@ class Verdict:
 
 #: Every reason a verdict can have.
 REASONS = ("accepted", "too_few_finite", "gap_too_small", "within_noise", "winner_too_still")
+#: Clips whose motion is measured at once: as floats they take four times their memory, and more on the way.
+MEASURED_AT_ONCE = 4
 #: Those of groups whose candidates are too much alike for a preference; more candidates may change that.
 WITHOUT_SPREAD = ("gap_too_small", "within_noise")
 
@@ -60,6 +62,10 @@ def motion_of(frames: Tensor) -> Tensor:
     It is the mean |difference| of neighbouring frames. Each frame is first brought to zero mean and unit
     deviation, so that a change of brightness or contrast does not pass for motion.
     """
+    return torch.cat([_motion_of_few(few) for few in frames.split(MEASURED_AT_ONCE)])
+
+
+def _motion_of_few(frames: Tensor) -> Tensor:
     grey = frames.float().mean(dim=2).flatten(2)
     spread = grey.std(dim=2, keepdim=True).clamp_min(1.0)
     normal = (grey - grey.mean(dim=2, keepdim=True)) / spread

@@ -40,7 +40,8 @@ class AlignmentParams(StepParams):
     )
     noise_draws: int = Field(2, ge=1, description="draws of (noise, time) per pair and optimizer step")
     objective: Literal["dpo", "ipo", "dpop", "sdpo", "linear_dpo"] = Field(
-        "dpo", description="the loss of a pair, see components/alignment/objectives"
+        "dpop",
+        description="the loss of a pair, see components/alignment/objectives; the default won our comparison",
     )
     beta: float = Field(
         150.0, gt=0, description="strength of the pull to the reference; means little without loss_reduction"
@@ -51,10 +52,13 @@ class AlignmentParams(StepParams):
     winner_weight: float = Field(
         0.2, ge=0, description="weight of the winner's own denoising error, added to the objective"
     )
-    learning_rate: float = Field(
-        3e-4, gt=0, description="AdamW learning rate of the LoRA; decays linearly to a tenth"
+    learning_rate: float = Field(3e-4, gt=0, description="AdamW learning rate; decays linearly to a tenth")
+    lora_rank: int = Field(
+        16,
+        ge=0,
+        description="rank of the LoRA; its alpha is equal to it; 0: no LoRA, all of the denoiser's weights "
+        "are trained",
     )
-    lora_rank: int = Field(16, ge=1, description="rank of the LoRA; its alpha is equal to it")
     reference: ReferenceKind | None = Field(
         None,
         description="what preferences are measured against: fixed: the base; every_k: a copy of the policy "
@@ -86,7 +90,7 @@ class AlignmentParams(StepParams):
         0.6, ge=0, le=1, description="a winner must move at least this share of what its loser moves"
     )
     pairs_per_forward: int = Field(
-        64, ge=1, description="pairs (times draws) in one forward pass; changes memory, not the result"
+        4, ge=1, description="pairs (times draws) in one forward pass; changes memory, not the result"
     )
     gradient_checkpointing: bool = Field(
         False,
@@ -95,8 +99,15 @@ class AlignmentParams(StepParams):
     )
     shard: bool = Field(
         False,
-        description="each process holds only its share of the base's weights (FSDP2): for a base that does "
-        "not fit one GPU; changes memory and speed, not the result",
+        description="each process holds only its share of the base's weights, and with lora_rank 0 of all "
+        "that is trained (FSDP2): for what does not fit one GPU; changes memory and speed, not the result",
+    )
+    reward_device: str | None = Field(
+        None,
+        pattern=r"^(cpu|cuda:\d+)$",
+        description="cpu or cuda:N, where the reward lies and scores each batch of clips while the next one "
+        "is sampled; under torchrun N is the GPU of a machine's first process, the others have those that "
+        "follow; none given: run.device, after sampling; changes memory and speed, not the result",
     )
     keep_latents: Literal["none", "pairs", "all"] = Field(
         "pairs", description="whose latents the ledger keeps; pairs: of winners and losers"
@@ -106,7 +117,7 @@ class AlignmentParams(StepParams):
 
     @model_validator(mode="after")
     def _fitting(self) -> AlignmentParams:
-        if self.strategy == "best_of_n" and self.objective != "dpo":
+        if self.strategy == "best_of_n" and self.objective != type(self).model_fields["objective"].default:
             raise ValueError(
                 f"objective = {self.objective} has no effect with strategy = best_of_n, which trains on "
                 "winners alone; leave it out"

@@ -6,6 +6,7 @@ Each candidate has a seed of its own name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from components.alignment.pairs import Candidate, motion_of
 from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.interface import Reward
+from components.reward.scorer import Rating
 from components.runtime.seeds import derive, torch_generator
 
 T = TypeVar("T")
@@ -74,6 +76,42 @@ def candidate_seed(seed: int, iteration: int, prompt_id: str, index: int) -> int
     return derive(seed, "rollout", iteration, prompt_id, index)
 
 
+def _sample_and_score(
+    generator: Generator, reward: Reward, texts: Sequence[str], seeds: Sequence[int]
+) -> tuple[Tensor, Tensor, Rating]:
+    """Latents, frames and ratings of clips; a thread scores a batch while the next one is sampled.
+
+    What the thread raises is raised here, once that next batch is there.
+    """
+    generator.embeddings([*dict.fromkeys(texts), ""])  # all at once, as without a thread
+    latents: list[Tensor] = []
+    frames: list[Tensor] = []
+    ratings: list[Rating] = []
+    size = generator.settings.batch
+    with ThreadPoolExecutor(1, "reward") as thread:
+        scoring: Future[Rating] | None = None
+        for start in range(0, len(texts), size):
+            here = slice(start, start + size)
+            latents.append(generator.sample_latents(texts[here], seeds[here]))
+            frames.append(generator.decode(latents[-1]))
+            if scoring is not None:
+                ratings.append(scoring.result())
+            scoring = thread.submit(_rate, reward, frames[-1], generator.fps, texts[here])
+        if scoring is not None:
+            ratings.append(scoring.result())
+    rating = Rating(
+        torch.cat([part.score for part in ratings]),
+        torch.cat([part.spread for part in ratings]),
+        {name: torch.cat([part.aspects[name] for part in ratings]) for name in ratings[0].aspects},
+    )
+    return torch.cat(latents), torch.cat(frames), rating
+
+
+@torch.no_grad()  # which holds for the thread that asks for it only
+def _rate(reward: Reward, frames: Tensor, fps: float, texts: Sequence[str]) -> Rating:
+    return reward.rate(frames, fps, texts)
+
+
 @torch.no_grad()
 def roll_out(
     generator: Generator,
@@ -84,6 +122,7 @@ def roll_out(
     iteration: int,
     keep: Callable[[Tensor, float], Tensor] | None = None,
     taken: Mapping[str, int] | None = None,
+    meanwhile: bool = False,
 ) -> list[Group]:
     """Sample, decode and score ``candidates`` clips for each prompt with the network as it stands.
 
@@ -91,6 +130,9 @@ def roll_out(
         keep: what to keep of a prompt's clips, given as uint8 (N, T, 3, H, W) with their frame rate; without
             it nothing is kept.
         taken: how many candidates a prompt, by id, has already; the indices go on from there.
+        meanwhile: score each of the sampler's batches while the next one is sampled, which pays where the
+            reward lies on a device of its own. A reward gives a clip the same bits in any batch, and nothing
+            in it is random, so that the result does not change.
     """
     first = {prompt.id: (taken or {}).get(prompt.id, 0) for prompt in prompts}
     seeds = [
@@ -99,9 +141,12 @@ def roll_out(
         for index in range(candidates)
     ]
     texts = [prompt.text for prompt in prompts for _ in range(candidates)]
-    latents = generator.sample_latents(texts, seeds)
-    frames = generator.decode(latents)
-    rating = reward.rate(frames, generator.fps, texts)
+    if meanwhile:
+        latents, frames, rating = _sample_and_score(generator, reward, texts, seeds)
+    else:
+        latents = generator.sample_latents(texts, seeds)
+        frames = generator.decode(latents)
+        rating = reward.rate(frames, generator.fps, texts)
     rewards, spreads = rating.score.tolist(), rating.spread.tolist()
     aspects = {name: values.tolist() for name, values in rating.aspects.items()}
     motions = motion_of(frames).tolist()

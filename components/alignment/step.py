@@ -1,4 +1,4 @@
-"""The alignment step: open what comes before, align, publish the LoRA with its ledger and curves."""
+"""The alignment step: open what comes before, align, publish the aligned weights, their ledger and curves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from components.reward.interface import open_reward
 from components.reward.refresh import Refresher
 from components.reward.versions import digest_of
 from components.runtime.artifacts import Artifact, open_artifact, publish
-from components.runtime.devices import configure_determinism, configure_threads, resolve
+from components.runtime.devices import configure_determinism, configure_threads, resolve, resolve_second
 from components.runtime.distributed import process_group
 from components.runtime.errors import InputError
 from components.runtime.seeds import derive
@@ -36,7 +36,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class AlignmentResult:
-    """Where the LoRA lies, and its figures."""
+    """Where the aligned weights lie, and their figures."""
 
     out: Path
     metrics: dict[str, float]
@@ -52,7 +52,7 @@ def run(
     judge: str | Path | None = None,
     ledger: str | Path | None = None,
 ) -> AlignmentResult:
-    """Align the generator to the reward and publish the LoRA at ``out``.
+    """Align the generator to the reward and publish the aligned weights at ``out``.
 
     Runs on 1 .. N processes under torchrun.
 
@@ -70,7 +70,9 @@ def run(
     _check_options(params, judge, ledger)
     configure_threads()
     configure_determinism()
-    device = resolve(params.run.device)
+    device, beside = resolve(params.run.device), None
+    if params.reward_device is not None:
+        beside = resolve_second(params.reward_device, "alignment.reward_device")
     artifacts = {
         "corpus": open_artifact(corpus, step="corpus"),
         "generator": open_artifact(generator, step="generator"),
@@ -83,7 +85,7 @@ def run(
         pairs = read_pairs(ledger, artifacts["generator"])
         artifacts["ledger"] = pairs.artifact
     prompts, held_back = _prompts(params, artifacts["corpus"])
-    scorer = open_reward(artifacts["reward"], device)
+    scorer = open_reward(artifacts["reward"], beside or device)
     refresher = Refresher.open(artifacts["reward"], scorer) if params.refresh_reward_every else None
     reward_digest = digest_of({n: entry.sha256 for n, entry in artifacts["reward"].manifest.files.items()})
     judging = None
@@ -129,8 +131,8 @@ def run(
         with trainer.policy.in_step():
             if ranks.is_main:
                 _draw_sheet(trainer, [p.text for p in prompts], workspace.dir / "plots" / "before_after.png")
+        trainer.policy.save(workspace.dir, ranks)
         if ranks.is_main:
-            trainer.policy.save(workspace.dir / "lora")
             trainer.ledger.publish(workspace.dir, trainer.done)
             trainer.reward.publish(workspace.dir / "reward")
             _write_curve(trainer.curve, workspace.dir / "plots" / "training.csv")

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from components.alignment.objectives import OBJECTIVES, Objective, PairErrors, diagnostics, pair_errors
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import Policy
+from components.alignment.sharding import clip_gradients
 from components.runtime.distributed import Ranks
 from components.runtime.seeds import torch_generator
 
@@ -125,11 +126,15 @@ class Updater:
         for weight in self.weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-            # The processes' gradients are added up, and all_reduce_mean divides by their number.
+            # The processes' gradients are added up; all_reduce_mean divides by their number, and so did what
+            # added up the shares of a gradient.
             weight.grad.mul_(self.ranks.size)
-        self.ranks.all_reduce_mean([w.grad for w in self.weights if w.grad is not None])
-        sums["gradient_norm"] = float(nn.utils.clip_grad_norm_(self.weights, GRADIENT_CLIP))
+        weights, cut = self.policy.parameters(), self.policy.cut
+        whole = [weight.grad for name, weight in weights.items() if name not in cut]
+        self.ranks.all_reduce_mean([gradient for gradient in whole if gradient is not None])
+        sums["gradient_norm"] = clip_gradients(weights, cut, GRADIENT_CLIP, self.ranks)
         self.optimizer.step()
+        self.policy.stepped()
         gathered = self.ranks.all_gather_object(dict(sums))
         names = sorted({name for figures in gathered for name in figures} - {"gradient_norm"})
         figures = {name: sum(part.get(name, 0.0) for part in gathered) for name in names}

@@ -20,10 +20,12 @@ from components.runtime.distributed import Ranks
 from tests.alignment.tiny import PARAMS, Brightness, make_trainer
 
 HELD_BACK = [Prompt(f"h{c}", f"a {c} square moving up", "train") for c in ("red", "green", "blue", "cyan")]
-# No motion floor on winners, and steps that are large: what the readings alone make of it.
+# No motion floor on winners, an objective that does not hold their error down, and steps that are large: what
+# the readings alone make of it.
 HASTY = PARAMS.model_copy(
     update={
-        "iterations": 8, "candidates": 4, "updates": 6, "learning_rate": 3e-2, "refresh_every": 12,
+        "objective": "dpo", "iterations": 8, "candidates": 4, "updates": 6, "learning_rate": 3e-2,
+        "refresh_every": 12,
         "guards": GuardParams(every=2, patience=2, least_motion=0.85, drift_limit=1e9, worse_limit=1.0),
     }
 )  # fmt: skip

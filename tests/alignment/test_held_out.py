@@ -26,7 +26,7 @@ from components.alignment.held_out import (
     hold_back,
     mean_by_prompt,
 )
-from components.alignment.policy import Policy
+from components.alignment.policy import LoraPolicy, Policy
 from components.corpus import Prompt
 from components.corpus.prompts import world_prompts
 from components.corpus.world.render import render
@@ -57,7 +57,7 @@ def films(count: int) -> list[Prompt]:
 
 
 def perturbed(generator: Generator) -> Policy:
-    policy = Policy(generator.family, 2, 0)
+    policy = LoraPolicy(generator.family, 2, 0)
     noise = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for value in policy.parameters().values():
@@ -140,7 +140,7 @@ def test_the_world_scorer_sees_what_a_clip_is_worth() -> None:
 
 def test_a_policy_that_is_the_base_scores_as_the_base(new_generator: Callable[..., Generator]) -> None:
     generator = new_generator()
-    reading = new_judge(generator, LightScorer()).read(Policy(generator.family, 2, 0), 0)
+    reading = new_judge(generator, LightScorer()).read(LoraPolicy(generator.family, 2, 0), 0)
     assert (reading.difference.value, reading.difference.low, reading.difference.high) == (0.0, 0.0, 0.0)
     assert reading.win == 0.5 and reading.motion == 1.0
     # 6 clips of 3 prompts: 2 seeds each.
@@ -243,4 +243,4 @@ def test_a_judge_that_has_no_score_is_an_error(new_generator: Callable[..., Gene
 
     generator = new_generator()
     with pytest.raises(InputError, match="mute gives none of 6 clips a finite score"):
-        new_judge(generator, Mute()).read(Policy(generator.family, 2, 0), 0)
+        new_judge(generator, Mute()).read(LoraPolicy(generator.family, 2, 0), 0)

@@ -22,13 +22,14 @@ def test_every_param_is_listed() -> None:
         # what changes on the way
         "reference", "refresh_every", "refresh_reward_every",
         # memory, and what is kept and watched
-        "pairs_per_forward", "gradient_checkpointing", "shard", "keep_latents", "guards", "checkpoint_every",
+        "pairs_per_forward", "gradient_checkpointing", "shard", "reward_device", "keep_latents", "guards",
+        "checkpoint_every",
     }  # fmt: skip
 
 
 def test_the_default_is_online_dpo_with_a_share_of_winner_sft() -> None:
     params = AlignmentParams()
-    assert (params.strategy, params.objective, params.winner_weight) == ("online", "dpo", 0.2)
+    assert (params.strategy, params.objective, params.winner_weight) == ("online", "dpop", 0.2)
     assert (params.reference, params.refresh_every, params.refill) == (None, 40, 0)
 
 

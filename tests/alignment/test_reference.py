@@ -11,7 +11,7 @@ from torch import Tensor
 
 from components.alignment.guards import GuardParams
 from components.alignment.params import ReferenceKind
-from components.alignment.policy import POLICY, REFERENCE, Policy
+from components.alignment.policy import POLICY, REFERENCE, LoraPolicy, Policy
 from components.alignment.reference import Reference
 from components.generator import Generator
 from tests.alignment.tiny import PARAMS, make_trainer
@@ -38,7 +38,7 @@ def follow(
 
 @pytest.fixture
 def policy(new_generator: Callable[..., Generator]) -> Policy:
-    return Policy(new_generator().family, rank=2, seed=0)
+    return LoraPolicy(new_generator().family, rank=2, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_killed_run_has_the_same_reference(
     # Policy and reference both, and what was said of them on the way.
     assert same(resumed.policy.tensors(), whole.policy.tensors()) and resumed.curve == whole.curve
     assert [row["reference_version"] for row in whole.curve] == ([2, 4, 6] if kind == "ema" else [0, 0, 0])
-    start = Policy(new_generator().family, params.lora_rank, params.run.seed).tensors()
+    start = LoraPolicy(new_generator().family, params.lora_rank, params.run.seed).tensors()
     reference = {n: v for n, v in whole.policy.tensors().items() if n.startswith(REFERENCE)}
     assert same(reference, start) == (kind == "fixed")
 

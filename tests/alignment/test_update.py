@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from components.alignment.policy import Policy
+from components.alignment.policy import LoraPolicy
 from components.alignment.update import Pair, Updater
 from components.generator import Generator
 from components.runtime.distributed import Ranks
@@ -28,7 +28,7 @@ def pairs_for(generator: Generator, count: int = 2) -> list[Pair]:
 def updated(generator: Generator, checkpointing: bool) -> tuple[dict[str, torch.Tensor], int]:
     """The policy after two steps, and the bytes that the first forward pass kept for the backward pass."""
     params = PARAMS.model_copy(update={"gradient_checkpointing": checkpointing})
-    policy = Policy(generator.family, params.lora_rank, 0)
+    policy = LoraPolicy(generator.family, params.lora_rank, 0)
     updater = Updater(policy, params, Ranks())
     pairs = pairs_for(generator)
     kept: dict[int, int] = {}
@@ -52,7 +52,7 @@ def test_checkpointing_keeps_less_and_changes_nothing(new_generator: Callable[..
 
 
 def test_a_network_without_checkpointing_is_named(new_generator: Callable[..., Generator]) -> None:
-    policy = Policy(new_generator().family, 2, 0)
+    policy = LoraPolicy(new_generator().family, 2, 0)
     policy.network._supports_gradient_checkpointing = False
     with pytest.raises(InputError, match=r"gradient_checkpointing = true: WanTransformer3DModel cannot"):
         policy.checkpoint_activations()

@@ -43,15 +43,22 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     """
     try:
         table = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
+        table.validate(full=True)
+        types = dict(zip(table.schema.names, table.schema.types, strict=True))
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{file}: not a readable ledger ({' '.join(str(error).split())})") from error
-    missing = [name for name in (*SCHEMA.names, USED.name) if name not in table.column_names]
+    missing = [name for name in (*SCHEMA.names, USED.name) if name not in types]
     if missing:
         raise InputError(
             f"{file}: has no column {', '.join(missing)}: not a ledger, or one of an older version; "
             "align anew to have one"
         )
-    rows: list[dict[str, Any]] = table.to_pylist()
+    for wanted in (*SCHEMA, USED):
+        if not types[wanted.name].equals(wanted.type):
+            raise InputError(
+                f"{file}: column {wanted.name} holds {types[wanted.name]}, a ledger's holds {wanted.type}"
+            )
     return rows
 
 

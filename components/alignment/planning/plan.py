@@ -7,7 +7,7 @@ share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from components.alignment.params import AlignmentParams
 from components.alignment.planning.gpus import Gpu
 from components.alignment.planning.measure import fused_attention, peak_bytes
+from components.alignment.sharding import blocks_of, of_odd_type
+from components.alignment.strategies import STRATEGIES
 from components.generator.blueprints import Blueprint, build
 from components.generator.families import Geometry, ModelFamily
 from components.generator.params import SamplingParams
@@ -30,12 +32,13 @@ RESERVE = 4e9
 #: What a plan takes for granted, for its reader.
 ASSUMED = (
     "every prompt of an iteration gives a pair",
-    "prompts are dealt evenly to the GPUs; exchanging the adapter's gradients takes no time",
+    "prompts are dealt evenly to the GPUs; exchanging gradients and shares of weights takes no time",
     "encoding prompts (once each), scoring and reading from disk are not counted",
     f"{RESERVE / 1e9:g} GB for the driver's context, libraries' workspaces and the allocator's fragments",
 )
-#: Bytes of a trained weight, in float32: itself in policy and reference; its gradient, Adam's two moments.
-ADAPTERS, OPTIMISER = 2 * 4, 3 * 4
+#: Bytes of a trained weight, in float32: itself, in the policy or in the reference; its gradient and Adam's
+#: two moments.
+WEIGHT, OPTIMISER = 4, 3 * 4
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Plan:
     """What an alignment takes, per GPU; bytes, seconds and operations.
 
     Attributes:
-        parameters: by component, and ``lora`` for one adapter.
+        parameters: by component, and ``lora`` for one adapter where there is one.
+        shard: whether the GPUs hold the weights together, each its share.
         latents: shape (C, T, h, w) of a clip's latents.
         resident: bytes that lie on the GPU all the time, by part; text encoders apart, see ``text_encoders``.
         text_encoders: bytes of the text encoders, which are needed only until prompts are encoded.
@@ -80,6 +84,7 @@ class Plan:
     tflops: float
     clip: Geometry
     parameters: dict[str, int]
+    shard: bool
     latents: tuple[int, int, int, int]
     resident: dict[str, float]
     text_encoders: float
@@ -104,17 +109,26 @@ class Plan:
 
 
 class _Network:
-    """A family on the meta device with one adapter, and what running it costs."""
+    """A family on the meta device with one adapter, or at rank 0 with all weights trained, and what running
+    it costs."""
 
     def __init__(self, family: ModelFamily, geometry: Geometry, rank: int) -> None:
         self.family, self.shape = family, family.latent_shape(geometry)
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(family.lora_targets))
-        with torch.device("meta"):
-            family.denoiser.add_adapter(config, adapter_name="policy")
-        adapter = [p for p in family.denoiser.parameters() if p.requires_grad]
-        for parameter in adapter:
-            parameter.data = parameter.data.float()
-        self.lora = sum(parameter.numel() for parameter in adapter)
+        if rank:
+            config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(family.lora_targets))
+            with torch.device("meta"):
+                family.denoiser.add_adapter(config, adapter_name="policy")
+        else:
+            family.denoiser.requires_grad_(True)
+        trained = [p for p in family.denoiser.parameters() if p.requires_grad]
+        for parameter in trained:
+            if rank:
+                parameter.data = parameter.data.float()
+            else:
+                parameter.register_post_accumulate_grad_hook(
+                    _dropped
+                )  # it moves on to float32, counted apart
+        self.trained = sum(parameter.numel() for parameter in trained)
         modules = [m for m in family.pipeline.components.values() if isinstance(m, nn.Module)]
         self.known: list[Tensor] = [t for m in modules for t in (*m.parameters(), *m.buffers())]
 
@@ -199,14 +213,25 @@ def plan(
     rate = (gpu.tflops_32 if full else gpu.tflops_16) * 1e12 * utilisation
     vae_rate = (gpu.tflops_tf32 if vae_full else gpu.tflops_16) * 1e12 * utilisation
 
-    text = _bytes(whole, whole.text_encoders)
-    resident = {
-        "denoiser": _bytes(whole, whole.denoisers),
-        "vae": _bytes(whole, ("vae",)),
-        "lora (policy, reference)": float(ADAPTERS * network.lora * experts),
-        "optimiser (gradient, moments)": float(OPTIMISER * network.lora * experts),
-        "reserve": RESERVE,
-    }
+    text, weights = _bytes(whole, whole.text_encoders), network.trained * experts
+    shard, trained_here = params.shard and gpus > 1, float(weights)
+    resident = {"denoiser": _bytes(whole, whole.denoisers), "vae": _bytes(whole, ("vae",))}
+    if shard:
+        denoisers = [getattr(whole.pipeline, name) for name in whole.denoisers]
+        shares = [_share(network, gpus, trained=not params.lora_rank) for network in denoisers]
+        resident["denoiser"] = sum(size for _, size in shares)
+        resident["put together"] = _put_together(denoisers, trained=not params.lora_rank)
+        if not params.lora_rank:
+            trained_here = sum(count for count, _ in shares)
+    if params.lora_rank:
+        resident["lora (policy, reference)"] = 2.0 * WEIGHT * trained_here
+    else:
+        # An adapter is switched off; a trained network needs the base beside it, which serves as a reference
+        # that is fixed.
+        fixed = (params.reference or STRATEGIES[params.strategy].reference) == "fixed"
+        resident["base"] = resident["denoiser"]
+        resident["policy" if fixed else "policy, reference"] = (1.0 if fixed else 2.0) * WEIGHT * trained_here
+    resident |= {"optimiser (gradient, moments)": OPTIMISER * trained_here, "reserve": RESERVE}
     held = sum(resident.values())
 
     def phase(peak: float, flops: float, per_second: float) -> Phase:
@@ -248,7 +273,8 @@ def plan(
             name: sum(p.numel() for p in getattr(whole.pipeline, name).parameters())
             for name in (*whole.denoisers, "vae", *whole.text_encoders)
         }
-        | {"lora": network.lora * experts},
+        | ({"lora": weights} if params.lora_rank else {}),
+        shard=shard,
         latents=network.shape,
         resident=resident,
         text_encoders=text,
@@ -259,6 +285,42 @@ def plan(
     )
 
 
+def _dropped(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, float]:
+    """Numbers and bytes that each GPU has of a network that they hold together, cut evenly."""
+    whole = {id(value) for value in of_odd_type(network)} if trained else set()
+    count = size = 0.0
+    for value in network.parameters():
+        part = value.numel() / (1 if id(value) in whole else gpus)
+        count, size = count + part, size + part * value.element_size()
+    return count, size
+
+
+def _put_together(networks: Sequence[nn.Module], *, trained: bool) -> float:
+    """Bytes of whole weights at the worst moment where GPUs hold networks together.
+
+    Those outside of blocks stay for a call, and two blocks: the one that computes and the next, on its way.
+    Where they are trained, gradients stay whole until a block is through, and are exchanged in float32.
+    """
+    outside = largest = numbers = 0.0
+    for network in networks:
+        blocks = blocks_of(network)
+        inside = {id(value) for block in blocks for value in block.parameters()}
+        outside += sum(_size(value) for value in network.parameters() if id(value) not in inside)
+        for block in blocks:
+            if (size := sum(map(_size, block.parameters()))) > largest:
+                largest, numbers = size, sum(value.numel() for value in block.parameters())
+    gradients = outside + largest + WEIGHT * numbers if trained else 0.0
+    return outside + 2 * largest + gradients
+
+
+def _size(value: Tensor) -> int:
+    return value.numel() * value.element_size()
+
+
 def _bytes(family: ModelFamily, names: tuple[str, ...]) -> float:
     modules = [getattr(family.pipeline, name) for name in names]
-    return float(sum(p.numel() * p.element_size() for m in modules for p in m.parameters()))
+    return float(sum(_size(p) for m in modules for p in m.parameters()))

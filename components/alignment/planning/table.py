@@ -15,7 +15,8 @@ def as_table(plan: Plan) -> str:
 
 def _lines(plan: Plan) -> Iterator[str]:
     clip, latents = plan.clip, " x ".join(map(str, plan.latents))
-    yield f"{plan.base} ({plan.pipeline}, {plan.precision}) on {plan.gpus} x {plan.gpu}"
+    held = ", which hold the weights together" if plan.shard else ""
+    yield f"{plan.base} ({plan.pipeline}, {plan.precision}) on {plan.gpus} x {plan.gpu}{held}"
     yield (
         f"clip: {clip.num_frames} frames of {clip.height} x {clip.width} px at {clip.fps:g} fps; "
         f"latents {latents}, {4 * math.prod(plan.latents) / 1e6:.1f} MB in float32"

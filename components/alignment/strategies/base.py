@@ -142,7 +142,7 @@ class Sampling(Strategy):
                 return []
             return roll_out(
                 self.setting.generator, reward, prompts, params.candidates, params.run.seed, iteration, keep,
-                taken=taken,
+                taken=taken, meanwhile=params.reward_device is not None,
             )  # fmt: skip
 
     def _judge(self, everyone: Sequence[Group]) -> list[Verdict]:

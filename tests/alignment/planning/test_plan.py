@@ -15,8 +15,8 @@ from components.alignment.params import AlignmentParams
 from components.alignment.planning.gpus import GPUS, Gpu, gpu_of
 from components.alignment.planning.plan import RESERVE, Plan, plan
 from components.alignment.planning.table import as_table
-from components.alignment.policy import Policy
-from components.generator.blueprints import Blueprint, blueprint_of
+from components.alignment.policy import LoraPolicy
+from components.generator.blueprints import Blueprint, blueprint_of, build
 from components.generator.generator import load_family
 from components.generator.params import SamplingParams
 from components.runtime.errors import InputError
@@ -59,17 +59,79 @@ def test_weights_are_the_loaded_ones(made: Plan, repository: Path) -> None:
     transformer = sum(p.numel() for p in family.denoiser.parameters())
     assert made.parameters["transformer"] == transformer
     assert made.resident["denoiser"] == 4 * transformer
-    lora = sum(p.numel() for p in Policy(family, rank=2, seed=0).parameters().values())
+    lora = sum(p.numel() for p in LoraPolicy(family, rank=2, seed=0).parameters().values())
     assert made.parameters["lora"] == lora
     assert made.resident["lora (policy, reference)"] == 2 * 4 * lora
     assert made.resident["optimiser (gradient, moments)"] == 3 * 4 * lora
     assert made.latents == (8, 9, 12, 12)
 
 
+def test_all_weights_trained_take_what_full_policy_holds(shallow: Blueprint, quick: Plan) -> None:
+    full = plan(shallow, SAMPLING, PARAMS.model_copy(update={"lora_rank": 0}), GPU, 1)
+    count = full.parameters["transformer"]
+    assert "lora" not in full.parameters
+    # Policy and reference in float32, gradient and two moments, the base in the network's own type.
+    assert full.resident["policy, reference"] == 2 * 4 * count
+    assert full.resident["optimiser (gradient, moments)"] == 3 * 4 * count
+    assert full.resident["base"] == full.resident["denoiser"] == 4 * count
+    assert "base" not in quick.resident
+    # A reference that never moves is the base.
+    fixed = PARAMS.model_copy(update={"lora_rank": 0, "reference": "fixed"})
+    assert plan(shallow, SAMPLING, fixed, GPU, 1).resident["policy"] == 4 * count
+    # The gradients of the weights themselves come on top of those of an adapter.
+    assert full.phases["update"].flops > 1.1 * quick.phases["update"].flops
+    assert full.phases["decoding"].flops == quick.phases["decoding"].flops
+
+
+def by_hand(facts: Blueprint) -> tuple[int, int]:
+    """Weights of one of a transformer's blocks, and of what is not in one."""
+    parameters = dict(build(facts, "full").denoiser.named_parameters())
+    blocks = [value.numel() for name, value in parameters.items() if name.startswith("blocks.0.")]
+    outside = [value.numel() for name, value in parameters.items() if not name.startswith("blocks.")]
+    return sum(blocks), sum(outside)
+
+
+def test_a_base_that_gpus_hold_together_lies_in_shares(shallow: Blueprint, quick: Plan) -> None:
+    params = PARAMS.model_copy(update={"shard": True})
+    made = plan(shallow, SAMPLING, params, GPU, 4)
+    count, (block, outside) = made.parameters["transformer"], by_hand(shallow)
+    assert count == 2 * block + outside
+    assert made.resident["denoiser"] == 4 * count / 4
+    # One block computes, the next is on its way; what is not in a block stays for the call.
+    assert made.resident["put together"] == 4 * (outside + 2 * block)
+    # Adapters are whole everywhere.
+    for name in ("lora (policy, reference)", "optimiser (gradient, moments)", "vae", "reserve"):
+        assert made.resident[name] == quick.resident[name]
+    assert made.shard and "which hold the weights together" in as_table(made)
+    # One GPU shares with nobody.
+    alone = plan(shallow, SAMPLING, params, GPU, 1)
+    assert alone.resident == quick.resident and not alone.shard
+
+
+def test_all_weights_that_gpus_train_together_lie_in_shares(shallow: Blueprint) -> None:
+    params = PARAMS.model_copy(update={"shard": True, "lora_rank": 0})
+    made = plan(shallow, SAMPLING, params, GPU, 4)
+    count, (block, outside) = made.parameters["transformer"], by_hand(shallow)
+    assert made.resident["denoiser"] == made.resident["base"] == 4 * count / 4
+    assert made.resident["policy, reference"] == 2 * 4 * count / 4
+    assert made.resident["optimiser (gradient, moments)"] == 3 * 4 * count / 4
+    # Whole gradients of what is not in a block and of one, which is exchanged in float32.
+    together, gradients = 4 * (outside + 2 * block), 4 * (outside + block) + 4 * block
+    assert made.resident["put together"] == together + gradients
+    # In 16 bits, norms and the like stay in 32, and whole.
+    half = SAMPLING.model_copy(update={"precision": "half"})
+    denoiser = build(shallow, "half").denoiser
+    odd = sum(p.numel() for p in denoiser.parameters() if p.dtype == torch.float32)
+    assert 0 < odd < 0.2 * count
+    shared = plan(shallow, half, params, GPU, 4)
+    assert shared.resident["base"] == shared.resident["denoiser"] == 2 * (count - odd) / 4 + 4 * odd
+    assert shared.resident["policy, reference"] == 2 * 4 * ((count - odd) / 4 + odd)
+
+
 def test_operations_are_those_of_the_real_calls(made: Plan, repository: Path) -> None:
     """Counted on the CPU, with weights, call by call."""
     family = load_family(repository / "models" / "miniature", torch.device("cpu"))
-    Policy(family, rank=2, seed=0)
+    LoraPolicy(family, rank=2, seed=0)
     latents, text = torch.randn(1, 8, 9, 12, 12), torch.randn(1, *family.embedding_shape)
 
     def flops(backward: bool) -> float:

@@ -11,7 +11,7 @@ import torch
 
 from components.alignment.ledger import LedgerReader
 from components.alignment.loop import AlignmentLoop
-from components.alignment.objectives.dpo import dpo
+from components.alignment.objectives.dpop import dpop
 from components.alignment.objectives.sft import sft
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import POLICY, REFERENCE
@@ -90,7 +90,7 @@ def test_best_of_n_learns_from_winners_alone(new_generator: Callable[..., Genera
     assert row["loss"] == pytest.approx(1.25 * row["winner_error"])
     assert trainer.updater.objective is sft
     online = make_trainer(new_generator(), tmp_path / "online")
-    assert online.updater.objective is dpo
+    assert online.updater.objective is dpop
 
 
 def test_best_of_n_brings_the_winners_error_down(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from components.alignment.policy import POLICY, REFERENCE, Policy
+from components.alignment.policy import POLICY, REFERENCE, LoraPolicy, Policy
 from components.generator import Generator
 
 
@@ -33,7 +33,7 @@ def test_starts_as_the_base_and_the_base_stays_reachable(new_generator: Callable
     generator = new_generator()
     inputs = probe(generator)
     before = generator.family.predict(*inputs)
-    policy = Policy(generator.family, rank=2, seed=0)
+    policy = LoraPolicy(generator.family, rank=2, seed=0)
     assert torch.equal(generator.family.predict(*inputs), before)
     disturb(policy)
     assert not torch.allclose(generator.family.predict(*inputs), before)
@@ -47,7 +47,7 @@ def test_starts_as_the_base_and_the_base_stays_reachable(new_generator: Callable
 @torch.no_grad()
 def test_refresh_copies_the_policy_and_then_lets_it_go(new_generator: Callable[..., Generator]) -> None:
     generator = new_generator()
-    policy = Policy(generator.family, rank=2, seed=0)
+    policy = LoraPolicy(generator.family, rank=2, seed=0)
     inputs = probe(generator)
     disturb(policy)
     policy.refresh_reference()
@@ -59,7 +59,7 @@ def test_refresh_copies_the_policy_and_then_lets_it_go(new_generator: Callable[.
 
 def test_only_the_policy_is_trained(new_generator: Callable[..., Generator]) -> None:
     generator = new_generator()
-    policy = Policy(generator.family, rank=2, seed=0)
+    policy = LoraPolicy(generator.family, rank=2, seed=0)
     with policy.reference():
         pass
     trainable = {n for n, p in generator.family.denoiser.named_parameters() if p.requires_grad}
@@ -70,11 +70,11 @@ def test_only_the_policy_is_trained(new_generator: Callable[..., Generator]) -> 
 @torch.no_grad()
 def test_saved_lora_is_what_diffusers_loads(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
     generator = new_generator()
-    policy = Policy(generator.family, rank=2, seed=0)
+    policy = LoraPolicy(generator.family, rank=2, seed=0)
     disturb(policy)
     inputs = probe(generator)
     expected = generator.family.predict(*inputs)
     policy.save(tmp_path)
     fresh = new_generator()
-    fresh.family.pipeline.load_lora_weights(str(tmp_path))
+    fresh.family.pipeline.load_lora_weights(str(tmp_path / "lora"))
     assert torch.equal(fresh.family.predict(*inputs), expected)

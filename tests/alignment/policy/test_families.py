@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from components.alignment.params import AlignmentParams
-from components.alignment.policy import POLICY, REFERENCE, Policy
+from components.alignment.policy import POLICY, REFERENCE, LoraPolicy
 from components.alignment.update import Pair, Updater
 from components.generator.families import FAMILIES, ModelFamily
 from components.runtime.distributed import Ranks
@@ -45,7 +45,7 @@ def test_the_base_stays_reachable_to_the_bit(name: str) -> None:
     family = make(name)
     given = inputs(family, name)
     before = family.predict(*given)
-    policy = Policy(family, rank=2, seed=0)
+    policy = LoraPolicy(family, rank=2, seed=0)
     assert torch.equal(family.predict(*given), before)
     for value in policy.parameters(POLICY).values():
         value.add_(0.1)
@@ -58,7 +58,7 @@ def test_the_base_stays_reachable_to_the_bit(name: str) -> None:
 @pytest.mark.parametrize("name", list(TINY))
 def test_updates_prefer_the_winner(name: str) -> None:
     family = make(name)
-    policy = Policy(family, rank=2, seed=0)
+    policy = LoraPolicy(family, rank=2, seed=0)
     updater, pairs = Updater(policy, PARAMS, Ranks()), make_pairs(family, name)
     losses = [updater.step(pairs, 0, 0)["loss"] for _ in range(5)]  # the same noise and times each time
     assert all(torch.isfinite(torch.tensor(losses)))
@@ -68,7 +68,7 @@ def test_updates_prefer_the_winner(name: str) -> None:
 
 def test_both_experts_are_trained_and_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = make("wan-2.2-a14b")
-    policy = Policy(family, rank=2, seed=0)
+    policy = LoraPolicy(family, rank=2, seed=0)
     updater = Updater(policy, PARAMS, Ranks())
     before = {name: value.detach().clone() for name, value in policy.parameters().items()}
     assert {name.split(".")[0] for name in before} == {"high", "low"}
@@ -83,13 +83,13 @@ def test_both_experts_are_trained_and_saved(tmp_path: Path, monkeypatch: pytest.
     assert moved == {"high": {"high"}, "low": {"low"}}
     assert updater.step(make_pairs(family, "wan-2.2-a14b"), 0, 0)
     policy.save(tmp_path)
-    assert (tmp_path / "transformer_2" / "pytorch_lora_weights.safetensors").is_file()
+    assert (tmp_path / "lora" / "transformer_2" / "pytorch_lora_weights.safetensors").is_file()
 
 
 def test_adapters_are_float32_on_a_half_precision_base() -> None:
     family = make("ltx")
     family.pipeline.transformer.to(torch.bfloat16)
-    policy = Policy(family, rank=2, seed=0)
+    policy = LoraPolicy(family, rank=2, seed=0)
     assert {value.dtype for value in policy.parameters().values()} == {torch.float32}
     updater = Updater(policy, PARAMS.model_copy(update={"learning_rate": 1e-6}), Ranks())
     with torch.no_grad():
