@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,7 +17,9 @@ from torch import Tensor
 from components.corpus.prompts import Prompt
 from components.runtime.artifacts import Artifact, open_artifact
 from components.runtime.errors import InputError
+from components.runtime.untrusted import read_json, read_json_lines
 
+T = TypeVar("T")
 SPLITS = ("train", "val", "test")
 SOURCES = ("world", "footage")
 
@@ -41,18 +44,25 @@ class ClipRecord:
     caption: str | None
 
 
+class _Header(BaseModel):
+    """corpus.json: rate in frames per second, and the shape of every clip."""
+
+    fps: float = Field(gt=0, allow_inf_nan=False)
+    frames: int = Field(ge=1)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+
+
 class Corpus:
     """A finished corpus on disk. Open it with `Corpus.open`."""
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
-        header = json.loads(artifact.file("corpus.json").read_text(encoding="utf-8"))
-        self.fps = float(header["fps"])
-        self.num_frames = int(header["frames"])
-        self.height = int(header["height"])
-        self.width = int(header["width"])
-        self._records = [ClipRecord(**row) for row in _read_rows(artifact.file("clips/index.jsonl"))]
-        self._prompts = [Prompt(**row) for row in _read_rows(artifact.file("prompts.jsonl"))]
+        header = _checked(_Header, read_json(artifact.file("corpus.json")), artifact.file("corpus.json"))
+        self.fps, self.num_frames = header.fps, header.frames
+        self.height, self.width = header.height, header.width
+        self._records = _read_rows(ClipRecord, artifact.file("clips/index.jsonl"))
+        self._prompts = _read_rows(Prompt, artifact.file("prompts.jsonl"))
 
     @classmethod
     def open(cls, uri: str | Path) -> Corpus:
@@ -77,6 +87,11 @@ class Corpus:
             frames = load_file(file)["frames"]
         except (SafetensorError, KeyError, OSError) as error:
             raise InputError(f"{file}: not a readable file of clips ({error})") from error
+        shape = (self.num_frames, 3, self.height, self.width)
+        if frames.dtype != torch.uint8 or tuple(frames.shape[1:]) != shape:
+            raise InputError(
+                f"{file}: {frames.dtype} {tuple(frames.shape)}, corpus.json promises uint8 (N, *{shape})"
+            )
         if len(rows) != len(frames):
             raise InputError(f"{file}: {len(frames)} clips, but index.jsonl lists {len(rows)}")
         if source is None:
@@ -118,9 +133,18 @@ def write_rows(file: Path, rows: Iterable[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def _read_rows(file: Path) -> list[dict[str, Any]]:
-    # Not splitlines: a prompt may hold characters that it takes for line ends.
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+def _read_rows(cls: type[T], file: Path) -> list[T]:
+    return [_checked(cls, row, file) for row in read_json_lines(file)]
+
+
+def _checked(cls: type[T], value: Any, file: Path) -> T:
+    try:
+        found: T = TypeAdapter(cls).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{file}: not a corpus's: {where + ': ' if where else ''}{first['msg']}") from None
+    return found
 
 
 def _known(value: str | None, allowed: Sequence[str], what: str) -> None:

@@ -41,8 +41,23 @@ def read_prompts(file: str | Path) -> list[Prompt]:
     place.
 
     Raises:
-        InputError: missing, out of reach, too large, not UTF-8, a prompt too long or with control characters,
-            fewer than two.
+        InputError: fewer than two, or what `prompt_lines` refuses.
+    """
+    texts = prompt_lines(file)
+    if len(texts) < 2:
+        raise InputError(f"{file}: {len(texts)} different prompts, at least 2 are needed (one is held out)")
+    digests = {line: hashlib.sha256(line.encode()).hexdigest() for line in texts}
+    count = max(1, round(len(texts) / HELDOUT_EVERY))
+    heldout = set(sorted(texts, key=digests.__getitem__)[:count])
+    return [Prompt(digests[line][:16], line, "heldout" if line in heldout else "train") for line in texts]
+
+
+def prompt_lines(file: str | Path) -> list[str]:
+    """The lines of a text file on disk or at s3://, in NFC, blank ones and repetitions skipped.
+
+    Raises:
+        InputError: missing, out of reach, too large, not UTF-8, a line too long or with control characters,
+            too many of them.
     """
     data = storage.read_bytes(file, at_most=MAX_FILE_BYTES + 1)
     if data is None:
@@ -70,11 +85,6 @@ def read_prompts(file: str | Path) -> list[Prompt]:
         ):
             raise InputError(f"{file}, line {number}: control characters are not allowed in a prompt")
         texts[line] = None
-    if len(texts) < 2:
-        raise InputError(f"{file}: {len(texts)} different prompts, at least 2 are needed (one is held out)")
     if len(texts) > MAX_PROMPTS:
         raise InputError(f"{file}: {len(texts):,} prompts, at most {MAX_PROMPTS:,} are allowed")
-    digests = {line: hashlib.sha256(line.encode()).hexdigest() for line in texts}
-    count = max(1, round(len(texts) / HELDOUT_EVERY))
-    heldout = set(sorted(texts, key=digests.__getitem__)[:count])
-    return [Prompt(digests[line][:16], line, "heldout" if line in heldout else "train") for line in texts]
+    return list(texts)

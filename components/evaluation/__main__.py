@@ -55,7 +55,7 @@ def sample(
         str, typer.Option("--generator", help="the generator artifact")
     ] = "artifacts/generator",
     alignment: Annotated[
-        str, typer.Option("--alignment", help="an alignment artifact, whose LoRA is put on top")
+        str, typer.Option("--alignment", help="an alignment artifact: its weights in the generator")
     ] = "",
     dimension: Annotated[
         list[str] | None, typer.Option("--dimension", help="only its prompts; may be repeated")

@@ -50,7 +50,7 @@ def sample(
     samples: int | None,
 ) -> None:
     """Draw a suite's missing videos into a folder."""
-    from components.evaluation.step import LORA, open_sampler
+    from components.evaluation.step import open_sampler, trained_by
     from components.runtime.artifacts import open_artifact
 
     folder = videos_folder(videos)
@@ -58,11 +58,13 @@ def sample(
     with process_group(device) as ranks:
         wanted = _suite(suite, samples, dimensions, ranks)
         opened = open_artifact(generator, step="generator")
-        lora = open_artifact(alignment, step="alignment").file(LORA) if alignment else None
+        trained = trained_by(open_artifact(alignment, step="alignment")) if alignment else None
         fps = float(json.loads(opened.file("generator.json").read_text(encoding="utf-8"))["fps"])
-        parts = [opened.manifest.digest, hashlib.sha256(lora.read_bytes()).hexdigest() if lora else ""]
+        parts = [opened.manifest.digest, *(trained.digest.values() if trained else ("",))]
         model = hashlib.sha256(" ".join(parts).encode()).hexdigest()
-        sampler = open_sampler(opened, devices.resolve(params.run.device), lora.parent if lora else None)
+        sampler = open_sampler(
+            opened, devices.resolve(params.run.device), trained.folder if trained else None
+        )
         asked = suite_requests(wanted, params.run.seed)
         done = sample_suite(sampler, asked, folder, fps, params.batch, model, ranks)
         if ranks.is_main:

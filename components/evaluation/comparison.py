@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.runtime.intervals import CONFIDENCE, Interval, wilson
+
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with the two ends of its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -49,21 +41,6 @@ class Paired:
         return self.wins + self.ties + self.losses
 
 
-def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
-    """Wilson score interval of a proportion (Wilson 1927); ``successes`` may hold halves for ties.
-
-    Raises:
-        ValueError: no trials, or successes outside 0..trials.
-    """
-    if trials < 1 or not 0 <= successes <= trials:
-        raise ValueError(f"{successes} successes in {trials} trials")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p = successes / trials
-    centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * np.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    return Interval(p, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
-
-
 class Clusters:
     """Pairs grouped by prompt, with one set of bootstrap resamples and sign flips shared by every score.
 
@@ -77,7 +54,11 @@ class Clusters:
     """
 
     def __init__(
-        self, labels: Sequence[Hashable], resamples: int, rng: np.random.Generator, confidence: float = 0.95
+        self,
+        labels: Sequence[Hashable],
+        resamples: int,
+        rng: np.random.Generator,
+        confidence: float = CONFIDENCE,
     ) -> None:
         if not labels:
             raise ValueError("a comparison needs at least one pair")
@@ -109,8 +90,12 @@ class Clusters:
         return Interval(float(sums.sum() / counts.sum()), float(low), float(high))
 
     def ratio(self, above: Array, below: Array) -> Interval:
-        """Ratio of two means over the same pairs, percentile bootstrap interval clustered by prompt."""
-        top, bottom = self._sums(above)[0], self._sums(below)[0]
+        """Ratio of two means over the same pairs, percentile bootstrap interval clustered by prompt.
+
+        Pairs with a NaN on either side are left out; NaN where none is left or the lower mean is not above 0.
+        """
+        both = np.isfinite(above) & np.isfinite(below)
+        top, bottom = (self._sums(np.where(both, side, np.nan))[0] for side in (above, below))
         if bottom.sum() <= 0:
             return Interval(float("nan"), float("nan"), float("nan"))
         drawn = self.draws @ bottom

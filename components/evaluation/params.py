@@ -15,6 +15,13 @@ class Margins(Section):
     semantic_drop: float = Field(
         0.03, ge=0, le=1, description="largest allowed fall of any semantic score (0..1 scale)"
     )
+    steadiness_drop: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="largest allowed fall of temporal flickering and motion smoothness; their whole interval "
+        "must keep it",
+    )
     motion_change: float = Field(
         0.15, ge=0, description="largest allowed relative change of mean motion, either way"
     )

@@ -21,6 +21,7 @@ from components.runtime.errors import InputError, Interrupted
 from components.runtime.files import sha256_file
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
+from components.runtime.untrusted import read_json_lines
 from components.video.codec import read_video
 
 
@@ -164,9 +165,9 @@ def read_record(folder: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = read_json_lines(file)
         return {str(line["file"]): line for line in lines if "file" in line}
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{file}: cannot be read as JSON lines: {error}") from error
 
 

@@ -37,6 +37,7 @@ from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_
 from components.reward.interface import open_reward, scoring_files
 from components.runtime import devices, provenance
 from components.runtime.artifacts import Artifact, Workspace, open_artifact, publish
+from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
 from components.runtime.params import canonical_json
 from components.runtime.progress import Progress
@@ -46,7 +47,8 @@ from components.video.clip import Clip
 from components.video.codec import write_video
 from components.video.sheets import side_by_side
 
-LORA = "lora/pytorch_lora_weights.safetensors"
+#: Where an alignment keeps what it trained, by what a digest of it is called: a LoRA, or all weights.
+KINDS = {"lora_digest": "lora/", "weights_digest": "weights/"}
 SIDES = ("base", "aligned")
 NAMES = {"judge": "independent judge", "reward": "training reward"}
 
@@ -70,11 +72,37 @@ class Inputs:
     alignment: Artifact
 
 
-def open_sampler(generator: Artifact, device: torch.device, lora: Path | None) -> Sampler:
-    """The base generator, or the aligned one when ``lora`` is a folder of LoRA weights."""
+@dataclass(frozen=True)
+class Trained:
+    """What an alignment trained: its folder, and a SHA-256 of its weights under the name for its kind."""
+
+    folder: Path
+    digest: dict[str, str]
+
+
+def trained_by(alignment: Artifact) -> Trained:
+    """Find a LoRA, or all of the denoiser's weights, in an alignment's artifact.
+
+    Raises:
+        InputError: it has neither.
+    """
+    for name, folder in KINDS.items():
+        digests = [
+            entry.sha256
+            for file, entry in sorted(alignment.manifest.files.items())
+            if file.startswith(folder) and file.endswith(".safetensors")
+        ]
+        if digests:
+            whole = digests[0] if len(digests) == 1 else _digest(digests)
+            return Trained(alignment.path / folder, {name: whole})
+    raise InputError(f"{alignment.path}: no aligned weights in {' or '.join(KINDS.values())}")
+
+
+def open_sampler(generator: Artifact, device: torch.device, aligned: Path | None) -> Sampler:
+    """The base generator, or the aligned one when ``aligned`` is the folder of what was trained."""
     from components.generator.generator import Generator
 
-    return Generator.load(generator.path, device=device, lora=lora)
+    return Generator.load(generator.path, device=device, aligned=aligned)
 
 
 def run(
@@ -98,7 +126,7 @@ def run(
         reward=open_artifact(reward, step="reward"),
         alignment=open_artifact(alignment, step="alignment"),
     )
-    lora = opened.alignment.file(LORA).parent
+    aligned_weights = trained_by(opened.alignment).folder
     fps = float(json.loads(opened.generator.file("generator.json").read_text(encoding="utf-8"))["fps"])
     asked = requests(Corpus(opened.corpus), params.prompts, params.seeds, params.run.seed)
     device = devices.resolve(params.run.device)
@@ -106,7 +134,7 @@ def run(
         track("evaluation", params) as tracked,
         publish(str(out), step="evaluation", params=params, inputs=vars(opened)) as workspace,
     ):
-        frames = _sample_both(opened, lora, asked, params, device, workspace)
+        frames = _sample_both(opened, aligned_weights, asked, params, device, workspace)
         scorer = open_reward(opened.reward, device)
         prompts = [one.prompt for one in asked]
         flow_on = spread(asked, params.flow_pairs)
@@ -143,7 +171,7 @@ def run(
 
 def _sample_both(
     opened: Inputs,
-    lora: Path,
+    aligned: Path,
     asked: list[Request],
     params: EvaluationParams,
     device: torch.device,
@@ -157,7 +185,7 @@ def _sample_both(
             progress.update(done)
             stop.raise_if_requested()
 
-        for name, weights in zip(SIDES, (None, lora), strict=True):
+        for name, weights in zip(SIDES, (None, aligned), strict=True):
             sampler = open_sampler(opened.generator, device, weights)
             frames[name] = sample_side(sampler, asked, params.batch, workspace.checkpoints / name, after)
     return frames
@@ -240,9 +268,8 @@ def _setting(opened: Inputs, asked: list[Request]) -> dict[str, Any]:
     return {
         "requests_digest": _digest([asdict(one) for one in asked]),
         "reward_digest": _digest(reward_files),
-        "lora_digest": opened.alignment.manifest.files[LORA].sha256,
         "generator_digest": opened.generator.manifest.digest,
-    }
+    } | trained_by(opened.alignment).digest
 
 
 def _digest(value: Any) -> str:
@@ -294,7 +321,7 @@ def _provenance(opened: Inputs, params: EvaluationParams, asked: list[Request]) 
         ("first and last sampling seed", f"{asked[0].seed}, {asked[-1].seed}"),
         ("prompts and seeds", f"sha256 {setting['requests_digest']}"),
         ("reward", f"sha256 {setting['reward_digest']}"),
-        ("aligned weights", f"sha256 {setting['lora_digest']}"),
+        ("aligned weights", f"sha256 {next(iter(trained_by(opened.alignment).digest.values()))}"),
         ("sampler", _named(sampler)),
         ("evaluation params", _named(params.model_dump(mode="json", exclude={"run"}))),
         ("libraries", ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries))),

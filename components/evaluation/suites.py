@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.corpus.prompts import prompt_lines
 from components.evaluation.dimensions import catalogue
 from components.evaluation.totals import QUALITY, SEMANTIC
 from components.evaluation.vbench_files import prompt_of, stem
 from components.runtime.artifacts import cache_dir
 from components.runtime.errors import InputError
+from components.runtime.untrusted import content, parse_json
 
 #: The published wheel that VBench's prompts are read from, as package data; its code is never imported.
 WHEEL = "vbench==0.1.5"
 INFO = "vbench/VBench_full_info.json"
+MAX_INFO_BYTES = 64 * 2**20
 #: Videos of each prompt, and of each prompt for temporal flickering, which loses some to the static filter.
 SAMPLES, FLICKERING_SAMPLES = 5, 25
 SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
@@ -119,7 +124,7 @@ def load_suite(given: str, samples: int | None = None) -> Suite:
         return _of_lines(path, samples)
     if path.suffix == ".whl":
         return _vbench(_from_wheel(path), path.name, samples)
-    return _vbench(path.read_bytes(), path.name, samples)
+    return _vbench(content(path, f"suite {path}"), path.name, samples)
 
 
 def custom_dimensions(prompt: str) -> tuple[str, ...]:
@@ -133,8 +138,7 @@ def custom_dimensions(prompt: str) -> tuple[str, ...]:
 
 
 def _of_lines(path: Path, samples: int | None) -> Suite:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    prompts = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    prompts = [line for line in prompt_lines(path) if not line.startswith("#")]
     if not prompts:
         raise InputError(f"suite {path}: no prompt in it")
     number = samples or SAMPLES
@@ -158,17 +162,19 @@ def _vbench(content: bytes, name: str, samples: int | None) -> Suite:
     try:
         entries = tuple(
             Entry(str(one["prompt_en"]), tuple(one["dimension"]), dict(one.get("auxiliary_info", {})))
-            for one in json.loads(content)
+            for one in parse_json(content, f"suite {name}")
         )
+        unknown = {one for entry in entries for one in entry.dimensions} - set(QUALITY + SEMANTIC)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"suite {name}: expected a list of {{prompt_en, dimension, auxiliary_info}}: {error!r}"
         ) from error
     if not entries:
         raise InputError(f"suite {name}: no prompt in it")
-    unknown = {one for entry in entries for one in entry.dimensions} - set(QUALITY + SEMANTIC)
     if unknown:
-        raise InputError(f"suite {name}: dimension {sorted(unknown)[0]!r} is not one of VBench's sixteen")
+        raise InputError(
+            f"suite {name}: dimension {sorted(map(str, unknown))[0]!r} is not one of VBench's sixteen"
+        )
     return _distinct(Suite(name, entries, samples or SAMPLES, samples or FLICKERING_SAMPLES))
 
 
@@ -209,7 +215,23 @@ def _published() -> bytes:
 
 def _from_wheel(path: Path) -> bytes:
     try:
-        with zipfile.ZipFile(path) as wheel:
-            return wheel.read(INFO)
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise InputError(f"suite {path}: not VBench's wheel, {INFO} is not in it: {error}") from error
+        with zipfile.ZipFile(path) as wheel, wheel.open(INFO) as stream:
+            content = stream.read(MAX_INFO_BYTES + 1)
+    # What zipfile makes of a damaged archive, or of one with a password or a method it does not know.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        KeyError,
+        OSError,
+        EOFError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        raise InputError(
+            f"suite {path}: not VBench's wheel, {INFO} cannot be read from it: {error}"
+        ) from error
+    # Bytes that were unpacked are counted: the size that an archive claims is its maker's word.
+    if len(content) > MAX_INFO_BYTES:
+        raise InputError(f"suite {path}: {INFO} unpacks to more than {MAX_INFO_BYTES:,} bytes")
+    return content

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from components.evaluation.comparison import Interval, Paired
+from components.evaluation.comparison import Paired
 from components.evaluation.verdict import Verdict
+from components.runtime.intervals import Interval
 
 
 def as_table(verdict: Verdict, unavailable: dict[str, str], confidence: float) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.evaluation.vbench_files import read_json
+from components.evaluation.vbench_files import read_dimensions
 from components.runtime.errors import InputError
 
 QUALITY: tuple[str, ...] = (
@@ -111,13 +111,8 @@ def read_raw(file: Path) -> dict[str, Raw]:
     Raises:
         InputError: the file is missing, is not JSON, or does not have this shape.
     """
-    found = read_json(file, "results file")
-    if not isinstance(found, dict):
-        raise InputError(
-            f"results file {file} holds {type(found).__name__}, expected an object of dimensions"
-        )
     raw: dict[str, Raw] = {}
-    for name, entry in found.items():
+    for name, entry in read_dimensions(file).items():
         score = entry[0] if isinstance(entry, list) and entry else entry
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
             raise InputError(

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.runtime.errors import InputError
+from components.runtime.untrusted import read_json
 
 #: Longest prompt kept in a file name, in bytes; with ``-{i}.mp4`` it stays below the 255 that file systems
 #: allow.
@@ -89,13 +90,8 @@ def read_results(file: Path) -> dict[str, Result]:
     Raises:
         InputError: the file is missing, is not JSON, or does not have this shape.
     """
-    found = read_json(file, "results file")
-    if not isinstance(found, dict):
-        raise InputError(
-            f"results file {file} holds {type(found).__name__}, expected an object of dimensions"
-        )
     results: dict[str, Result] = {}
-    for name, entry in found.items():
+    for name, entry in read_dimensions(file).items():
         where = f"results file {file}: {name}"
         if not isinstance(entry, list) or not entry or not _is_number(entry[0]):
             raise InputError(f"{where} is {str(entry)[:60]!r}, expected [score, [per-video results]]")
@@ -103,6 +99,20 @@ def read_results(file: Path) -> dict[str, Result]:
         factor = PER_VIDEO_SCALE.get(name, 1.0)
         results[name] = Result(float(entry[0]), tuple(_video(one, where, factor) for one in videos))
     return results
+
+
+def read_dimensions(file: Path) -> dict[str, Any]:
+    """The dimensions of a results file, each entry as it stands.
+
+    Raises:
+        InputError: the file is missing, is not JSON, or is not an object.
+    """
+    found = read_json(file, "results file")
+    if not isinstance(found, dict):
+        raise InputError(
+            f"results file {file} holds {type(found).__name__}, expected an object of dimensions"
+        )
+    return found
 
 
 def _video(entry: Any, where: str, factor: float) -> VideoResult:
@@ -116,20 +126,6 @@ def _video(entry: Any, where: str, factor: float) -> VideoResult:
         )
     more = {key: one for key, one in entry.items() if key not in ("video_path", "video_results")}
     return VideoResult(path, value / factor, more)
-
-
-def read_json(file: Path, what: str) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        InputError: it is missing or cannot be read as JSON.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{what} {file} does not exist") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{what} {file} cannot be read as JSON: {error}") from None
 
 
 def write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:

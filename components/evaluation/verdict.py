@@ -7,9 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.comparison import Clusters, Interval, Paired, compare, holm
+from components.evaluation.comparison import Clusters, Paired, compare, holm
 from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams, Margins
+from components.runtime.intervals import Interval
+
+#: What a reward for sharp single frames would spoil: neither may be lost, and that must be shown.
+STEADY = ("temporal_flickering", "motion_smoothness")
+#: What must have been measured, whatever it came to.
+NEEDED = ("dynamic_degree",)
 
 
 @dataclass(frozen=True)
@@ -17,17 +23,20 @@ class Guard:
     """One margin stated before looking: the figure with its interval, and the allowed range.
 
     ``proven`` asks for more: the whole interval inside the range. With some hundred pairs a yes-or-no
-    dimension rarely gets there, so the verdict goes by ``held`` and shows both.
+    dimension rarely gets there, so the verdict goes by ``held`` and shows both, except where ``strict``.
     """
 
     name: str
     figure: Interval
     lowest: float
     highest: float | None
+    strict: bool = False
 
     @property
     def held(self) -> bool:
-        """Whether the estimate lies inside the allowed range."""
+        """Whether the estimate, where strict the whole interval, lies inside the allowed range."""
+        if self.strict:
+            return self.proven
         return self.figure.value >= self.lowest and (
             self.highest is None or self.figure.value <= self.highest
         )
@@ -55,6 +64,12 @@ class Verdict:
     diversity: tuple[float, float]
     diversity_ratio: Interval
     guards: list[Guard] = field(default_factory=list)
+
+    @property
+    def semantic(self) -> list[Guard]:
+        """Margins on what the prompt asked for."""
+        steady = {f"{name} change" for name in STEADY}
+        return [guard for guard in self.guards if guard.name.endswith(" change") and guard.name not in steady]
 
     @property
     def broken(self) -> list[Guard]:
@@ -108,16 +123,25 @@ def judge_pairs(base: Side, aligned: Side, params: EvaluationParams, clusters: C
         motion_ratio=motion,
         diversity=(_mean(base.diversity), _mean(aligned.diversity)),
         diversity_ratio=variety,
-        guards=_guards(params.margins, {name: dimensions[name] for name in semantic}, motion, variety),
+        guards=_guards(params.margins, semantic, dimensions, motion, variety),
     )
 
 
 def _guards(
-    margins: Margins, semantic: dict[str, Paired], motion: Interval, variety: Interval
+    margins: Margins,
+    semantic: list[str],
+    dimensions: dict[str, Paired],
+    motion: Interval,
+    variety: Interval,
 ) -> list[Guard]:
     guards = [
-        Guard(f"{name} change", paired.difference, -margins.semantic_drop, None)
-        for name, paired in semantic.items()
+        Guard(f"{name} change", dimensions[name].difference, -margins.semantic_drop, None)
+        for name in semantic
+    ]
+    guards += [
+        Guard(f"{name} change", dimensions[name].difference, -margins.steadiness_drop, None, strict=True)
+        for name in STEADY
+        if name in dimensions
     ]
     if np.isfinite(motion.value):
         guards.append(Guard("motion ratio", motion, 1 - margins.motion_change, 1 + margins.motion_change))
@@ -147,9 +171,8 @@ def flat_metrics(verdict: Verdict, base: Side, aligned: Side, prompts: int) -> d
     ):
         found |= {f"base/{name}": figures[0], f"aligned/{name}": figures[1], f"{name}_ratio": ratio.value}
         found |= {f"{name}_ratio_low": ratio.low, f"{name}_ratio_high": ratio.high}
-    semantic = [guard.figure.value for guard in verdict.guards if guard.name.endswith(" change")]
-    if semantic:
-        found["worst_semantic_delta"] = min(semantic)
+    if verdict.semantic:
+        found["worst_semantic_delta"] = min(guard.figure.value for guard in verdict.semantic)
     for name in base.parts:
         found |= {
             f"base/judge_{name}": _mean(base.parts[name]),

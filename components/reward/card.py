@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from components.reward.correlation import Interval, wilson
+from components.reward.correlation import ClusterMean
+from components.runtime.intervals import wilson
 
 NAN = float("nan")
 
@@ -81,8 +82,11 @@ class Wins:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The share's 95 % interval (Wilson)."""
-        return wilson(self.won, self.clips)
+        """The share's 95 % interval (Wilson); nan without any."""
+        if not self.clips:
+            return NAN, NAN
+        found = wilson(self.won, self.clips)
+        return found.low, found.high
 
     def as_json(self) -> dict[str, float]:
         """Counts, share and interval."""
@@ -164,7 +168,7 @@ class Card:
     attacks: dict[str, dict[str, Wins]] = field(default_factory=dict)
     stillness: Stillness | None = None
     certainty: Certainty | None = None
-    judge: Interval | None = None
+    judge: ClusterMean | None = None
     judge_pairs: float = NAN
     level: float = NAN
     reversed_change: float = NAN
@@ -219,7 +223,7 @@ class Card:
             for name, sides in self.certainty.pairs.items():
                 flat.update({f"pairs_{side}_spread_{name}": wins.share for side, wins in sides.items()})
         if self.judge is not None:
-            flat["judge_srcc"], flat["judge_srcc_low"] = self.judge.mean, self.judge.low
+            flat["judge_srcc"], flat["judge_srcc_low"] = self.judge.value, self.judge.low
             flat["judge_srcc_high"], flat["judge_prompts"] = self.judge.high, float(self.judge.clusters)
             flat["judge_pair_accuracy"] = self.judge_pairs
         flat["reversed_change"] = self.reversed_change

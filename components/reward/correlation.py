@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-RESAMPLES = 10_000
+from components.runtime.intervals import Interval, bootstrap_mean
 
 
 def srcc(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -86,33 +87,20 @@ def plcc_rmse(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     return float(np.corrcoef(fitted, truth)[0, 1]), float(np.sqrt(np.mean((fitted - truth) ** 2)))
 
 
-def wilson(won: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share, won of count (Wilson 1927); nan where count is 0."""
-    if count == 0:
-        return float("nan"), float("nan")
-    z = float(stats.norm.ppf(0.975))
-    share, scale = won / count, 1 + z * z / count
-    middle = share + z * z / (2 * count)
-    half = z * float(np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)))
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
-
-
 @dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % bootstrap percentile interval, and the number of clusters behind it."""
+class ClusterMean(Interval):
+    """A mean over clusters with its 95 % interval, and the number of clusters behind it."""
 
-    mean: float
-    low: float
-    high: float
     clusters: int
 
 
-def bootstrap_mean(values: Sequence[float], seed: int, resamples: int = RESAMPLES) -> Interval:
-    """Mean of one value per cluster, clusters drawn with replacement; 95 % percentile interval. nan values
-    are left out."""
-    kept = np.asarray([value for value in values if np.isfinite(value)], dtype=float)
-    if len(kept) == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    drawn = np.random.default_rng(seed).integers(0, len(kept), (resamples, len(kept)))
-    low, high = np.percentile(kept[drawn].mean(1), (2.5, 97.5))
-    return Interval(float(kept.mean()), float(low), float(high), len(kept))
+def mean_over_clusters(values: Sequence[float], seed: int) -> ClusterMean:
+    """Mean of one value per cluster with its bootstrap interval; nan values are left out.
+
+    Where none is left, mean and interval are nan.
+    """
+    kept = [value for value in values if math.isfinite(value)]
+    if not kept:
+        return ClusterMean(math.nan, math.nan, math.nan, 0)
+    found = bootstrap_mean(kept, np.random.default_rng(seed))
+    return ClusterMean(found.value, found.low, found.high, len(kept))

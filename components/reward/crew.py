@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from types import TracebackType
 from typing import TypeVar
 
+from components.runtime.devices import one_thread
 from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
 from components.runtime.workers import begin
@@ -56,7 +57,9 @@ class Crew:
         if self._pool is None:
             for task in tasks:
                 self.stop.raise_if_requested()
-                yield work(task)
+                with one_thread():  # as in a worker
+                    result = work(task)
+                yield result
             return
         ordered: deque[Future[Result]] = deque()
         waiting = iter(tasks)

@@ -77,14 +77,14 @@ def open_reward(reward: str | Path | Artifact, device: str | torch.device = "aut
 
     Args:
         reward: a reward's local folder, or its artifact, which `open_artifact` has checked.
-        device: auto, cpu, cuda, or a torch device.
+        device: auto, cpu, cuda, cuda:N, or a torch device.
 
     Raises:
         InputError: not a reward, or damaged; the message names the file.
     """
     folder = reward.path if isinstance(reward, Artifact) else Path(reward)
     config = read_config(folder)
-    where = str(device).partition(":")[0]
+    where = str(device)
     kind = config.get("kind", "ladders")
     if config.get("measured") is False:
         print(

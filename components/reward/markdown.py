@@ -76,7 +76,7 @@ def as_markdown(card: Card, checks: Sequence[Check], refused: Sequence[str]) -> 
     ]
     if card.judge is not None:
         parts.append(
-            f"Rank correlation with the independent judge inside a prompt: {_number(card.judge.mean)} "
+            f"Rank correlation with the independent judge inside a prompt: {_number(card.judge.value)} "
             f"[{_number(card.judge.low)}, {_number(card.judge.high)}] over {card.judge.clusters} prompts; "
             f"pairs in the judge's order: {_number(card.judge_pairs)}."
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from components.reward import certainty, probes
 from components.reward.card import Card, Column
-from components.reward.correlation import Interval, bootstrap_mean, krcc, plcc_rmse, srcc
+from components.reward.correlation import ClusterMean, krcc, mean_over_clusters, plcc_rmse, srcc
 from components.reward.crew import Crew
 from components.reward.distortions import GENERATED_ATTACKS, LEVELS, REGISTRY
 from components.reward.heldout import PRISTINE, built, fit_baselines, pieces, pools
@@ -275,7 +275,7 @@ def by_type(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, float]]
     return table
 
 
-def within_groups(scores: np.ndarray, judged: np.ndarray, seed: int) -> tuple[Interval, float]:
+def within_groups(scores: np.ndarray, judged: np.ndarray, seed: int) -> tuple[ClusterMean, float]:
     """Rank correlation of two (P, N) verdicts inside each group, with its interval over groups; and pair
     accuracy.
 
@@ -289,7 +289,7 @@ def within_groups(scores: np.ndarray, judged: np.ndarray, seed: int) -> tuple[In
         upper = np.triu(np.ones_like(order_b, dtype=bool), 1) & (order_b != 0)
         right += float((order_a == order_b)[upper].sum())
         total += int(upper.sum())
-    return bootstrap_mean(each, seed), right / total if total else float("nan")
+    return mean_over_clusters(each, seed), right / total if total else float("nan")
 
 
 def throughput(score: ScoreClips, clips: dict[str, Clips], most: int = 256) -> dict[str, float]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,6 +27,10 @@ from components.runtime.errors import InputError
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 MAX_WINDOWS = 8
+MAX_STATISTICS = 100_000
+"""Columns of statistics that a description may claim; ours have some hundred."""
+MIN_SIDE, MAX_PIXELS = 8, 10**9
+"""Of a clip, that a description may claim: shorter side, and pixels of all frames together."""
 BACKBONE = "backbone"
 BLOCK = 16
 """Clips computed at once, short batches filled up: a clip's score then has the same bits in any batch."""
@@ -91,12 +97,14 @@ class Scorer:
             config = json.loads(config_file.read_text(encoding="utf-8"))
             params = NetworkParams(**config["network"])
             statistics = int(config["statistics"])
-            geometry = Geometry(**config["geometry"])
+            geometry = _believable(TypeAdapter(Geometry).validate_python(config["geometry"]))
+            if not 0 < statistics <= MAX_STATISTICS:
+                raise ValueError(f"statistics = {statistics}: must be 1 to {MAX_STATISTICS}")
         except OSError as error:
             raise InputError(
                 f"{config_file}: {error.strerror}; a reward folder holds {CONFIG} and {WEIGHTS}"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(f"{config_file}: not the description of a reward ({error})") from error
         network = RewardNet(params, statistics, Backbone.load(folder / BACKBONE) if params.backbone else None)
         try:
@@ -238,3 +246,16 @@ def _filled(block: Tensor, size: int) -> Tensor:
     """A block of at most `size` rows, filled up with copies of its last."""
     missing = size - block.shape[0]
     return torch.cat((block, block[-1:].expand(missing, *block.shape[1:]))) if missing else block
+
+
+def _believable(geometry: Geometry) -> Geometry:
+    """The geometry itself; a ValueError if no clip can have it."""
+    sizes = (geometry.frames, geometry.height, geometry.width)
+    if not (
+        sizes[0] >= 2
+        and min(sizes[1:]) >= MIN_SIDE
+        and math.prod(sizes) <= MAX_PIXELS
+        and 0 < geometry.fps < math.inf
+    ):
+        raise ValueError(f"geometry: {geometry} is not that of a clip")
+    return geometry

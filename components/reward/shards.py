@@ -39,7 +39,7 @@ from components.reward.ladders import (
 from components.reward.material import Clips, Material
 from components.reward.params import LadderParams
 from components.reward.variety import vary
-from components.runtime.devices import available_cpus
+from components.runtime.devices import available_cpus, one_thread
 from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
 from components.runtime.seeds import derive
@@ -108,15 +108,16 @@ class Plan:
         return found
 
     def build(self, shard: int, stop: StopSignal | None = None) -> Ladders:
-        """Shard number `shard`, 0 to shards - 1.
+        """Shard number `shard`, 0 to shards - 1, the same bits in a worker and in a process of many threads.
 
         Raises:
             Interrupted: a stop was asked for.
         """
         parts = []
-        for pool, numbers in zip(self.pools, self.members(shard), strict=True):
-            if numbers:
-                parts.append(self._of(pool, sorted(numbers), stop))
+        with one_thread():
+            for pool, numbers in zip(self.pools, self.members(shard), strict=True):
+                if numbers:
+                    parts.append(self._of(pool, sorted(numbers), stop))
         return join(parts)
 
     def _of(self, pool: Pool, numbers: list[int], stop: StopSignal | None) -> Ladders:

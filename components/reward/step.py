@@ -22,7 +22,7 @@ from components.reward.scorer import Scorer
 from components.reward.shards import ShardFolder, plan_of
 from components.reward.training import Curve, train
 from components.runtime.artifacts import Artifact, cache_dir, open_artifact, publish
-from components.runtime.devices import available_cpus, configure_threads, resolve
+from components.runtime.devices import available_cpus, configure_determinism, configure_threads, resolve
 from components.runtime.distributed import Ranks, is_node_leader, process_group
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.interrupts import StopSignal
@@ -55,6 +55,7 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
     """
     _check_names(params)
     configure_threads()
+    configure_determinism()
     device = resolve(params.run.device)
     corpus_artifact, generator_artifact = Corpus.open(corpus), open_artifact(generator, step="generator")
     inputs = {"corpus": corpus, "generator": generator}

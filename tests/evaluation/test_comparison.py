@@ -8,30 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from components.evaluation.comparison import Clusters, compare, holm, wilson
+from components.evaluation.comparison import Clusters, compare, holm
 
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def test_wilson_against_the_quadratic_it_solves() -> None:
-    """The ends are the p for which |p_hat - p| = z sqrt(p(1-p)/n)."""
-    found = wilson(69, 96)
-    z = 1.959963984540054
-    for end in (found.low, found.high):
-        assert abs(69 / 96 - end) == pytest.approx(z * math.sqrt(end * (1 - end) / 96), rel=1e-9)
-    assert found.low < 69 / 96 < found.high
-
-
-def test_wilson_known_figures_and_ends() -> None:
-    # 8 of 10, 95 %: .4901 .. .9433 (Newcombe 1998 gives the method's figures to four places for such cases)
-    found = wilson(8, 10)
-    assert (found.low, found.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
-    assert wilson(0, 20).low == 0.0
-    assert wilson(20, 20).high == 1.0
-    with pytest.raises(ValueError):
-        wilson(3, 0)
 
 
 def test_bootstrap_matches_every_possible_resample() -> None:
@@ -124,3 +105,12 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     values = rng(8).normal(size=20)
     first, second = (Clusters(list(range(20)), 2000, rng(9)).mean(values) for _ in range(2))
     assert first == second
+
+
+def test_a_ratio_leaves_out_pairs_that_one_side_lacks() -> None:
+    """A clip that could not be read on one side says nothing of the ratio of the rest."""
+    clusters = Clusters(["a", "b", "c"], 100, rng())
+    nan = float("nan")
+    found = clusters.ratio(np.array([1.0, nan, 3.0]), np.array([2.0, 50.0, 2.0]))
+    assert found.value == 1.0
+    assert math.isnan(clusters.ratio(np.array([nan, nan, nan]), np.ones(3)).value)

@@ -102,7 +102,8 @@ def test_a_list_of_prompts_gets_what_needs_no_more_than_a_prompt(tmp_path: Path)
         ("{}", "no prompt in it"),
         ('[{"prompt": "a"}]', "prompt_en"),
         ('[{"prompt_en": "a", "dimension": ["beauty"]}]', "'beauty' is not one of VBench's sixteen"),
-        ("not json", "expected a list"),
+        ("not json", "not readable as JSON"),
+        ('[{"prompt_en": "a", "dimension": [["color"]]}]', "expected a list"),
     ],
 )
 def test_a_bad_suite_is_one_clear_line(tmp_path: Path, content: str, message: str) -> None:

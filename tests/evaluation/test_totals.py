@@ -84,5 +84,5 @@ def test_a_bad_results_file_is_one_clear_line(tmp_path: Path, text: str) -> None
 
 
 def test_a_missing_results_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.json does not exist"):
+    with pytest.raises(InputError, match=r"none\.json: No such file"):
         read_raw(tmp_path / "none.json")

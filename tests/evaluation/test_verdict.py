@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.evaluation.comparison import Clusters, Interval
+from components.evaluation.comparison import Clusters
 from components.evaluation.dimensions import catalogue
 from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams
 from components.evaluation.verdict import Guard, Verdict, flat_metrics, judge_pairs
+from components.runtime.intervals import Interval
 
 N = 120
 

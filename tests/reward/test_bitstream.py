@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from typing import Any
 
 import imageio_ffmpeg
@@ -190,3 +191,37 @@ def test_an_encoder_leaves_the_process_an_ordinary_one(planes: np.ndarray[Any, A
     before = os.sched_getscheduler(0)
     REGISTRY["av1"](torch.rand(1, 4, 3, 48, 48), 3, [1])
     assert os.sched_getscheduler(0) == before
+
+
+def stalling(times: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Makes the first `times` encodings sleep for ever, as SVT-AV1 was seen to; returns who tried."""
+    true, tries, never = bitstream._encode, list[int](), threading.Event()
+
+    def encode(*given: Any) -> bitstream.Packets:
+        tries.append(threading.get_ident())
+        if len(tries) <= times:
+            never.wait()
+        return true(*given)
+
+    monkeypatch.setattr(bitstream, "_encode", encode)
+    return tries
+
+
+def test_an_encoder_that_stands_still_is_left_and_the_clip_begun_again(
+    planes: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"preset": "12", "svtav1-params": "lp=1:rtc=1", "crf": "40"}
+    expected = bitstream.encode(planes, "libsvtav1", options)
+    monkeypatch.setattr(bitstream, "PATIENCE_S", 2.0)
+    tries = stalling(1, monkeypatch)
+    assert bitstream.encode(planes, "libsvtav1", options) == expected
+    assert len(set(tries)) == 2 and threading.get_ident() not in tries
+
+
+def test_one_that_always_stands_still_is_an_error(
+    planes: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bitstream, "PATIENCE_S", 0.05)
+    stalling(3, monkeypatch)
+    with pytest.raises(RuntimeError, match=r"libsvtav1 stood still for 0\.05 s, 3 times"):
+        bitstream.encode(planes, "libsvtav1", {"preset": "12"})

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from components.reward.correlation import (
-    bootstrap_mean,
     fit_logistic,
     krcc,
     logistic,
+    mean_over_clusters,
     plcc_rmse,
     srcc,
-    wilson,
 )
 
 
@@ -51,19 +50,9 @@ def test_too_little_to_fit_is_nan() -> None:
     assert all(math.isnan(value) for value in plcc_rmse(np.ones(10), np.arange(10.0)))
 
 
-def test_bootstrap_interval_matches_the_normal_one() -> None:
-    values = np.random.default_rng(1).normal(0.3, 0.5, 400)
-    found = bootstrap_mean(values.tolist(), seed=0)
-    half = 1.96 * values.std() / math.sqrt(400)
-    assert found.mean == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - half, abs=0.006)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.006)
-    assert found == bootstrap_mean(values.tolist(), seed=0)
-
-
 def test_bootstrap_leaves_out_nan_and_says_how_many_are_left() -> None:
-    assert bootstrap_mean([1.0, float("nan"), 1.0], seed=0).clusters == 2
-    assert bootstrap_mean([float("nan")], seed=0).clusters == 0
+    assert mean_over_clusters([1.0, float("nan"), 1.0], seed=0).clusters == 2
+    assert mean_over_clusters([float("nan")], seed=0).clusters == 0
 
 
 def test_the_fitted_curve_is_the_one_the_points_lie_on() -> None:
@@ -73,13 +62,3 @@ def test_the_fitted_curve_is_the_one_the_points_lie_on() -> None:
     assert fit.logistic[:3] == pytest.approx((0.9, 0.1, 0.5), abs=1e-3)
     assert abs(fit.logistic[3]) == pytest.approx(1.3, abs=1e-3)
     assert fit_logistic(np.ones(9), np.arange(9.0)) is None
-
-
-@pytest.mark.parametrize(("won", "count"), [(60, 60), (57, 60), (0, 7), (3, 10)])
-def test_wilson_is_scipys(won: int, count: int) -> None:
-    expected = stats.binomtest(won, count).proportion_ci(0.95, method="wilson")
-    assert wilson(won, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_an_interval_of_nothing_is_nan() -> None:
-    assert all(math.isnan(value) for value in wilson(0, 0))

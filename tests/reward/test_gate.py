@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from components.reward.card import Card, Column, Slowed, Stillness, Wins
-from components.reward.correlation import Interval
+from components.reward.correlation import ClusterMean
 from components.reward.gate import checks, refusals
 from components.reward.params import GateParams
 
@@ -25,7 +25,7 @@ def card() -> Card:
         columns={name: GOOD for name in ("world", "footage", "all", "heldout_types", "generated")},
         attacks={"world": wins(**WINS), "generated": wins(**WINS, few_steps=96)},
         stillness=Stillness(slowed={"pan": Slowed(Wins(60, 100), -0.2)}),
-        judge=Interval(0.3, 0.1, 0.5, 20),
+        judge=ClusterMean(0.3, 0.1, 0.5, 20),
     )
 
 
@@ -96,7 +96,7 @@ def test_a_score_that_rewards_stillness_refuses() -> None:
 
 def test_a_judge_no_better_than_chance_refuses() -> None:
     bad = card()
-    bad.judge = Interval(0.1, 0.0, 0.2, 20)
+    bad.judge = ClusterMean(0.1, 0.0, 0.2, 20)
     assert refusals(checks(bad, GateParams())) == ["judge_srcc_low is 0.000, must be above 0"]
 
 

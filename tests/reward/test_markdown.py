@@ -5,7 +5,7 @@ from __future__ import annotations
 from scipy import stats
 
 from components.reward.card import Card, Certainty, Column, Slowed, Stillness, Wins
-from components.reward.correlation import Interval
+from components.reward.correlation import ClusterMean
 from components.reward.gate import checks, refusals
 from components.reward.markdown import as_markdown
 from components.reward.params import GateParams
@@ -36,7 +36,7 @@ def card() -> Card:
             {"world_ladders": {"beyond": Wins(90, 100), "within": Wins(30, 50)}},
             {"spatial": {"spatial": 1.0, "temporal": 0.111}, "temporal": {"spatial": 0.222, "temporal": 1.0}},
         ),
-        judge=Interval(0.523, 0.381, 0.652, 24),
+        judge=ClusterMean(0.523, 0.381, 0.652, 24),
         judge_pairs=0.777,
         reversed_change=0.055,
         data={

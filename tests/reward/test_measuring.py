@@ -151,7 +151,7 @@ def test_within_groups_ignores_the_level_of_a_group() -> None:
     judged = np.array([[0.1, 0.2, 0.3], [0.7, 0.8, 0.9]])
     scores = np.array([[11.0, 12.0, 13.0], [1.0, 2.0, 3.0]])
     interval, pairs = within_groups(scores, judged, seed=0)
-    assert interval.mean == interval.low == 1.0 and pairs == 1.0
+    assert interval.value == interval.low == 1.0 and pairs == 1.0
     assert stats.spearmanr(scores.ravel(), judged.ravel()).statistic < 0
     noise = np.random.default_rng(0).normal(size=(300, 6))
     interval, pairs = within_groups(noise, np.random.default_rng(1).normal(size=(300, 6)), seed=0)

@@ -70,7 +70,7 @@ def test_agreement_with_the_judge_is_inside_prompts(held: Ladders) -> None:
     statistics[..., 0] = ranks - torch.tensor([[0.0], [100.0], [200.0]])
     quality = (ranks / 10 + torch.tensor([[0.0], [0.2], [0.4]])).double()
     card = recheck(first_statistic, Kept(held, held, Judged(statistics, quality)), (), 0)
-    assert card.judge is not None and card.judge.mean == pytest.approx(1.0) and card.judge.clusters == 3
+    assert card.judge is not None and card.judge.value == pytest.approx(1.0) and card.judge.clusters == 3
     assert card.judge_pairs == 1.0
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,6 +94,28 @@ def test_two_that_build_the_same_shards_get_the_same(plan: Plan, tmp_path: Path)
     together = [helped.load(i) for i in range(4)]
     thread.join()
     assert order == [3, 2, 1, 0] and all(same(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_process_of_many_threads_builds_what_a_worker_builds(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums over a shard's frames differ in their last digits with the number of threads that share them."""
+    threads: list[int] = []
+    true = shards.build
+
+    def build(*given: Any, **more: Any) -> Ladders:
+        threads.append(torch.get_num_threads())
+        return true(*given, **more)
+
+    monkeypatch.setattr(shards, "build", build)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        ShardFolder(tmp_path, plan).load(0)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert threads and set(threads) == {1}
 
 
 def test_a_damaged_shard_is_named(plan: Plan, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_a_refused_reward_is_published_with_its_reasons(
         open_artifact(tmp_path / "r", step="reward")
 
 
+@pytest.mark.slow
 def test_footage_alone_is_enough(tiny: RewardParams, tmp_path: Path) -> None:
     corpus, generator = write_inputs(tmp_path, with_world=False)
     metrics = run(tiny, corpus=corpus, generator=generator, out=tmp_path / "r").metrics

@@ -30,6 +30,7 @@ from components.evaluation.models.shelf import CARD
 from components.runtime import storage
 from components.runtime.errors import InputError
 from components.runtime.files import replace_dir, sha256_file
+from components.runtime.untrusted import parse_json
 
 #: Of a hub repository, what is taken besides the tensors: configurations and tokenizers.
 TEXTS = (".json", ".txt", ".model")
@@ -106,9 +107,9 @@ def verify(name: str, place: str) -> Checked:
         held = storage.list_files(where)
         return Checked(name, "missing" if not held else "damaged", f"{where} has no {CARD}")
     try:
-        files = json.loads(text)["files"]
+        files = parse_json(text, CARD)["files"]
         wanted = {file: (int(entry["bytes"]), str(entry["sha256"])) for file, entry in files.items()}
-    except (ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return Checked(name, "damaged", f"{where}/{CARD} cannot be read")
     held_bytes = {file.name: file.size for file in storage.list_files(where)}
     faults = [

@@ -7,7 +7,6 @@ the models that stand in for others.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.runtime.errors import InputError
+from components.runtime.untrusted import read_json
 
 Mode = Literal["bilinear", "bicubic"]
 
@@ -120,9 +120,9 @@ class Preparation:
         names = ("video_preprocessor_config.json", "preprocessor_config.json")
         file = next((folder / name for name in names if (folder / name).is_file()), folder / names[1])
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = read_json(file)
             return cls._of(found)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(f"{file}: not the preprocessing of a vision model: {error!r}") from error
 
     @classmethod

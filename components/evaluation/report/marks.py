@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from components.evaluation.comparison import Interval
 from components.evaluation.report.charts import number
 from components.evaluation.report.reward_page import Share
+from components.runtime.intervals import Interval
 
 _FRAME = Markup(
     '<svg class="{}" viewBox="0 0 100 {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'

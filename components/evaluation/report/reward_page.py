@@ -69,7 +69,7 @@ class Share(_Part):
 class Agreement(_Part):
     """Rank correlation with the independent judge inside a prompt, bootstrap over prompts."""
 
-    mean: float | None = Field(None, description="-1..1")
+    value: float | None = Field(None, description="-1..1")
     low: float | None = Field(None, description="lower end")
     high: float | None = Field(None, description="upper end")
     clusters: int = Field(0, description="prompts")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from components.evaluation.comparison import Interval, Paired
-from components.evaluation.verdict import Guard, Verdict
+from components.evaluation.comparison import Paired
+from components.evaluation.verdict import NEEDED, STEADY, Guard, Verdict
+from components.runtime.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,22 @@ def standing(verdict: Verdict) -> Standing:
     These are the requirements of the registry's default rules that a single evaluation can answer; how many
     pairs are enough and the comparison with the present champion are the registry's own.
     """
-    semantic = [guard for guard in verdict.guards if guard.name.endswith(" change")]
-    others = {guard.name: guard for guard in verdict.guards if guard not in semantic}
+    others = {guard.name: guard for guard in verdict.guards if guard not in verdict.semantic}
     found = [_win("training reward", verdict.reward), _win("independent judge", verdict.judge)]
-    found += [_kept(guard) for guard in semantic] or [
+    found += [_kept(guard) for guard in verdict.semantic] or [
         _unmeasured("prompt is still followed", "no dimension of the prompt's content could be measured")
     ]
-    for name, asked in (("motion ratio", "motion"), ("diversity ratio", "diversity")):
+    kept = {"motion ratio": "motion", "diversity ratio": "diversity"}
+    kept |= {f"{name} change": name.replace("_", " ") for name in STEADY}
+    for name, plain in kept.items():
         guard = others.get(name)
         found.append(
-            _kept(guard) if guard else _unmeasured(f"{asked} is kept", f"{asked} could not be measured")
+            _kept(guard) if guard else _unmeasured(f"{plain} is kept", f"{plain} could not be measured")
         )
+    for name in NEEDED:
+        if name not in verdict.dimensions:
+            plain = name.replace("_", " ")
+            found.append(_unmeasured(plain, f"{plain} could not be measured"))
     return Standing(tuple(found))
 
 
@@ -103,7 +109,9 @@ def _kept(guard: Guard) -> Requirement:
         asked = f"{guard.lowest:.3f} to {guard.highest:.3f}"
     found = f"{name} is {figure.value:.3f} (interval {figure.low:.3f} to {figure.high:.3f})"
     found = found.replace("-", "\N{MINUS SIGN}")
-    if not guard.held:
+    if not guard.held and guard.strict and guard.figure.value >= guard.lowest:
+        reason = f"{found}: its interval reaches out of what is allowed ({asked})"
+    elif not guard.held:
         reason = f"{found}, outside what is allowed ({asked})"
     elif guard.proven:
         reason = f"{found}, all of it inside what is allowed"

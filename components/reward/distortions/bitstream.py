@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from fractions import Fraction
 from functools import lru_cache
+from threading import Thread
 from typing import Any, Literal
 
 import av
@@ -29,6 +30,14 @@ os.environ.setdefault("SVT_LOG", "-1")
 MIN_SIDE = 16
 """Smallest side in px that every encoder here takes; smaller frames are padded and cropped again."""
 
+APART = frozenset({"libsvtav1"})
+"""Encoders that run in a thread of their own. SVT-AV1 4.1 makes the thread that calls it a real-time one
+where it runs as root, before which everything else on the machine has to wait; and it was seen to wait for
+itself for ever, its caller and all of its threads asleep."""
+PATIENCE_S, ATTEMPTS = 120.0, 3
+"""How long one clip may take in such an encoder, thousands of times what it needs, and how often it is tried.
+"""
+
 Packets = list[bytes]
 """A stream: one packet a frame, in order. An empty packet is one that never arrived."""
 Harm = Callable[[int, Packets], Packets]
@@ -43,7 +52,33 @@ def encode(planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str
 
     Returns:
         T packets.
+
+    Raises:
+        RuntimeError: the encoder does not give a packet a frame, or stood still each time it was tried.
     """
+    if encoder not in APART:
+        return _encode(planes, encoder, options)
+    for _ in range(ATTEMPTS):
+        made: Future[Packets] = Future()
+        # Nothing can end a thread that sleeps in a library. It is left behind, and ends with the process.
+        Thread(target=_fulfil, args=(made, planes, encoder, options), daemon=True).start()
+        try:
+            return made.result(timeout=PATIENCE_S)
+        except TimeoutError:
+            continue
+    raise RuntimeError(f"{encoder} stood still for {PATIENCE_S:g} s, {ATTEMPTS} times")
+
+
+def _fulfil(
+    made: Future[Packets], planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str]
+) -> None:
+    try:
+        made.set_result(_encode(planes, encoder, options))
+    except BaseException as error:
+        made.set_exception(error)
+
+
+def _encode(planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str]) -> Packets:
     time, tall, width = planes.shape
     _require(encoder, "w")
     writer: Any = av.CodecContext.create(encoder, "w")
@@ -52,30 +87,14 @@ def encode(planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str
     writer.thread_count = 1
     writer.options = dict(options)
     packets: list[Any] = []
-    with _ordinary_priority():
-        for moment, picture in enumerate(planes):
-            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
-            frame.pts = moment
-            packets += writer.encode(frame)
-        packets += writer.encode(None)
+    for moment, picture in enumerate(planes):
+        frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+        frame.pts = moment
+        packets += writer.encode(frame)
+    packets += writer.encode(None)
     if [packet.pts for packet in packets] != list(range(time)):
         raise RuntimeError(f"{encoder} made {len(packets)} packets of {time} frames, or not in their order")
     return [bytes(packet) for packet in packets]
-
-
-@contextmanager
-def _ordinary_priority() -> Iterator[None]:
-    """Undoes what SVT-AV1 does where it runs as root: the calling thread becomes a real-time one, before
-    which everything else on the machine has to wait, and stays it."""
-    if not hasattr(os, "sched_setscheduler"):
-        yield
-        return
-    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        yield
-    finally:
-        if os.sched_getscheduler(0) != policy:
-            os.sched_setscheduler(0, policy, priority)
 
 
 def decode(packets: Sequence[bytes], decoder: str, shape: tuple[int, int]) -> np.ndarray[Any, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report import Material, Shown, read_reward, render
 from components.evaluation.verdict import Verdict, judge_pairs
+from components.reward.correlation import ClusterMean
 from components.runtime.manifest import Manifest
 
 FPS, FRAMES, PAIRS = 8.0, 9, 24
@@ -31,7 +32,7 @@ def sides(**changed: Any) -> tuple[Side, Side]:
     """A base side and an aligned one that is better in everything but what ``changed`` says."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.01, PAIRS)
-    names = ("temporal_flickering", "color")
+    names = ("temporal_flickering", "motion_smoothness", "dynamic_degree", "color")
     base = Side(
         scores={name: np.full(PAIRS, 0.5) + noise for name in names},
         used={name: catalogue()[name][0] for name in names},
@@ -76,7 +77,7 @@ def card(folder: Path) -> Path:
             "generated": {"frozen": full, "blank": worst, "few_steps": shares},
             "pooled": {"frozen": full},
         },
-        "judge": {"mean": 0.61, "low": 0.49, "high": 0.72, "clusters": 32},
+        "judge": asdict(ClusterMean(0.61, 0.49, 0.72, 32)),
         "judge_pairs": 0.76,
         "gate": {
             "passed": False,

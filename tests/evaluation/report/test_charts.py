@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ET
 import pytest
 from markupsafe import Markup
 
-from components.evaluation.comparison import Interval
 from components.evaluation.report import charts, marks
 from components.evaluation.report.reward_page import Share
+from components.runtime.intervals import Interval
 
 
 def tree(drawn: Markup) -> ET.Element:

@@ -10,11 +10,14 @@ import pytest
 
 from components.evaluation.report.standing import standing
 from components.evaluation.verdict import flat_metrics
-from components.registry.gate import decide
-from components.registry.params import ABSOLUTE
+from components.registry.gate import Standing, decide
+from components.registry.gatefile import Minimum, load_gate
 from tests.evaluation.report.conftest import PAIRS, judged, sides
 
 WORSE = np.full(PAIRS, 0.4)
+STEADY = {
+    name: np.full(PAIRS, 0.55) for name in ("temporal_flickering", "motion_smoothness", "dynamic_degree")
+}
 CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "better in everything": ({}, "Worth promoting", []),
     "no judge": (
@@ -31,14 +34,33 @@ CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         ],
     ),
     "colour lost": (
-        {"scores": {"color": WORSE}},
+        {"scores": STEADY | {"color": WORSE}},
         "Not worth promoting",
         ["color change is \N{MINUS SIGN}0.099"],
     ),
     "nothing semantic measured": (
-        {"scores": {}},
+        {"scores": STEADY},
         "Not shown to be worth promoting",
         ["no dimension of the prompt's content could be measured"],
+    ),
+    "flickering": (
+        {"scores": STEADY | {"color": WORSE + 0.2, "temporal_flickering": np.full(PAIRS, 0.48)}},
+        "Not worth promoting",
+        ["temporal flickering change is \N{MINUS SIGN}0.019"],
+    ),
+    "flickering, perhaps": (
+        {"scores": STEADY | {"color": WORSE + 0.2, "temporal_flickering": np.linspace(0.3, 0.7, PAIRS)}},
+        "Not worth promoting",
+        ["temporal flickering change is 0.001 (interval"],
+    ),
+    "steadiness not measured": (
+        {"scores": {"color": WORSE + 0.2}},
+        "Not shown to be worth promoting",
+        [
+            "temporal flickering could not be measured",
+            "motion smoothness could not be measured",
+            "dynamic degree could not be measured",
+        ],
     ),
     "frozen": (
         {"motion": np.full(PAIRS, 0.5)},
@@ -73,8 +95,9 @@ def test_the_verdict_its_reasons_and_the_registrys_rules_agree(name: str) -> Non
     for one, start in zip(found.against, reasons, strict=True):
         assert one.reason.startswith(start)
     metrics = {"evaluation": flat_metrics(verdict, base, aligned, PAIRS // 2)}
-    rules = [rule for rule in ABSOLUTE if rule.metric != "pairs"]
-    decision = decide(rules, (), metrics, {}, None)
+    # How much evidence is enough is the registry's own question.
+    gate = load_gate(None).model_copy(update={"minimum": Minimum(prompts=1, pairs=1)})
+    decision = decide(gate, Standing("", metrics, {}), None)
     assert (decision.outcome == "accepted") == found.worthy
 
 
