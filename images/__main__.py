@@ -1,4 +1,4 @@
-"""`python -m images`: build the images, fetch what a build without network needs, refresh the locks."""
+"""`python -m images`: build the images, fetch wheels for building without network, lock, audit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from components.runtime.step import main
 from images.catalogue import Variant
 
 app = typer.Typer(
-    help="Container images: build, fetch a wheelhouse, refresh the locks.",
+    help="Container images: build, fetch a wheelhouse, refresh the locks, list and audit what is in them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -95,6 +95,35 @@ def lock(
 
     for path in write_locks(torch_index, upgrade):
         print(f"changed: {path}")
+
+
+@app.command()
+def bom(
+    to: Annotated[Path, typer.Option(help="folder for the files")] = Path("build/bom"),
+    variant: VariantOption = "cpu",
+) -> None:
+    """Write a CycloneDX bill of materials for every image."""
+    from images.audit import write_bills
+
+    for file, packages in write_bills(to, _variant(variant)):
+        print(f"{file}: {packages} packages")
+
+
+@app.command()
+def audit() -> None:
+    """Look up every pinned version in PyPI's advisories; exit 1 on a vulnerability, or if none was known."""
+    from images.audit import audit as ask
+    from images.audit import pins
+
+    found = ask(pins())
+    for one in found.advisories:
+        cure = f"fixed in {', '.join(one.fixed)}" if one.fixed else "no version without it"
+        print(f"{one.package} {one.version}: {one.name}, {cure}")
+    known = found.asked - len(found.unknown)
+    print(
+        f"{len(found.advisories)} vulnerabilities in {known} packages; nothing known of {len(found.unknown)}"
+    )
+    raise typer.Exit(int(bool(found.advisories) or not known))
 
 
 def _variant(name: str) -> Variant:

@@ -11,6 +11,7 @@ from typing import Any
 
 from kfp import dsl
 
+from components.registry.provenance import IMAGES_VARIABLE
 from components.runtime.params import canonical_json
 from pipelines.components import finish_component, step_component, trainjob_component
 from pipelines.images import Images
@@ -52,6 +53,9 @@ def pipeline(sections: Mapping[str, Any], profile: Profile, images: Images) -> A
                     **{name: tasks[name].outputs[ARTIFACT] for name in step.inputs},
                 )
                 _placed(step, tasks[step.name], profile)
+            # No container knows the digest of its own image; the registry writes down what all of them are.
+            named = canonical_json(images.model_dump(mode="json"))
+            tasks["registry"].set_env_variable(IMAGES_VARIABLE, named)
 
     onlinevpo.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [

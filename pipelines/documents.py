@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from components.runtime.errors import InputError
+from components.runtime.untrusted import MAX_YAML_BYTES, check_yaml, content
 
 
 def read_documents(path: Path, what: str) -> list[Any]:
@@ -24,14 +25,13 @@ def read_documents(path: Path, what: str) -> list[Any]:
         InputError: if it cannot be read or is not YAML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{what} {path}: {error.strerror or error}") from None
+        text = content(path, f"{what} {path}", MAX_YAML_BYTES).decode()
     except UnicodeDecodeError:
         raise InputError(f"{what} {path}: not readable as YAML: not UTF-8 text") from None
+    check_yaml(text, f"{what} {path}")
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{what} {path}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 

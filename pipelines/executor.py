@@ -16,6 +16,7 @@ from typing import Any
 
 from components.runtime.errors import InputError
 from components.runtime.files import fsync
+from components.runtime.untrusted import parse_json
 
 #: Where Kubeflow's launcher puts what a URI names: it downloads inputs there and uploads outputs from there.
 _MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
@@ -68,7 +69,7 @@ class ExecutorInput:
                 outputs=_artifacts(outputs),
                 output_file=Path(outputs["outputFile"]),
             )
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"--executor-input {text[:60]!r}: not an ExecutorInput ({type(error).__name__}: {error}); "
                 "the pipeline's command must pass the placeholder {{$}}"
@@ -93,10 +94,7 @@ class ExecutorInput:
             InputError: if it is not there or holds something else.
         """
         text = self.text(name)
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"parameter {name}: not JSON: {error}") from None
+        value = parse_json(text, f"parameter {name}")
         if not isinstance(value, dict):
             raise InputError(f"parameter {name} = {text[:60]}: must be a JSON object")
         return value
@@ -162,7 +160,7 @@ def read_output(file: Path) -> dict[str, dict[str, Any]]:
         return {name: dict(a.metadata) for name, a in _artifacts(message).items()}
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}") from None
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{file}: not an ExecutorOutput ({type(error).__name__}: {error})") from None
 
 

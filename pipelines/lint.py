@@ -53,7 +53,11 @@ def findings(documents: Sequence[Mapping[str, Any]], name: str = "pipeline") -> 
         InputError: if the documents are no compiled pipeline.
     """
     compiled = _parsed(documents, name)
-    return [finding for look in RULES for finding in look(compiled)]
+    try:
+        return [finding for look in RULES for finding in look(compiled)]
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
+        # Kubeflow's message lets containers and their settings be any JSON; the rules go by what they are.
+        raise InputError(f"{name}: not a compiled pipeline: {type(error).__name__}: {error}") from error
 
 
 def read_pipeline(path: Path) -> list[dict[str, Any]]:

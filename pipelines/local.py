@@ -109,7 +109,7 @@ def run_locally(
     if not engine.attempts:
         raise Interrupted() if stopped else OnlineVPOError("Kubeflow's local runner started no step")
     folder = engine.attempts[0].folder.parent
-    outcomes = [outcome(step, engine.attempts, folder) for step in STEPS]
+    outcomes = [outcome(step, engine.attempts, folder, stopped) for step in STEPS]
     page = folder / "report.html"
     with contextlib.suppress(FileNotFoundError):
         shutil.copyfile(folder / FINISH / REPORT, page)
@@ -167,8 +167,12 @@ def container_arguments(
     return arguments
 
 
-def outcome(step: Step, attempts: Sequence[Attempt], folder: Path) -> Outcome:
-    """What became of a step: what its last attempt said, and whether what it left bears that out."""
+def outcome(step: Step, attempts: Sequence[Attempt], folder: Path, stopped: bool = False) -> Outcome:
+    """What became of a step: what its last attempt said, and whether what it left bears that out.
+
+    Of a run that was stopped from outside (``stopped``), the step that was at work may not have come to say
+    so.
+    """
     own = tuple(attempt for attempt in attempts if attempt.task == step.name)
     path = folder / step.name / ARTIFACT
     if not own:
@@ -176,6 +180,8 @@ def outcome(step: Step, attempts: Sequence[Attempt], folder: Path) -> Outcome:
     last = own[-1]
     if last.code != 0:
         state = _STATES.get(last.code, "failed")
+        if stopped and state == "failed" and last is attempts[-1] and not last.last_line:
+            return Outcome(step.name, "interrupted", Interrupted.exit_code, "stopped on request", own, path)
         return Outcome(step.name, state, last.code, last.last_line, own, path)
     try:
         artifact = open_artifact(path, step=step.name)

@@ -6,13 +6,13 @@ container. Imports neither kubernetes nor kfp.
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from pydantic import Field
 
 from components.runtime.errors import InputError
 from components.runtime.params import Section, validated
+from components.runtime.untrusted import parse_json
 
 #: A Kubernetes amount of CPU or bytes: "2", "500m", "1.5", "16Gi".
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
@@ -83,10 +83,7 @@ def parse_settings(text: str) -> TrainJobSettings:
     Raises:
         InputError: naming each bad key, what was given and what is allowed.
     """
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"--job: not JSON: {error}") from None
+    values = parse_json(text, "--job")
     if not isinstance(values, dict):
         raise InputError(f"--job: must be a JSON object, not {type(values).__name__}")
     return validated(TrainJobSettings, values, "--job")

@@ -92,7 +92,7 @@ def test_parameters_that_are_not_text_or_json(message: dict[str, Any]) -> None:
     given = ExecutorInput.parse(json.dumps(message))
     with pytest.raises(InputError, match=r"no text parameter a \(parameters: a, b, c\)"):
         given.json("a")
-    with pytest.raises(InputError, match="parameter b: not JSON"):
+    with pytest.raises(InputError, match="parameter b: not readable as JSON"):
         given.json("b")
     with pytest.raises(InputError, match=r"parameter c = \[1\]: must be a JSON object"):
         given.json("c")

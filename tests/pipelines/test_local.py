@@ -31,7 +31,7 @@ from pipelines.__main__ import app
 from pipelines.containers import Attempt, Host
 from pipelines.local import Outcome
 from pipelines.profile import Profile, load_profile
-from pipelines.steps import STEPS
+from pipelines.steps import STEPS, step
 from tests.pipelines.standins import FAULTS, LOG, attempts, install
 
 NAMES = [one.name for one in STEPS]
@@ -267,6 +267,21 @@ def test_how_a_run_ends(tmp_path: Path, code: int, kind: type[OnlineVPOError], m
     assert (type(caught.value), str(caught.value)) == (kind, message)
     with pytest.raises(OnlineVPOError, match="step corpus was never run, though no step before it failed"):
         local.conclude([Outcome("corpus", "not reached", 1, "", (), tmp_path)], [], tmp_path, stopped=False)
+
+
+def test_a_step_that_was_stopped_without_a_word_counts_as_interrupted(tmp_path: Path) -> None:
+    silent, said = Attempt(tmp_path / "reward", 1, 1.0, ""), Attempt(tmp_path / "reward", 1, 1.0, "boom")
+    states = {
+        (attempt.last_line, stopped): local.outcome(step("reward"), [attempt], tmp_path, stopped).state
+        for attempt in (silent, said)
+        for stopped in (False, True)
+    }
+    assert states == {
+        ("", False): "failed",
+        ("", True): "interrupted",
+        ("boom", False): "failed",
+        ("boom", True): "failed",
+    }
 
 
 def test_an_interrupted_run_goes_on(run: Run, tmp_path: Path, overlay: Path, repository: Path) -> None:

@@ -27,7 +27,7 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nodes: 2", ("--job", "not JSON")),
+        ("nodes: 2", ("--job", "not readable as JSON")),
         ("[]", ("--job", "JSON object", "list")),
         ('{"image": "x", "nodes": 0}', ("--job.nodes = 0", "greater than or equal to 1")),
         ('{"image": "x", "nodes": 2, "memmory": "4Gi"}', ("--job.memmory", "did you mean `memory`")),
