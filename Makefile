@@ -8,7 +8,11 @@ export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: install run test test-slow test-containers lint ui clean
+# `make run STACK=1`: against the servers of `make stack`, with a copy of every result in their store.
+STACK ?=
+STACKED := $(if $(STACK),set -a && . ./.stack/env && set +a &&,)
+
+.PHONY: install run stack stack-down test test-slow test-containers lint audit ui clean
 
 install: $(VENV)/.installed
 
@@ -17,13 +21,23 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-run: install
-	ONLINEVPO_RUN=$(RUN) $(BIN)/dvc repro
-	@$(BIN)/python -m components.registry show
+run: install $(if $(STACK),stack)
+	$(STACKED) ONLINEVPO_RUN=$(RUN) $(BIN)/dvc repro
+	$(if $(STACK),$(STACKED) $(BIN)/dvc push --remote stack)
+	@$(STACKED) $(BIN)/python -m components.registry show
 	@$(BIN)/python -m components.evaluation table
 
+stack: install
+	@$(BIN)/python -m pipelines.stack up
+	@$(BIN)/dvc remote add --quiet --local --force stack s3://onlinevpo/dvc
+	@. ./.stack/env && $(BIN)/dvc remote modify --quiet --local stack endpointurl "$$AWS_ENDPOINT_URL_S3"
+
+stack-down: install
+	@$(BIN)/python -m pipelines.stack down
+
+# A thread for each worker: threads of two processes on the same cores hold each other up.
 test: install
-	$(BIN)/python -m pytest -m "not slow and not containers"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not containers"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -35,6 +49,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What is in the images (build/bom, CycloneDX), and which pinned version has a known vulnerability.
+audit: install
+	$(BIN)/python -m images bom
+	$(BIN)/python -m images audit
 
 ui: install
 	@echo "MLflow: http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"
