@@ -16,8 +16,7 @@ import pytest
 
 from tests.s3 import Store, serving
 
-
-# Processes that a shell starts in the background are deaf to Ctrl-C, and their children too: tests that send it would wait.
+# Processes a shell starts in the background are deaf to Ctrl-C, and their children too; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
