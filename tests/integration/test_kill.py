@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # a corpus and a reward are made first
 
 REWARD = (
     "reward.ladders.world=40", "reward.ladders.footage=40", "reward.ladders.generated=40",
