@@ -39,15 +39,14 @@ def command(step: str, settings: tuple[str, ...], *paths: str) -> list[str]:
     return [sys.executable, "-m", f"components.{step}", "run", *flags, *paths]
 
 
-def environment(threads: int = 2) -> dict[str, str]:
+def environment() -> dict[str, str]:
+    # One thread everywhere: their number may change the last digits of samples, that of processes must not.
     repository = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": repository, "OMP_NUM_THREADS": str(threads)}
+    return {**os.environ, "PYTHONPATH": repository, "OMP_NUM_THREADS": "1"}
 
 
-def finish(arguments: list[str], cwd: Path, threads: int = 2) -> None:
-    done = subprocess.run(
-        arguments, cwd=cwd, env=environment(threads), capture_output=True, text=True, timeout=900
-    )
+def finish(arguments: list[str], cwd: Path) -> None:
+    done = subprocess.run(arguments, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -93,7 +92,7 @@ def test_reward(made: Path) -> None:
         "reward", REWARD, "--corpus", "corpus", "--generator", "generator", "--out", "two-reward"
     )[1:]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *module]
-    finish(torchrun, made, threads=1)
+    finish(torchrun, made)
     one, two = (load_file(made / name / weights) for name in ("reward", "two-reward"))
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -123,7 +122,7 @@ def test_alignment(made: Path) -> None:
     # Two processes, and another batch in the sampler, draw the same clips and make the same pairs of them.
     module = command("alignment", ALIGNMENT, *inputs, "--out", "two")[1:]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *module]
-    finish(torchrun, made, threads=1)
+    finish(torchrun, made)
 
     def pairs(folder: str) -> list[tuple[object, ...]]:
         rows = pq.read_table(made / folder / "ledger.parquet").to_pylist()
