@@ -16,6 +16,7 @@ from components.registry.package import PROVENANCE, pack_generator, pack_reward
 from components.registry.params import RegistryParams
 from components.registry.promotion import REWARD_VERSION, Promotions, decision_record
 from components.registry.provenance import Origin
+from components.registry.report import decided_page
 from components.runtime import storage
 from components.runtime.artifacts import Artifact, open_artifact, publish
 from components.runtime.errors import GateRefused, InputError
@@ -64,6 +65,11 @@ def run(
         decision = models.promote(version, gate)
         record = decision_record(params.model, version, decision, gate)
         (workspace.dir / "decision.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        evaluated = opened["evaluation"].file("report.html")
+        page = decided_page(evaluated.read_text(encoding="utf-8"), decision, params.model, version)
+        if page is not None:
+            (workspace.dir / "report.html").write_text(page, encoding="utf-8")
+            workspace.about_run.add("report.html")  # it names the code version
         figures = {
             "accepted": float(decision.outcome != "refused"),
             "version": float(version),
@@ -71,7 +77,8 @@ def run(
             "rules_failed": float(len(decision.reasons)) if decision.outcome == "refused" else 0.0,
         }
         workspace.write_metrics(figures)
-        _tell(params, opened["evaluation"], decision, version)
+        shown = evaluated if page is None else f"{str(out).rstrip('/')}/report.html"
+        _tell(params, opened["evaluation"], decision, version, shown)
         if decision.outcome == "refused" and params.fail_on_refusal:
             workspace.publish_on_refusal = True
             raise GateRefused(f"version {version} of {params.model}: {'; '.join(decision.reasons)}")
@@ -144,7 +151,9 @@ def _same_candidate(opened: dict[str, Artifact]) -> None:
             )
 
 
-def _tell(params: RegistryParams, evaluated: Artifact, decision: Decision, version: str) -> None:
+def _tell(
+    params: RegistryParams, evaluated: Artifact, decision: Decision, version: str, page: str | Path
+) -> None:
     print(evaluated.file("table.txt").read_text(encoding="utf-8"))
     for check in decision.checks:
         print(f"  {check.line}")
@@ -157,4 +166,4 @@ def _tell(params: RegistryParams, evaluated: Artifact, decision: Decision, versi
         print(f"UNCHANGED: {name} is the {CHAMPION} already")
     else:
         print(f"ACCEPTED: {name} is now the {CHAMPION}")
-    print(f"report page: {evaluated.file('report.html')}")
+    print(f"report page: {page}")

@@ -81,6 +81,7 @@ def candidate(tmp_path: Path) -> Candidate:
         kind: str = "lora",
         pairs: bool = True,
         corpus: bool = False,
+        page: str = "<html></html>",
         **changes: float | None,
     ) -> dict[str, Path]:
         root = tmp_path / f"{name}-{requests}-{reward}-{kind}"
@@ -105,7 +106,7 @@ def candidate(tmp_path: Path) -> Candidate:
         files = {
             "comparison.json": json.dumps(comparison),
             "table.txt": f"the table of {name}\n",
-            "report.html": "<html></html>",
+            "report.html": page,
         }
         if pairs:
             files["pairs.jsonl"] = "".join(json.dumps(row) + "\n" for row in pair_rows(**scores))

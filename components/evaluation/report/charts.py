@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
@@ -12,11 +14,16 @@ from matplotlib.ticker import MaxNLocator
 
 @dataclass(frozen=True)
 class Curve:
-    """What is drawn of a log: a title, what it tells, and the columns; those the log lacks are left out."""
+    """What is drawn of a log: a title, what it tells, and the columns; those the log lacks are left out.
+
+    ``followed`` is the column whose change, first quarter to last, is said beside what a reader would hope
+    for: the sentence then cannot contradict the picture.
+    """
 
     title: str
     tells: str
     columns: tuple[str, ...]
+    followed: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ ALIGNMENT: tuple[Curve, ...] = (
         "the policy's own samples, scored by the reward it is trained on",
         ("reward_mean", "reward_best"),
     ),
-    Curve("Loss", "of the preference objective; 0.693 says nothing learned", ("loss",)),
+    Curve("Loss", "of the pairs", ("loss",)),
     Curve(
         "Implicit accuracy",
         "share of pairs in which the policy prefers the winner; 0.5 is chance",
@@ -44,13 +51,16 @@ ALIGNMENT: tuple[Curve, ...] = (
     ),
     Curve(
         "Denoising error",
-        "the winner's should not rise: a loser's rising alone is how such training breaks down",
+        "a winner's error that rises means that the policy models even the preferred clips less well",
         ("winner_error", "loser_error"),
+        followed="winner_error",
     ),
     Curve(
         "Motion of the rollouts",
-        "should stay level: a still picture is easy to like",
+        "of each iteration's own prompts; a fall can be a policy that learns stillness, or prompts that move "
+        "less, so the verdict goes by the motion ratio on equal prompts",
         ("motion_mean", "motion"),
+        followed="motion_mean",
     ),
     Curve(
         "Pairs per iteration",
@@ -58,6 +68,14 @@ ALIGNMENT: tuple[Curve, ...] = (
         ("pairs", "within_noise"),
     ),
 )
+#: The loss of a pair on which the policy is its reference: the preference is 0 and no winner has got worse.
+LOSS_OF_REFERENCE = {
+    "dpo": math.log(2),
+    "dpop": math.log(2),
+    "sdpo": math.log(2),
+    "ipo": 0.25,
+    "linear_dpo": 0.3125,
+}
 #: What it folds away.
 MORE: tuple[Curve, ...] = (
     Curve(
@@ -83,10 +101,53 @@ WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 34
 
 
+def loss_note(params: Mapping[str, Any]) -> str:
+    """What the alignment's loss is made of, and what it is where nothing has been learned.
+
+    Args:
+        params: the alignment's, as its manifest holds them; a key that is missing says nothing.
+    """
+    weight = params.get("winner_weight") or 0.0
+    if params.get("strategy") == "best_of_n":
+        scale = f", times {number(1 + weight)}" if weight else ""
+        return f"the winners' denoising error{scale}: best of N trains on winners alone"
+    objective = str(params.get("objective", ""))
+    if objective not in LOSS_OF_REFERENCE:
+        return "of the pairs"
+    parts = f"{objective.replace('_', '-').upper()} loss of the pairs"
+    start = f"a policy equal to its reference has {number(LOSS_OF_REFERENCE[objective])}"
+    if weight:
+        parts += f" plus {number(weight)} times the winner's denoising error"
+        start += " plus the latter"
+    return f"{parts}; {start}"
+
+
+def change_in_words(values: Sequence[float]) -> str:
+    """``falls from 0.198 to 0.153, by 23 %``: means of the first and the last quarter of the finite values.
+
+    "" for fewer than four finite values.
+    """
+    found = [value for value in values if math.isfinite(value)]
+    if len(found) < 4:
+        return ""
+    part = max(1, len(found) // 4)
+    first, last = (sum(some) / part for some in (found[:part], found[-part:]))
+    if first <= 0 or abs(last / first - 1) < 0.005:
+        return f"from {number(first)} to {number(last)}"
+    word = "rises" if last > first else "falls"
+    return f"{word} from {number(first)} to {number(last)}, by {100 * abs(last / first - 1):.0f} %"
+
+
 def curves(
-    log: Mapping[str, Sequence[float]], wanted: Sequence[Curve] = ALIGNMENT, across: str = "iteration"
+    log: Mapping[str, Sequence[float]],
+    wanted: Sequence[Curve] = ALIGNMENT,
+    across: str = "iteration",
+    notes: Mapping[str, str] | None = None,
 ) -> list[Drawn]:
-    """The known curves of a training log, over its column ``across`` (or the row's number)."""
+    """The known curves of a training log, over its column ``across`` (or the row's number).
+
+    ``notes`` says of some titles what they tell, where that depends on the run.
+    """
     x = log.get(across) or list(range(1, 1 + max((len(values) for values in log.values()), default=0)))
     marks = _changes(x, log.get("reference_version", ()))
     found = []
@@ -96,7 +157,10 @@ def curves(
         }
         if series:
             picture = line_chart(curve.title, x, series, across, marks)
-            found.append(Drawn(curve.title, curve.tells, list(series), picture))
+            tells = (notes or {}).get(curve.title, curve.tells)
+            if change := change_in_words(series.get(curve.followed, ())):
+                tells += f". Here {curve.followed.replace('_', ' ')} {change} (first and last quarter)"
+            found.append(Drawn(curve.title, tells, list(series), picture))
     return found
 
 
@@ -125,20 +189,22 @@ def line_chart(
     low, high = min(low, ticks[0]), max(high, ticks[-1])
     left, right = min(x), max(x)
     wide = (right - left) or 1.0
+    written = tick_labels(ticks)
+    margin = max(LEFT, 12 + 7 * max(map(len, written)))
 
     def place(at: float, value: float) -> tuple[float, float]:
         return (
-            LEFT + (at - left) / wide * (WIDTH - LEFT - RIGHT),
+            margin + (at - left) / wide * (WIDTH - margin - RIGHT),
             TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM),
         )
 
     parts = []
-    for tick in ticks:
+    for tick, label in zip(ticks, written, strict=True):
         y = place(left, tick)[1]
         line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
-        parts.append(line.format(LEFT, WIDTH - RIGHT, y, y))
+        parts.append(line.format(margin, WIDTH - RIGHT, y, y))
         text = Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>')
-        parts.append(text.format(LEFT - 6, y + 4, number(tick)))
+        parts.append(text.format(margin - 6, y + 4, label))
     for at in marks:
         line = Markup('<line class="change" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>')
         parts.append(line.format(place(at, low)[0], place(at, low)[0], TOP, HEIGHT - BOTTOM))
@@ -147,15 +213,24 @@ def line_chart(
         parts.append(text.format(place(at, low)[0], HEIGHT - BOTTOM + 16, anchor, number(at)))
     if across:
         text = Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
-        parts.append(text.format((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, across.replace("_", " ")))
+        parts.append(text.format((margin + WIDTH - RIGHT) / 2, HEIGHT - 4, across.replace("_", " ")))
     for order, values in enumerate(series.values()):
         for stretch in _stretches(x, values):
             points = " ".join("{:.1f},{:.1f}".format(*place(at, value)) for at, value in stretch)
             parts.append(Markup('<polyline class="series-{}" points="{}"/>').format(order % 3, points))
-    label = f"{title}: " + "; ".join(_in_words(name, values) for name, values in series.items())
+    spoken = f"{title}: " + "; ".join(_in_words(name, values) for name, values in series.items())
     return Markup('<svg class="curve" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, label, Markup("").join(parts)
+        WIDTH, HEIGHT, spoken, Markup("").join(parts)
     )
+
+
+def tick_labels(ticks: Sequence[float]) -> list[str]:
+    """Evenly spaced places of an axis, with the decimals that their step needs, so that no two look alike."""
+    step = min((later - sooner for sooner, later in pairwise(ticks)), default=0.0)
+    if step <= 0 or max(map(abs, ticks)) >= 1e6:
+        return [number(tick) for tick in ticks]
+    places = next((n for n in range(12) if all(abs(t - round(t, n)) < step / 1000 for t in ticks)), 12)
+    return [f"{tick:.{places}f}".replace("-", "\N{MINUS SIGN}") for tick in (t + 0.0 for t in ticks)]
 
 
 def number(value: float) -> str:

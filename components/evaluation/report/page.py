@@ -20,6 +20,7 @@ from components.evaluation.report.reward_page import RewardPage, Version
 from components.evaluation.report.standing import standing
 from components.evaluation.verdict import Verdict
 from components.runtime.manifest import Manifest
+from components.runtime.page_slots import DECISION, OUTCOME, slot
 
 ASSETS = Path(__file__).parent / "assets"
 RULES = {
@@ -93,6 +94,7 @@ def render(material: Material, base: Tensor, aligned: Tensor, fps: float) -> str
         for guard in verdict.guards
         if guard.name.endswith(" change")
     }
+    aligned_with = material.sources["alignment"].params if "alignment" in material.sources else {}
     changes = [paired.difference for paired in verdict.dimensions.values()]
     if verdict.judge is not None:
         changes.append(verdict.judge.difference)
@@ -108,7 +110,10 @@ def render(material: Material, base: Tensor, aligned: Tensor, fps: float) -> str
         axis=marks.axis(changes, list(limits.values())),
         lowest=marks.Axis(_lowest(material.reward), 1.005),
         marks=marks,
-        curves=charts.curves(material.log),
+        slot=slot,
+        OUTCOME=OUTCOME,
+        DECISION=DECISION,
+        curves=charts.curves(material.log, notes={"Loss": charts.loss_note(aligned_with)}),
         more_curves=charts.curves(material.log, charts.MORE),
         reward_curves=charts.curves(material.reward.log, charts.REWARD, "step"),
         percent=f"{100 * material.confidence:g} %",

@@ -180,6 +180,25 @@ def test_accessible_and_nothing_overflows(browser: Browser, page_file: Path, wid
         assert page.evaluate(SVG_CONTRAST) >= 4.5
 
 
+@pytest.mark.parametrize(("width", "cut"), [(390, True), (1440, False)])
+def test_a_table_wider_than_the_screen_says_so(
+    browser: Browser, page_file: Path, width: int, cut: bool
+) -> None:
+    with opened(browser, page_file, viewport={"width": width, "height": 900}) as page:
+        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        tables = page.locator(".scroll")
+        assert tables.count() >= 3
+        for number in range(tables.count()):
+            table = tables.nth(number)
+            wider = table.evaluate("one => one.scrollWidth > one.clientWidth + 1")
+            hint = table.locator("xpath=following-sibling::*[1]")
+            until(
+                page, f"document.querySelectorAll('.sideways')[{number}].hidden === {str(not wider).lower()}"
+            )
+            assert hint.is_visible() == wider
+            assert wider == cut
+
+
 def test_landmarks_headings_and_names(browser: Browser, page_file: Path) -> None:
     with opened(browser, page_file) as page:
         for role, name in (

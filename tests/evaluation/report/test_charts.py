@@ -6,8 +6,11 @@ import math
 import xml.etree.ElementTree as ET
 
 import pytest
+import torch
 from markupsafe import Markup
 
+from components.alignment.objectives import OBJECTIVES
+from components.alignment.objectives.base import PairErrors
 from components.evaluation.report import charts, marks
 from components.evaluation.report.reward_page import Share
 from components.runtime.intervals import Interval
@@ -118,3 +121,69 @@ def test_a_source_keeps_its_colour_where_others_are_missing() -> None:
         ("span series-2", "20.00", "100.00")
     ]
     assert picture.attrib["aria-label"] == "c 0.9 (0.6 to 1)"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.1601, 1.1604, 1.1612],
+        [0.00011, 0.00013, 0.00012],
+        [-3.0, 0.0, 3.0],
+        [12345.1, 12345.2, 12345.35],
+        [0.0125, 0.0126, 0.0131],
+    ],
+)
+def test_ticks_differ_and_say_their_place(values: list[float]) -> None:
+    picture = tree(charts.line_chart("t", [0, 1, 2], {"a": values}))
+    lines = picture.findall("line[@class='grid']")
+    texts = [text for text in picture.findall("text") if text.attrib["text-anchor"] == "end"][: len(lines)]
+    said = [float(str(text.text).replace("\N{MINUS SIGN}", "-")) for text in texts]
+    assert len(set(said)) == len(said) == len(lines) >= 3
+    # Places on paper and figures in words keep the same proportions.
+    heights = [float(line.attrib["y1"]) for line in lines]
+    slope = (heights[-1] - heights[0]) / (said[-1] - said[0])
+    for height, figure in zip(heights, said, strict=True):
+        assert height == pytest.approx(heights[0] + slope * (figure - said[0]), abs=0.11)
+    # No text begins left of the picture: 12 px letters are at most 7 px wide.
+    assert all(float(text.attrib["x"]) - 7 * len(str(text.text)) >= 0 for text in texts)
+
+
+@pytest.mark.parametrize("objective", charts.LOSS_OF_REFERENCE)
+def test_the_loss_of_a_policy_that_is_its_reference_is_the_objectives_own(objective: str) -> None:
+    same = torch.full((3,), 0.7, dtype=torch.float64)
+    errors = PairErrors(same, same, same, same, torch.zeros_like(same))
+    assert OBJECTIVES[objective](errors, 150.0).tolist() == pytest.approx(
+        [charts.LOSS_OF_REFERENCE[objective]] * 3
+    )
+
+
+def test_every_objective_has_its_note_and_the_note_counts_what_is_added() -> None:
+    # Best of N trains by sft, which needs no reference.
+    assert set(charts.LOSS_OF_REFERENCE) == set(OBJECTIVES) - {"sft"}
+    assert charts.loss_note({"objective": "dpop", "winner_weight": 0.2, "strategy": "online"}) == (
+        "DPOP loss of the pairs plus 0.2 times the winner's denoising error; "
+        "a policy equal to its reference has 0.693 plus the latter"
+    )
+    assert charts.loss_note({"objective": "ipo", "winner_weight": 0}) == (
+        "IPO loss of the pairs; a policy equal to its reference has 0.25"
+    )
+    assert "0.693" not in charts.loss_note(
+        {"strategy": "best_of_n", "objective": "dpop", "winner_weight": 0.2}
+    )
+    assert charts.loss_note({}) == "of the pairs"
+
+
+def test_notes_say_what_the_curve_does() -> None:
+    log = {
+        "motion_mean": [0.2] * 6 + [0.15] * 6,
+        "winner_error": [0.01] * 4 + [0.02] * 4,
+        "loser_error": [0.01] * 8,
+    }
+    said = {one.title: one.tells for one in charts.curves(log)}
+    assert said["Motion of the rollouts"].endswith(
+        "Here motion mean falls from 0.2 to 0.15, by 25 % (first and last quarter)"
+    )
+    assert "winner error rises from 0.01 to 0.02, by 100 %" in said["Denoising error"]
+    assert "should" not in said["Denoising error"] + said["Motion of the rollouts"]
+    assert charts.change_in_words([1.0, math.nan, 1.0, 1.001, 1.0]) == "from 1 to 1"
+    assert charts.change_in_words([1.0, 2.0, 3.0]) == ""

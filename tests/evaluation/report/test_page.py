@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from dataclasses import replace
@@ -15,6 +16,7 @@ from components.evaluation.report import page, read_log, read_reward, read_versi
 from components.evaluation.report.reward_page import LARGEST_PLOT
 from components.runtime import tracking
 from components.runtime.errors import InputError
+from components.runtime.page_slots import DECISION, OUTCOME, fill
 from pipelines.steps import step
 from tests.evaluation.report.conftest import FPS, NASTY, PAIRS, card, counted, judged, material, sides
 
@@ -118,6 +120,35 @@ def test_versions_of_the_reward(tmp_path: Path, reward: Path) -> None:
     file.write_text("{}")
     with pytest.raises(InputError, match=r"versions\.json: not a record of reward versions"):
         read_versions(tmp_path)
+
+
+def test_a_judge_that_neither_could_ask_is_listed_once(tmp_path: Path) -> None:
+    folder = card(tmp_path / "reward")
+    content = json.loads((folder / "card.json").read_text())
+    content["unavailable"] = {"judge": "the sampled prompts are not of the miniature world"}
+    (folder / "card.json").write_text(json.dumps(content))
+    made = material(folder, shown=[], unavailable={"independent judge": "no prompt describes one"})
+    words = text(render(made, *counted(), FPS))
+    assert "1 figure is absent" in words
+    assert "independent judge No prompt describes one." in words
+    assert "not of the miniature world" not in words
+
+
+def test_the_loss_is_explained_by_the_alignments_params(reward: Path) -> None:
+    made = material(reward, shown=[])
+    params = {"objective": "dpop", "winner_weight": 0.2}
+    source = made.sources["reward"].model_copy(update={"step": "alignment", "params": params})
+    words = text(render(replace(made, sources={"alignment": source}), *counted(), FPS))
+    assert "plus 0.2 times the winner&#39;s denoising error" in words
+
+
+def test_the_registrys_decision_has_its_two_slots(page_file: Path) -> None:
+    page = page_file.read_text(encoding="utf-8")
+    for name in (OUTCOME, DECISION):
+        filled = fill(page, name, NASTY)
+        assert filled is not None and NASTY not in filled
+        assert "window.broken = 1" in filled
+    assert "Not decided when this page was written." in text(page)
 
 
 def test_a_log_with_odd_cells_is_read(tmp_path: Path) -> None:

@@ -35,6 +35,18 @@
   addEventListener("beforeprint", () => { opened = folded.filter((one) => !one.open); for (const one of opened) one.open = true; });
   addEventListener("afterprint", () => { for (const one of opened) one.open = false; });
 
+  // A table wider than the screen says so. Folded ones have no width until they are opened.
+  const tables = [...document.querySelectorAll(".scroll")];
+  function hint() {
+    for (const one of tables) {
+      const below = one.nextElementSibling;
+      if (below && below.matches(".sideways")) below.hidden = one.scrollWidth <= one.clientWidth + 1;
+    }
+  }
+  const sizes = new ResizeObserver(hint);
+  for (const one of tables) sizes.observe(one);
+  hint();
+
   // Clips: one clock. The first clip in view leads while playing; paused, every clip stands at the same frame.
   const clips = [...document.querySelectorAll("video")];
   if (!clips.length) return;

@@ -1,0 +1,47 @@
+"""The registry's copy of the evaluation's page: the same page, and what was decided with every rule."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from components.registry.gate import Check, Decision
+from components.registry.models import CHAMPION
+from components.runtime.page_slots import DECISION, OUTCOME, fill
+
+_WORDS = {True: ("good", "passed"), False: ("bad", "failed"), None: ("open", "skipped")}
+_TITLES = {"accepted": "Promoted", "refused": "Refused", "unchanged": "Unchanged"}
+
+
+def decided_page(page: str, decision: Decision, model: str, version: str) -> str | None:
+    """The evaluation's page with the decision in its slots; None for a page of a version without slots."""
+    with_outcome = fill(page, OUTCOME, _outcome(decision, model, version))
+    return None if with_outcome is None else fill(with_outcome, DECISION, _decision(decision))
+
+
+def _outcome(decision: Decision, model: str, version: str) -> Markup:
+    name = f"version {version} of {model}"
+    refused = f"{name} stays a candidate, {len(decision.reasons)} rule(s) failed"
+    told = {
+        "accepted": f"{name} is now the {CHAMPION}",
+        "refused": refused,
+        "unchanged": f"{name} was the {CHAMPION} already",
+    }
+    return Markup('<p class="decided {}"><b>{} by the registry:</b> {}.</p>').format(
+        decision.outcome, _TITLES[decision.outcome], told[decision.outcome]
+    )
+
+
+def _decision(decision: Decision) -> Markup:
+    beside = f"beside champion version {decision.champion}" if decision.champion else "no champion before"
+    counts = [sum(check.passed is held for check in decision.checks) for held in (True, False, None)]
+    head = Markup("<p><b>{}</b>, {}: {} rules passed, {} failed, {} skipped.</p>").format(
+        _TITLES[decision.outcome], beside, *counts
+    )
+    rules = Markup("").join(map(_rule, decision.checks))
+    return head + Markup('<ul class="checks">{}</ul>').format(rules)
+
+
+def _rule(check: Check) -> Markup:
+    tone, word = _WORDS[check.passed]
+    text = check.line.removeprefix("FAILED").removeprefix("passed").removeprefix("skipped").strip()
+    return Markup('<li><span class="mark {}">{}</span> {}</li>').format(tone, word, text)
