@@ -133,7 +133,7 @@ def change_in_words(values: Sequence[float]) -> str:
     part = max(1, len(found) // 4)
     first, last = (sum(some) / part for some in (found[:part], found[-part:]))
     if first <= 0 or abs(last / first - 1) < 0.005:
-        return f"from {number(first)} to {number(last)}"
+        return f"goes from {number(first)} to {number(last)}" if first <= 0 else f"stays at {number(first)}"
     word = "rises" if last > first else "falls"
     return f"{word} from {number(first)} to {number(last)}, by {100 * abs(last / first - 1):.0f} %"
 

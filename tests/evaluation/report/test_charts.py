@@ -185,5 +185,6 @@ def test_notes_say_what_the_curve_does() -> None:
     )
     assert "winner error rises from 0.01 to 0.02, by 100 %" in said["Denoising error"]
     assert "should" not in said["Denoising error"] + said["Motion of the rollouts"]
-    assert charts.change_in_words([1.0, math.nan, 1.0, 1.001, 1.0]) == "from 1 to 1"
+    assert charts.change_in_words([1.0, math.nan, 1.0, 1.001, 1.0]) == "stays at 1"
+    assert charts.change_in_words([-1.0, -1.0, 2.0, 2.0]) == "goes from \N{MINUS SIGN}1 to 2"
     assert charts.change_in_words([1.0, 2.0, 3.0]) == ""
