@@ -243,9 +243,9 @@ def column(folder: Path) -> dict[str, str]:
         kept = "the last one" + (", for none stood" if figures["held_out_readings"] else "")
     comparison = json.loads(evaluated.file("comparison.json").read_text())
     broken = [
-        f"{guard['name']} {guard['figure']['value']:.3f}"
-        for guard in comparison["guards"]
-        if not guard["held"]
+        f"{check['rule']}: {check['value']:.3f}" if check["value"] is not None else f"{check['rule']}: absent"
+        for check in comparison["checks"]
+        if check["passed"] is False
     ]
     decision = json.loads(registered.file("decision.json").read_text())
     motion = f"{figures['motion_mean_first']:.4f} to {figures['motion_mean_last']:.4f}"
@@ -263,7 +263,7 @@ def column(folder: Path) -> dict[str, str]:
         "motion at evaluation, share of the base's": interval("motion_ratio"),
         "win by the judge": interval("win_rate_judge"),
         "win by the honest reward": interval("win_rate_reward"),
-        "margins broken": ", ".join(broken) or "none",
+        "rules that fail": ", ".join(broken) or "none",
         "the gate": f"{decision['outcome'].upper()}: "
         + ("; ".join(decision["reasons"]) or "every rule holds"),
     }

@@ -14,7 +14,15 @@ from components.evaluation.params import EvaluationParams
 from components.generator.params import GeneratorParams
 from components.registry.params import RegistryParams
 from components.reward.params import RewardParams
-from components.runtime.params import RunParams, Section, load_tree, section_of, validated
+from components.runtime.params import (
+    RunParams,
+    Section,
+    StepParams,
+    load_tree,
+    section_of,
+    validated,
+    with_taken_over,
+)
 
 
 class Params(Section):
@@ -39,13 +47,19 @@ class Params(Section):
         if not isinstance(values, Mapping):
             return values
         run = values.get("run") or {}
-        shared = {name: {**section_of(values, name), "run": run} for name in step_sections()}
+        shared = {
+            name: {**with_taken_over(kind, name, values), "run": run} for name, kind in step_sections().items()
+        }
         return {**values, "run": run, **shared}
 
 
-def step_sections() -> list[str]:
-    """The names of the steps' sections, in the order of the steps."""
-    return [name for name in Params.model_fields if name != "run"]
+def step_sections() -> dict[str, type[StepParams]]:
+    """The steps' sections by name, in the order of the steps."""
+    return {
+        name: field.annotation
+        for name, field in Params.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, StepParams)
+    }
 
 
 def load_params(file: str | Path | None, overrides: Sequence[str] = ()) -> Params:
@@ -60,7 +74,8 @@ def load_params(file: str | Path | None, overrides: Sequence[str] = ()) -> Param
 
 
 def resolved(params: Params) -> dict[str, Any]:
-    """The tree as params.yaml would hold it in full: `run` once, at the top."""
+    """The tree as params.yaml would hold it in full: `run` once, at the top; what a section takes over from
+    another stands in both, as a step by itself reads its own section alone."""
     tree = params.model_dump(mode="json")
     for name in step_sections():
         del tree[name]["run"]

@@ -14,7 +14,6 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,13 +28,14 @@ from components.reward.versions import digest_of
 from components.runtime.artifacts import Artifact
 from components.runtime.distributed import Ranks, is_main_process
 from components.runtime.errors import InputError
-from components.runtime.intervals import Interval, bootstrap_mean
-from components.runtime.seeds import derive, numpy_rng
+from components.runtime.seeds import derive
+from components.runtime.stats import FEWEST as FEWEST_CLUSTERS
+from components.runtime.stats import Interval, clustered_mean
 
 SHARE = 8
 """At most one training prompt in so many is held back."""
 FEWEST = 2
-"""Prompts below which there is no interval."""
+"""Prompts below which none are held back."""
 
 
 class ClipScorer(Protocol):
@@ -113,39 +113,25 @@ def choose_judge(
                 f"--judge {judge.path}: scores as the training reward does (digest {digest[:12]}); "
                 "a reward made otherwise is needed"
             )
-        return RewardScorer(open_reward(judge, device), digest)
-    if all(parse_caption(prompt.text) is not None for prompt in held_back):
-        return WorldScorer()
-    _tell(
-        "none, as the prompts are not the miniature world's and no --judge is given; only motion is watched"
-    )
-    return None
+        scorer: ClipScorer | None = RewardScorer(open_reward(judge, device), digest)
+    elif all(parse_caption(prompt.text) is not None for prompt in held_back):
+        scorer = WorldScorer()
+    else:
+        scorer = None
+        _tell(
+            "none, as the prompts are not the miniature world's and no --judge is given; only motion is watched"
+        )
+    if scorer is not None and len(held_back) < FEWEST_CLUSTERS:
+        _tell(
+            f"{len(held_back)} prompts are held back, and from fewer than {FEWEST_CLUSTERS} nothing is shown: its "
+            "scores are recorded, only motion can end the run"
+        )
+    return scorer
 
 
 def _tell(line: str) -> None:
     if is_main_process():
         print(f"held-out judge: {line}", file=sys.stderr)
-
-
-def mean_by_prompt(values: Sequence[float], prompts: Sequence[str]) -> Interval:
-    """Mean over prompts of their mean values, with a percentile bootstrap interval that resamples prompts.
-
-    Two seeds of a prompt are not two observations. Values that are not finite are left out; the resamples are
-    the same every time.
-
-    Raises:
-        ValueError: no value is finite.
-    """
-    found: dict[str, list[float]] = {}
-    for value, prompt in zip(values, prompts, strict=True):
-        if math.isfinite(value):
-            found.setdefault(prompt, []).append(value)
-    if not found:
-        raise ValueError("no finite value")
-    means = [float(np.mean(group)) for group in found.values()]
-    if len(means) < FEWEST:
-        return Interval(means[0], -math.inf, math.inf)
-    return bootstrap_mean(means, numpy_rng(0, "held-out judge"))
 
 
 @dataclass(frozen=True)
@@ -172,8 +158,8 @@ class Reading:
 
     @property
     def difference(self) -> Interval:
-        """Score of the policy less that of the base."""
-        return mean_by_prompt(_less(self.scores, self.base_scores), self.prompts)
+        """Score of the policy less that of the base; of fewer than 10 prompts there is no interval."""
+        return clustered_mean(_less(self.scores, self.base_scores), self.prompts)
 
     @property
     def win(self) -> float:
@@ -190,7 +176,7 @@ class Reading:
     def below(self, other: Reading) -> bool:
         """Whether the score is lower than at another reading, beyond what the choice of prompts explains: the
         paired difference's interval lies below 0."""
-        return mean_by_prompt(_less(self.scores, other.scores), self.prompts).high < 0
+        return clustered_mean(_less(self.scores, other.scores), self.prompts).high < 0
 
     def row(self) -> dict[str, float]:
         """Return its figures for the training curve; those of the score only where there is a judge."""
@@ -203,7 +189,7 @@ class Reading:
                 "judge_high": difference.high,
                 "judge_win": self.win,
             }
-        # Of a single prompt's clips there is no interval.
+        # Of few prompts there is no interval.
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def as_json(self) -> dict[str, Any]:

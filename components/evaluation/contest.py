@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.comparison import Clusters, Paired, compare, holm
+from components.evaluation.comparison import Paired, compare
+from components.evaluation.table import ends
 from components.evaluation.totals import QUALITY, RANGES, SEMANTIC
 from components.evaluation.vbench_files import SEED, Result, VideoResult, prompt_of, read_results
 from components.runtime.errors import InputError
 from components.runtime.seeds import numpy_rng
+from components.runtime.stats import FEWEST, Clusters, holm, plain
 
 #: Largest harmless fall of a dimension, as a share of its range in VBench's totals.
 MARGIN = 0.03
@@ -27,8 +29,8 @@ class Terms:
         margin: largest harmless fall, as a share of each dimension's range (VBench's, 0..1 for others).
         margins: by dimension, another share.
         confidence: coverage of the intervals; tests are held to 1 - confidence.
-        resamples: of the bootstrap, and sign flips.
-        seed: of both.
+        resamples: sign flips of the tests.
+        seed: of the flips.
     """
 
     margin: float = MARGIN
@@ -51,7 +53,7 @@ class Change:
         paired: over the videos that both have.
         p_holm: p-value after Holm's correction over everything compared.
         margin: the largest harmless fall of the raw score, stated before looking.
-        better, worse: shown, at the stated confidence, after the correction.
+        better, worse: shown, at the stated confidence, after the correction; never by fewer than 10 prompts.
         not_inferior: the whole interval of the difference lies above -margin.
         inferior: the whole interval lies below -margin.
         unpaired: videos that only one of the two has.
@@ -71,6 +73,8 @@ class Change:
     @property
     def verdict(self) -> str:
         """In a word or two."""
+        if self.paired.prompts < FEWEST:
+            return f"not shown: {self.paired.prompts} prompts, {FEWEST} needed"
         if self.better:
             return "better"
         if self.inferior:
@@ -141,7 +145,7 @@ def _judged(
         changes[name] = {}
         for key, (one, unpaired, seeds) in found.items():
             margin, p_holm = terms.of(key), corrected[f"{name}\n{key}"]
-            shown = p_holm < 1 - terms.confidence
+            shown = p_holm < 1 - terms.confidence and one.prompts >= FEWEST
             changes[name][key] = Change(
                 paired=one,
                 p_holm=p_holm,
@@ -164,7 +168,10 @@ def _pair(base: Result, candidate: Result, dimension: str, terms: Terms) -> tupl
     before, after = (np.array([side[name].value for name in shared]) for side in (one, other))
     seeds = [_same_seed(one[name], other[name]) for name in shared]
     same = None if any(found is None for found in seeds) else all(seeds)
-    return compare(before, after, clusters), len(one.keys() ^ other.keys()), same
+    low, high = RANGES.get(dimension, (0.0, 1.0))
+    inside = all(low <= value <= high for value in (*before, *after))
+    paired = compare(before, after, clusters, bound=high - low if inside else None)
+    return paired, len(one.keys() ^ other.keys()), same
 
 
 def _same_seed(one: VideoResult, other: VideoResult) -> bool | None:
@@ -193,20 +200,21 @@ def _name(file: Path) -> str:
 
 
 def as_json(contest: Contest) -> dict[str, Any]:
-    """The comparison as plain JSON values."""
-    return {
+    """The comparison as plain JSON values; ends of intervals that there are not are null."""
+    found: dict[str, Any] = {
         "base": contest.base,
         "margin": contest.terms.margin,
         "margins": dict(contest.terms.margins or {}),
         "confidence": contest.terms.confidence,
         "candidates": {
             name: {
-                "dimensions": {key: asdict(one) | {"verdict": one.verdict} for key, one in found.items()},
+                "dimensions": {key: asdict(one) | {"verdict": one.verdict} for key, one in changes.items()},
                 "skipped": contest.skipped[name],
             }
-            for name, found in contest.changes.items()
+            for name, changes in contest.changes.items()
         },
     }
+    return plain(found)  # type: ignore[no-any-return]
 
 
 def as_table(contest: Contest) -> str:
@@ -223,7 +231,7 @@ def as_table(contest: Contest) -> str:
             pair, gap = one.paired, one.paired.difference
             lines.append(
                 f"{key:24}{pair.base_mean:9.4f}{pair.aligned_mean:9.4f}   "
-                f"{f'{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]':30}"
+                f"{f'{gap.value:+.4f} ' + ends(gap, '+.4f'):30}"
                 f"{f'{pair.wins}/{pair.ties}/{pair.losses}':>15}{one.p_holm:10.4f}  {one.verdict}"
             )
         lines += [f"{key:24} not compared: {why}" for key, why in contest.skipped[name].items()]

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from components.runtime.params import Section, StepParams
-
-
-class Margins(Section):
-    """How much worse the aligned model may be on what the reward does not see; stated before looking."""
-
-    semantic_drop: float = Field(
-        0.03, ge=0, le=1, description="largest allowed fall of any semantic score (0..1 scale)"
-    )
-    steadiness_drop: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="largest allowed fall of temporal flickering and motion smoothness; their whole interval "
-        "must keep it",
-    )
-    motion_change: float = Field(
-        0.15, ge=0, description="largest allowed relative change of mean motion, either way"
-    )
-    diversity_drop: float = Field(0.10, ge=0, le=1, description="largest allowed relative fall of diversity")
+from components.runtime.params import StepParams
 
 
 class EvaluationParams(StepParams):
     """What is sampled, compared and shown."""
+
+    taken_over: ClassVar[Mapping[str, str]] = {"gate": "registry.gate"}
 
     prompts: int = Field(
         96, ge=1, description="held-out prompts, drawn by the run's seed (all of them if fewer exist)"
@@ -44,12 +28,16 @@ class EvaluationParams(StepParams):
     )
     batch: int = Field(32, ge=1, description="videos sampled in one call; does not change the result")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of the intervals")
-    resamples: int = Field(10_000, ge=1000, description="bootstrap resamples and sign flips, by prompt")
+    resamples: int = Field(10_000, ge=1000, description="sign flips of the tests, by prompt")
     tie_reward: float = Field(
         1e-6, ge=0, description="reward differences up to this are a tie (reward's own units)"
     )
     tie_judge: float = Field(0.001, ge=0, description="judge differences up to this are a tie (0..1 scale)")
-    margins: Margins = Field(Margins(), description="non-inferiority margins")
+    gate: str | None = Field(
+        None,
+        min_length=1,
+        description="gate file that the report page goes by; taken from registry.gate, where it is set",
+    )
     weights: str = Field(
         "",
         description="place of the pretrained models' weights: a folder or s3:// prefix made by "
@@ -61,3 +49,14 @@ class EvaluationParams(StepParams):
     report_pairs: int = Field(
         4, ge=1, le=24, description="pairs shown per group (best, worst, random) in the report"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, values: Any) -> Any:
+        """Refuse the thresholds that this section once held: two sets of them would contradict each other."""
+        if isinstance(values, Mapping) and "margins" in values:
+            raise ValueError(
+                "margins: no longer a param: write the bounds in a gate file and name it as registry.gate "
+                "(components/runtime/gate.yaml is the default; the page and the registry both go by it)"
+            )
+        return values

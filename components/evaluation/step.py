@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from components.corpus.dataset import Corpus
-from components.evaluation.comparison import Clusters
 from components.evaluation.dimensions.classical import workers
 from components.evaluation.measure import NO_WORLD, Side, measure
 from components.evaluation.models import Shelf
@@ -33,15 +32,17 @@ from components.evaluation.samples import Request, Sampler, requests, sample_sid
 from components.evaluation.table import as_table
 from components.evaluation.totals import QUALITY, SEMANTIC, totals
 from components.evaluation.vbench_files import write_results
-from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs
+from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
 from components.reward.interface import open_reward, scoring_files
 from components.runtime import devices, provenance
 from components.runtime.artifacts import Artifact, Workspace, open_artifact, publish
 from components.runtime.errors import InputError
+from components.runtime.gate import SHIPPED, load_gate
 from components.runtime.interrupts import StopSignal
 from components.runtime.params import canonical_json
 from components.runtime.progress import Progress
 from components.runtime.seeds import numpy_rng
+from components.runtime.stats import Clusters
 from components.runtime.tracking import flattened, track
 from components.video.clip import Clip
 from components.video.codec import write_video
@@ -117,9 +118,10 @@ def run(
     """Compare the aligned generator with its base on held-out prompts, same seeds, and publish the report.
 
     Raises:
-        InputError: an input is missing, altered, or has no held-out prompt.
+        InputError: an input is missing, altered, or has no held-out prompt; the gate file is wrong.
         Interrupted: stopped on request; sampled clips are kept and the same command goes on from them.
     """
+    gate = load_gate(params.gate)
     opened = Inputs(
         corpus=open_artifact(corpus, step="corpus"),
         generator=open_artifact(generator, step="generator"),
@@ -130,9 +132,10 @@ def run(
     fps = float(json.loads(opened.generator.file("generator.json").read_text(encoding="utf-8"))["fps"])
     asked = requests(Corpus(opened.corpus), params.prompts, params.seeds, params.run.seed)
     device = devices.resolve(params.run.device)
+    inputs: dict[str, str | Path | Artifact] = {**vars(opened), "gate": params.gate or SHIPPED}
     with (
         track("evaluation", params) as tracked,
-        publish(str(out), step="evaluation", params=params, inputs=vars(opened)) as workspace,
+        publish(str(out), step="evaluation", params=params, inputs=inputs) as workspace,
     ):
         frames = _sample_both(opened, aligned_weights, asked, params, device, workspace)
         scorer = open_reward(opened.reward, device)
@@ -157,10 +160,13 @@ def run(
                 )
                 progress.update()
         base, aligned = sides
-        rng = numpy_rng(params.run.seed, "evaluation", "bootstrap")
+        rng = numpy_rng(params.run.seed, "evaluation", "sign flips")
         clusters = Clusters([one.prompt_id for one in asked], params.resamples, rng, params.confidence)
         verdict = judge_pairs(base, aligned, params, clusters)
         metrics = flat_metrics(verdict, base, aligned, len({one.prompt_id for one in asked}))
+        others = {name: artifact.metrics() for name, artifact in vars(opened).items()}
+        verdict = put_to_gate(verdict, gate, others | {"evaluation": metrics}, base.unavailable)
+        metrics["rules_failed"] = float(len(verdict.broken))
         table = as_table(verdict, base.unavailable, params.confidence)
         _write(workspace.dir, opened, params, asked, frames, fps, base, aligned, verdict, table)
         workspace.about_run.add("report.html")  # it names the code version

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from components.evaluation.comparison import Paired
 from components.evaluation.verdict import Verdict
-from components.runtime.intervals import Interval
+from components.runtime.stats import Interval
 
 
 def as_table(verdict: Verdict, unavailable: dict[str, str], confidence: float) -> str:
-    """Base beside aligned, the change with its interval, the win rates, the margins; under 100 columns."""
+    """Base beside aligned, the change with its interval, the win rates, the rules that fail."""
     percent = f"{100 * confidence:g} %"
     lines = [f"{'':24}{'base':>9}{'aligned':>10}   {f'change [{percent} interval]':30}{'p (Holm)':>9}"]
     lines.append(_row("training reward", verdict.reward))
@@ -27,11 +27,7 @@ def as_table(verdict: Verdict, unavailable: dict[str, str], confidence: float) -
         else:
             counts = f"{judged.wins} won, {judged.ties} tied, {judged.losses} lost of {judged.pairs}"
             lines.append(f"aligned wins by {name}: {span(judged.rate)} ({counts})")
-    for guard in verdict.broken:
-        allowed = (
-            f">= {guard.lowest:g}" if guard.highest is None else f"{guard.lowest:g} .. {guard.highest:g}"
-        )
-        lines.append(f"margin broken: {guard.name} {span(guard.figure)}, allowed {allowed}")
+    lines += [f"rule failed: {check.reason}" for check in verdict.broken]
     if unavailable:
         lines.append(f"unavailable (reasons in the report): {', '.join(unavailable)}")
     lines.append(verdict.headline)
@@ -39,11 +35,16 @@ def as_table(verdict: Verdict, unavailable: dict[str, str], confidence: float) -
 
 
 def span(found: Interval) -> str:
-    """``0.71 [0.63, 0.78]``."""
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    """``0.710 [0.630, 0.780]``."""
+    return f"{found.value:.3f} {ends(found)}"
+
+
+def ends(found: Interval, form: str = ".3f") -> str:
+    """``[0.630, 0.780]``, or that there is no interval."""
+    return f"[{found.low:{form}}, {found.high:{form}}]" if found.known else "[not shown]"
 
 
 def _row(name: str, paired: Paired, p_value: float | None = None) -> str:
-    change = f"{paired.difference.value:+.4f} [{paired.difference.low:+.4f}, {paired.difference.high:+.4f}]"
+    change = f"{paired.difference.value:+.4f} {ends(paired.difference, '+.4f')}"
     end = "" if p_value is None else f"{p_value:9.4f}"
     return f"{name:24}{paired.base_mean:9.4f}{paired.aligned_mean:10.4f}   {change:30}{end}".rstrip()

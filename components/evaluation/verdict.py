@@ -1,84 +1,65 @@
-"""Base beside aligned: every comparison of a run, the margins that must hold, and what may be said of it."""
+"""Base beside aligned: every comparison of a run, the gate's rules applied to it, and what may be said of it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from components.evaluation.comparison import Clusters, Paired, compare, holm
+from components.evaluation.comparison import Paired, compare
 from components.evaluation.measure import Side
-from components.evaluation.params import EvaluationParams, Margins
-from components.runtime.intervals import Interval
-
-#: What a reward for sharp single frames would spoil: neither may be lost, and that must be shown.
-STEADY = ("temporal_flickering", "motion_smoothness")
-#: What must have been measured, whatever it came to.
-NEEDED = ("dynamic_degree",)
-
-
-@dataclass(frozen=True)
-class Guard:
-    """One margin stated before looking: the figure with its interval, and the allowed range.
-
-    ``proven`` asks for more: the whole interval inside the range. With some hundred pairs a yes-or-no
-    dimension rarely gets there, so the verdict goes by ``held`` and shows both, except where ``strict``.
-    """
-
-    name: str
-    figure: Interval
-    lowest: float
-    highest: float | None
-    strict: bool = False
-
-    @property
-    def held(self) -> bool:
-        """Whether the estimate, where strict the whole interval, lies inside the allowed range."""
-        if self.strict:
-            return self.proven
-        return self.figure.value >= self.lowest and (
-            self.highest is None or self.figure.value <= self.highest
-        )
-
-    @property
-    def proven(self) -> bool:
-        """Whether the whole interval does."""
-        return self.figure.low >= self.lowest and (self.highest is None or self.figure.high <= self.highest)
-
+from components.evaluation.params import EvaluationParams
+from components.runtime.gate import Gate
+from components.runtime.rules import Check
+from components.runtime.stats import FEWEST, Clusters, Interval, holm, plain
 
 @dataclass(frozen=True)
 class Verdict:
     """The whole comparison.
 
-    ``judge`` is None where there is no independent judge; ``dimensions`` holds those measured on both sides
-    and ``p_holm`` their p-values after Holm's correction over all of them.
+    Attributes:
+        judge: None where there is no independent judge.
+        dimensions: those measured on both sides.
+        p_holm: their p-values after Holm's correction over all of them.
+        semantic: names of those that look at what the prompt asked for.
+        motion, diversity: of base and aligned.
+        checks: the gate's rules that one evaluation can answer; see `put_to_gate`.
+        gate: the rules.
     """
 
     reward: Paired
     judge: Paired | None
     dimensions: dict[str, Paired]
     p_holm: dict[str, float]
+    semantic: tuple[str, ...]
     motion: tuple[float, float]
     motion_ratio: Interval
     diversity: tuple[float, float]
     diversity_ratio: Interval
-    guards: list[Guard] = field(default_factory=list)
+    checks: tuple[Check, ...] = ()
+    gate: Gate = Gate()
 
     @property
-    def semantic(self) -> list[Guard]:
-        """Margins on what the prompt asked for."""
-        steady = {f"{name} change" for name in STEADY}
-        return [guard for guard in self.guards if guard.name.endswith(" change") and guard.name not in steady]
+    def broken(self) -> list[Check]:
+        """Rules that do not hold."""
+        return [check for check in self.checks if check.passed is False]
 
     @property
-    def broken(self) -> list[Guard]:
-        """Margins that do not hold."""
-        return [guard for guard in self.guards if not guard.held]
+    def worst_semantic(self) -> Interval | None:
+        """The largest fall of a semantic dimension, and the lowest ends of all of them: where those keep a
+        bound, every dimension's whole interval does."""
+        found = [self.dimensions[name].difference for name in self.semantic]
+        if not found:
+            return None
+        return Interval(*(min(getattr(one, end) for one in found) for end in ("value", "low", "high")))
 
     @property
     def headline(self) -> str:
-        """What may be said, in one sentence."""
+        """What may be said, in one sentence or two."""
+        if self.reward.prompts < FEWEST:
+            return f"Nothing is shown: {self.reward.prompts} prompts, an interval needs {FEWEST} or more."
         by_reward = self.reward.rate.low > 0.5
         by_judge = self.judge is not None and self.judge.rate.low > 0.5
         if by_reward and by_judge:
@@ -94,60 +75,48 @@ class Verdict:
         else:
             start = "The aligned model is not shown to be better than its base"
         if self.broken:
-            names = ", ".join(guard.name.replace("_", " ") for guard in self.broken)
-            return f"{start}. Margins broken: {names}."
-        return f"{start}. Every margin holds."
+            return f"{start}. Rules of the gate that fail: {'; '.join(one.rule for one in self.broken)}."
+        return f"{start}. Every rule of the gate holds that needs no champion."
 
 
 def judge_pairs(base: Side, aligned: Side, params: EvaluationParams, clusters: Clusters) -> Verdict:
     """Compare two sides measured on the same requests."""
     judged = None
     if base.judge is not None and aligned.judge is not None:
-        judged = compare(base.judge, aligned.judge, clusters, params.tie_judge)
+        judged = compare(base.judge, aligned.judge, clusters, params.tie_judge, bound=1.0)
     dimensions = {
-        name: compare(base.scores[name], aligned.scores[name], clusters)
+        name: compare(base.scores[name], aligned.scores[name], clusters, bound=1.0)
         for name in base.scores
         if name in aligned.scores and np.isfinite(aligned.scores[name] - base.scores[name]).any()
     }
-    motion = clusters.ratio(aligned.motion, base.motion)
-    variety = clusters.ratio(aligned.diversity, base.diversity)
-    semantic = [
-        name for name, dimension in base.used.items() if dimension.group == "semantic" and name in dimensions
-    ]
     return Verdict(
         reward=compare(base.reward, aligned.reward, clusters, params.tie_reward),
         judge=judged,
         dimensions=dimensions,
         p_holm=holm({name: paired.p_value for name, paired in dimensions.items()}),
+        semantic=tuple(
+            name for name, used in base.used.items() if used.group == "semantic" and name in dimensions
+        ),
         motion=(_mean(base.motion), _mean(aligned.motion)),
-        motion_ratio=motion,
+        motion_ratio=clusters.ratio(aligned.motion, base.motion),
         diversity=(_mean(base.diversity), _mean(aligned.diversity)),
-        diversity_ratio=variety,
-        guards=_guards(params.margins, semantic, dimensions, motion, variety),
+        diversity_ratio=clusters.ratio(aligned.diversity, base.diversity),
     )
 
 
-def _guards(
-    margins: Margins,
-    semantic: list[str],
-    dimensions: dict[str, Paired],
-    motion: Interval,
-    variety: Interval,
-) -> list[Guard]:
-    guards = [
-        Guard(f"{name} change", dimensions[name].difference, -margins.semantic_drop, None)
-        for name in semantic
-    ]
-    guards += [
-        Guard(f"{name} change", dimensions[name].difference, -margins.steadiness_drop, None, strict=True)
-        for name in STEADY
-        if name in dimensions
-    ]
-    if np.isfinite(motion.value):
-        guards.append(Guard("motion ratio", motion, 1 - margins.motion_change, 1 + margins.motion_change))
-    if np.isfinite(variety.value):
-        guards.append(Guard("diversity ratio", variety, 1 - margins.diversity_drop, None))
-    return guards
+def put_to_gate(
+    verdict: Verdict,
+    gate: Gate,
+    metrics: Mapping[str, Mapping[str, float]],
+    unavailable: Mapping[str, str],
+) -> Verdict:
+    """The verdict with the gate's rules applied, those that need no champion.
+
+    Args:
+        metrics: by step, that step's metrics.json; the evaluation's is `flat_metrics`.
+        unavailable: why each dimension that was not measured was not.
+    """
+    return replace(verdict, checks=tuple(gate.alone(metrics, unavailable)), gate=gate)
 
 
 def flat_metrics(verdict: Verdict, base: Side, aligned: Side, prompts: int) -> dict[str, float]:
@@ -160,7 +129,6 @@ def flat_metrics(verdict: Verdict, base: Side, aligned: Side, prompts: int) -> d
             f"win_rate_{name}": paired.rate.value,
             f"win_rate_{name}_low": paired.rate.low,
             f"win_rate_{name}_high": paired.rate.high,
-            f"win_rate_{name}_low_clustered": paired.clustered_rate.low,
             f"ties_{name}": float(paired.ties),
         } | _paired_metrics(name, paired)
     for name, paired in verdict.dimensions.items():
@@ -171,31 +139,36 @@ def flat_metrics(verdict: Verdict, base: Side, aligned: Side, prompts: int) -> d
     ):
         found |= {f"base/{name}": figures[0], f"aligned/{name}": figures[1], f"{name}_ratio": ratio.value}
         found |= {f"{name}_ratio_low": ratio.low, f"{name}_ratio_high": ratio.high}
-    if verdict.semantic:
-        found["worst_semantic_delta"] = min(guard.figure.value for guard in verdict.semantic)
+    worst = verdict.worst_semantic
+    if worst is not None:
+        found["worst_semantic_delta"] = worst.value
+        found |= {"worst_semantic_delta_low": worst.low, "worst_semantic_delta_high": worst.high}
     for name in base.parts:
         found |= {
             f"base/judge_{name}": _mean(base.parts[name]),
             f"aligned/judge_{name}": _mean(aligned.parts[name]),
         }
     found |= {"base/motion_flow": _mean(base.flow), "aligned/motion_flow": _mean(aligned.flow)}
-    found["margins_broken"] = float(len(verdict.broken))
     found["dimensions_unavailable"] = float(len(base.unavailable))
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
-    """The comparison as plain JSON values."""
-    return {
-        "headline": verdict.headline,
-        "reward": asdict(verdict.reward),
-        "judge": asdict(verdict.judge) if verdict.judge else None,
-        "dimensions": {
-            name: asdict(paired) | {"p_holm": verdict.p_holm[name]}
-            for name, paired in verdict.dimensions.items()
-        },
-        "guards": [asdict(guard) | {"held": guard.held, "proven": guard.proven} for guard in verdict.guards],
-    }
+    """The comparison as plain JSON values; ends of intervals that there are not are null."""
+    found: dict[str, Any] = plain(
+        {
+            "headline": verdict.headline,
+            "reward": asdict(verdict.reward),
+            "judge": asdict(verdict.judge) if verdict.judge else None,
+            "dimensions": {
+                name: asdict(paired) | {"p_holm": verdict.p_holm[name]}
+                for name, paired in verdict.dimensions.items()
+            },
+            "checks": [asdict(check) for check in verdict.checks],
+            "gate_digest": verdict.gate.digest,
+        }
+    )
+    return found
 
 
 def _paired_metrics(name: str, paired: Paired) -> dict[str, float]:

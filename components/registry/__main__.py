@@ -36,7 +36,7 @@ def promote(
     overrides: SetOption = None,
 ) -> None:
     """Put a version to the gate against the champion; make it the champion if it passes, else exit 3."""
-    from components.registry.gatefile import load_gate
+    from components.runtime.gate import load_gate
 
     given = load_params(RegistryParams, "registry", params, overrides)
     rules = load_gate(gate or given.gate)

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
 from typing import Any
 
 from components.runtime.errors import InputError
-
-
-@dataclass(frozen=True)
-class Figure:
-    """An estimate and the ends of its confidence interval, None where there is no interval."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
+from components.runtime.rules import Figure
+from components.runtime.stats import clustered_mean
 
 
 def read_rows(text: bytes, where: str) -> list[dict[str, Any]]:
@@ -39,31 +29,26 @@ def read_rows(text: bytes, where: str) -> list[dict[str, Any]]:
 
 
 def difference(
-    candidate: Sequence[dict[str, Any]],
-    champion: Sequence[dict[str, Any]],
-    metric: str,
-    confidence: float = 0.95,
+    candidate: Sequence[dict[str, Any]], champion: Sequence[dict[str, Any]], metric: str
 ) -> Figure | None:
-    """Mean of candidate minus champion over prompts, with a normal interval; None where no prompt has both.
+    """Mean of candidate minus champion with its 95 % interval by prompt; None where no pair has both.
 
-    The two clips of a prompt and seed are one pair; pairs of a prompt are averaged first, because they are
-    not independent, so the standard error is that of the prompts' means (the paired t statistic's, with the
-    normal quantile).
+    The two clips of a prompt and seed are one pair; pairs of a prompt are not independent, see
+    `components.runtime.stats.Clusters.mean`. A score whose values all lie in 0..1 is taken for one of that scale.
     """
     theirs = {_key(row): row["aligned"].get(metric) for row in champion}
-    by_prompt: dict[str, list[float]] = defaultdict(list)
+    differences, prompts, values = [], [], []
     for row in candidate:
         mine, other = row["aligned"].get(metric), theirs.get(_key(row))
         if _finite(mine) and _finite(other):
-            by_prompt[row["prompt_id"]].append(float(mine) - float(other))  # type: ignore[arg-type]
-    means = [fmean(values) for values in by_prompt.values()]
-    if not means:
+            differences.append(float(mine) - float(other))  # type: ignore[arg-type]
+            prompts.append(row["prompt_id"])
+            values += [mine, other]
+    if not differences:
         return None
-    if len(means) == 1:
-        return Figure(means[0])
-    half = NormalDist().inv_cdf(0.5 + confidence / 2) * stdev(means) / math.sqrt(len(means))
-    value = fmean(means)
-    return Figure(value, value - half, value + half)
+    bound = 1.0 if min(values) >= 0 and max(values) <= 1 else None
+    found = clustered_mean(differences, prompts, bound)
+    return Figure(found.value, *found.ends)
 
 
 def same_requests(candidate: Iterable[dict[str, Any]], champion: Iterable[dict[str, Any]]) -> bool:

@@ -17,7 +17,8 @@ class RegistryParams(StepParams):
     gate: str | None = Field(
         None,
         min_length=1,
-        description="gate file: a path or s3:// URI; null = components/registry/gate.yaml",
+        description="gate file, by which the evaluation's page goes, too: a path or s3:// URI; "
+        "null = components/runtime/gate.yaml",
     )
     fail_on_refusal: bool = Field(
         False,

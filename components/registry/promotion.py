@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.registry.gate import Decision, Standing, decide
-from components.registry.gatefile import Gate
+from components.runtime.gate import Gate
 from components.registry.models import CHAMPION, PREVIOUS, Models
 from components.registry.record import ATTEMPTS, Entry, State
 from components.runtime.errors import InputError

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from components.registry.gate import Check, Decision
+from components.registry.gate import Decision
 from components.registry.models import CHAMPION
 from components.runtime.page_slots import DECISION, OUTCOME, fill
+from components.runtime.rules import Check
 
 _WORDS = {True: ("good", "passed"), False: ("bad", "failed"), None: ("open", "skipped")}
 _TITLES = {"accepted": "Promoted", "refused": "Refused", "unchanged": "Unchanged"}
@@ -37,11 +38,12 @@ def _decision(decision: Decision) -> Markup:
     head = Markup("<p><b>{}</b>, {}: {} rules passed, {} failed, {} skipped.</p>").format(
         _TITLES[decision.outcome], beside, *counts
     )
+    if decision.note:
+        head += Markup("<p>{}</p>").format(decision.note)
     rules = Markup("").join(map(_rule, decision.checks))
     return head + Markup('<ul class="checks">{}</ul>').format(rules)
 
 
 def _rule(check: Check) -> Markup:
     tone, word = _WORDS[check.passed]
-    text = check.line.removeprefix("FAILED").removeprefix("passed").removeprefix("skipped").strip()
-    return Markup('<li><span class="mark {}">{}</span> {}</li>').format(tone, word, text)
+    return Markup('<li><span class="mark {}">{}</span> {}</li>').format(tone, word, check.reason)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.registry.gate import Decision
-from components.registry.gatefile import SHIPPED, Gate, load_gate
+from components.runtime.gate import SHIPPED, Gate, load_gate
 from components.registry.models import CANDIDATE, CHAMPION, SEAL, Models
 from components.registry.package import PROVENANCE, pack_generator, pack_reward
 from components.registry.params import RegistryParams

@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from components.reward.correlation import ClusterMean
-from components.runtime.intervals import wilson
+from components.runtime.stats import ClusterMean, Clusters, wilson
 
 NAN = float("nan")
 
@@ -58,16 +57,24 @@ class Wins:
         won: number of pairs it did; equal scores are no win.
         clips: number of pairs.
         same: pairs left out, as nobody could tell the two clips apart.
+        by_content: won and clips of every content; () where each pair is of a content of its own.
     """
 
     won: int
     clips: int
     same: int = 0
+    by_content: tuple[tuple[int, int], ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
-    def of(cls, above: np.ndarray, seen: np.ndarray) -> Wins:
-        """Of two (N,) masks: pairs that were won, and pairs that can be told apart."""
-        return cls(int((above & seen).sum()), int(seen.sum()), int((~seen).sum()))
+    def of(cls, above: np.ndarray, seen: np.ndarray, contents: Sequence[str] = ()) -> Wins:
+        """Of two (N,) masks: pairs that were won, and pairs that can be told apart; and what each shows."""
+        tally: dict[str, list[int]] = {}
+        for content, won, counts in zip(contents, above & seen, seen, strict=False):
+            row = tally.setdefault(content, [0, 0])
+            row[0] += int(won)
+            row[1] += int(counts)
+        groups = tuple((won, clips) for won, clips in tally.values() if clips)
+        return cls(int((above & seen).sum()), int(seen.sum()), int((~seen).sum()), groups)
 
     @classmethod
     def pooled(cls, parts: Iterable[Wins]) -> Wins:
@@ -82,16 +89,22 @@ class Wins:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The share's 95 % interval (Wilson); nan without any."""
+        """The share's 95 % interval, by content; Wilson's where every pair is of another. Nan without any."""
         if not self.clips:
             return NAN, NAN
-        found = wilson(self.won, self.clips)
-        return found.low, found.high
+        if len(self.by_content) in (0, self.clips):
+            found = wilson(self.won, self.clips)
+        else:
+            labels = [number for number, (_, clips) in enumerate(self.by_content) for _ in range(clips)]
+            values = [float(i < won) for won, clips in self.by_content for i in range(clips)]
+            found = Clusters(labels).rate(np.array(values))
+        return (found.low, found.high) if found.known else (NAN, NAN)
 
     def as_json(self) -> dict[str, float]:
         """Counts, share and interval."""
         low, high = self.interval
-        return {**asdict(self), "share": self.share, "low": low, "high": high}
+        counts = {"won": self.won, "clips": self.clips, "same": self.same}
+        return {**counts, "share": self.share, "low": low, "high": high}
 
 
 @dataclass(frozen=True)

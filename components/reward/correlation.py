@@ -1,16 +1,12 @@
-"""Agreement between scores and a truth: rank and linear correlations, the VQEG logistic, intervals."""
+"""Agreement between scores and a truth: rank and linear correlations, the VQEG logistic."""
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, stats
-
-from components.runtime.intervals import Interval, bootstrap_mean
 
 
 def srcc(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -85,22 +81,3 @@ def plcc_rmse(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     fitted = fit(scores)
     return float(np.corrcoef(fitted, truth)[0, 1]), float(np.sqrt(np.mean((fitted - truth) ** 2)))
-
-
-@dataclass(frozen=True)
-class ClusterMean(Interval):
-    """A mean over clusters with its 95 % interval, and the number of clusters behind it."""
-
-    clusters: int
-
-
-def mean_over_clusters(values: Sequence[float], seed: int) -> ClusterMean:
-    """Mean of one value per cluster with its bootstrap interval; nan values are left out.
-
-    Where none is left, mean and interval are nan.
-    """
-    kept = [value for value in values if math.isfinite(value)]
-    if not kept:
-        return ClusterMean(math.nan, math.nan, math.nan, 0)
-    found = bootstrap_mean(kept, np.random.default_rng(seed))
-    return ClusterMean(found.value, found.low, found.high, len(kept))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from components.reward.card import Card
 from components.reward.params import GateParams
+from components.runtime.rules import Figure, Rule
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Check:
     """One requirement: a measured value, the least (or, with `most`, the most) it may be, and what it is.
 
     Attributes:
-        upper: upper end of the value's interval; where there is one, that must reach `least`.
+        strict: whether the value must lie above `least`.
+        upper: upper end of the value's interval; where there is one, the value is too low only if that is.
     """
 
     name: str
@@ -25,22 +27,26 @@ class Check:
     upper: float | None = None
 
     @property
+    def rule(self) -> Rule:
+        """The requirement as a rule."""
+        bound = "at_most" if self.most else "above" if self.strict else "at_least"
+        return Rule.model_validate(
+            {"metric": self.name, bound: self.least, "unless_refuted": self.upper is not None}
+        )
+
+    @property
     def passed(self) -> bool | None:
         """None where there was nothing to measure."""
         if self.value is None:
             return None
-        if self.most:
-            return self.value <= self.least
-        reached = self.value if self.upper is None else self.upper
-        return reached > self.least if self.strict else reached >= self.least
+        return self.rule.kept_by(Figure(self.value, None if self.upper is None else self.value, self.upper))
 
     def line(self) -> str:
         """One line for a person."""
         if self.value is None:
             return f"{self.name}: unavailable"
-        sign = "<=" if self.most else ">" if self.strict else ">="
         upper = "" if self.upper is None else f" (up to {self.upper:.3f})"
-        return f"{self.name} {self.value:.3f}{upper} {sign} {self.least:g}"
+        return f"{self.name} {self.value:.3f}{upper} {self.rule.bounds}"
 
     def reason(self) -> str:
         """What is wrong where it failed."""
@@ -79,12 +85,13 @@ def checks(card: Card, gate: GateParams) -> list[Check]:
                     f"{attack}_below_original_generated",
                     _known(own.share),
                     gate.attacks,
-                    upper=own.interval[1],
+                    upper=_known(own.interval[1]),
                 )
             )
     gain = card.stillness.verdict if card.stillness is not None else math.nan
     found.append(Check("stillness_gain", _known(gain), gate.stillness_gain, most=True))
-    low = card.judge.low if card.judge is not None and card.judge.clusters else None
+    # Of fewer than 10 prompts nothing is shown: there is no interval.
+    low = None if card.judge is None else card.judge.ends[0]
     found.append(Check("judge_srcc_low", low, gate.judge_low, strict=True))
     return found
 

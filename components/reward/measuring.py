@@ -14,7 +14,7 @@ from torch import Tensor
 
 from components.reward import certainty, probes
 from components.reward.card import Card, Column
-from components.reward.correlation import ClusterMean, krcc, mean_over_clusters, plcc_rmse, srcc
+from components.reward.correlation import krcc, plcc_rmse, srcc
 from components.reward.crew import Crew
 from components.reward.distortions import GENERATED_ATTACKS, LEVELS, REGISTRY
 from components.reward.heldout import PRISTINE, built, fit_baselines, pieces, pools
@@ -26,6 +26,7 @@ from components.reward.scorer import Rating
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
 from components.runtime.seeds import derive
+from components.runtime.stats import ClusterMean, mean_over_clusters
 
 if TYPE_CHECKING:
     from components.generator.generator import Generator
@@ -120,7 +121,7 @@ def measure(
     card.reversed_change = _reversed(score, clips, seed, float(scores.std()))
     groups = None
     if "generated" in clips:
-        groups = _judge(card, score, rate, material.samples_card, judged, seed)
+        groups = _judge(card, score, rate, material.samples_card, judged)
     if rate is not None:
         card.certainty = certainty.certainty(
             held, scores, np.concatenate(outputs.spread), outputs.joined_aspects(), groups
@@ -275,11 +276,11 @@ def by_type(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, float]]
     return table
 
 
-def within_groups(scores: np.ndarray, judged: np.ndarray, seed: int) -> tuple[ClusterMean, float]:
+def within_groups(scores: np.ndarray, judged: np.ndarray) -> tuple[ClusterMean, float]:
     """Rank correlation of two (P, N) verdicts inside each group, with its interval over groups; and pair
     accuracy.
 
-    Groups in which either side is constant say nothing and are left out. The bootstrap draws prompts, not
+    Groups in which either side is constant say nothing and are left out. The interval is over prompts, not
     clips.
     """
     each = [srcc(a, b) for a, b in zip(scores, judged, strict=True)]
@@ -289,7 +290,7 @@ def within_groups(scores: np.ndarray, judged: np.ndarray, seed: int) -> tuple[Cl
         upper = np.triu(np.ones_like(order_b, dtype=bool), 1) & (order_b != 0)
         right += float((order_a == order_b)[upper].sum())
         total += int(upper.sum())
-    return mean_over_clusters(each, seed), right / total if total else float("nan")
+    return mean_over_clusters(each, bound=1.0), right / total if total else float("nan")
 
 
 def throughput(score: ScoreClips, clips: dict[str, Clips], most: int = 256) -> dict[str, float]:
@@ -338,7 +339,6 @@ def _judge(
     rate: RateClips | None,
     groups: Groups,
     judged: Tensor | None,
-    seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Agreement with the independent judge; (P, N) scores, spreads and verdicts where all are known."""
     if judged is None:
@@ -349,14 +349,14 @@ def _judge(
     flat, shape, verdicts = groups.frames.flatten(0, 1), groups.frames.shape[:2], judged.double().numpy()
     if rate is None:
         plain = torch.cat([score(flat[i : i + BLOCK], None) for i in range(0, len(flat), BLOCK)])
-        card.judge, card.judge_pairs = within_groups(plain.double().reshape(shape).numpy(), verdicts, seed)
+        card.judge, card.judge_pairs = within_groups(plain.double().reshape(shape).numpy(), verdicts)
         return None
     ratings = [rate(flat[i : i + BLOCK], None) for i in range(0, len(flat), BLOCK)]
     scores, spread = (
         torch.cat([getattr(rating, name) for rating in ratings]).double().reshape(shape).numpy()
         for name in ("score", "spread")
     )
-    card.judge, card.judge_pairs = within_groups(scores, verdicts, seed)
+    card.judge, card.judge_pairs = within_groups(scores, verdicts)
     return scores, spread, verdicts
 
 

@@ -84,8 +84,10 @@ def attack_wins(
     """
     order: list[tuple[str, str]] = []
     work: list[_Attack] = []
+    contents: dict[str, list[str]] = {}
     for source, clips in pools.items():
         rows = picked(clips, count, seed, "attacks", source)
+        contents[source] = [clips.contents[row].split("#")[0] for row in rows]
         frames = clips.frames[rows].numpy()
         for attack, (name, level) in {"": ("", 0), **ATTACKS}.items():
             for start in range(0, len(rows), PART):
@@ -106,7 +108,8 @@ def attack_wins(
         if attack:
             honest = np.concatenate(scores[source, ""])
             seen_here = np.concatenate(seen[source, attack]).astype(bool)
-            wins[source][attack] = Wins.of(honest > np.concatenate(parts), seen_here)
+            above = honest > np.concatenate(parts)
+            wins[source][attack] = Wins.of(above, seen_here, contents[source])
     return wins
 
 
@@ -132,7 +135,7 @@ def generator_wins(
                 for a, b in zip(honest.split(PART), clips.split(PART), strict=True)
             ]
         )
-        wins[attack] = Wins.of((above > score(clips, None)).numpy(), apart.numpy().astype(bool))
+        wins[attack] = Wins.of((above > score(clips, None)).numpy(), apart.numpy().astype(bool), prompts)
     return wins
 
 

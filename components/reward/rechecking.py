@@ -16,7 +16,6 @@ from components.reward.ladders import CHUNK, Ladders, seen_types
 from components.reward.measuring import by_type, columns, masks, within_groups
 from components.reward.probes import ScoreClips
 from components.reward.replay import Kept
-from components.runtime.seeds import derive
 
 BLOCK = 4 * CHUNK
 
@@ -28,14 +27,13 @@ def score_ladders(score: ScoreClips, ladders: Ladders) -> np.ndarray:
     return np.concatenate([part.double().numpy() for part in found]).reshape(ladders.levels.shape)
 
 
-def recheck(score: ScoreClips, kept: Kept, heldout_types: Sequence[str], seed: int) -> Card:
+def recheck(score: ScoreClips, kept: Kept, heldout_types: Sequence[str]) -> Card:
     """Fills the part of a card that statistics can fill.
 
     Args:
         score: the reward.
         kept: of the reward's first version.
         heldout_types: distortions that no version is trained on.
-        seed: of the run.
     """
     held = kept.heldout
     card = Card(unavailable={"baselines, stillness, reversed_change, few_steps, early_checkpoint": (
@@ -52,7 +50,7 @@ def recheck(score: ScoreClips, kept: Kept, heldout_types: Sequence[str], seed: i
         statistics = kept.judged.statistics.flatten(0, 1)
         rated = score(statistics.new_zeros((len(statistics), 0)), statistics).double()
         quality = kept.judged.quality.numpy()
-        found = within_groups(rated.reshape(quality.shape).numpy(), quality, derive(seed, "card"))
+        found = within_groups(rated.reshape(quality.shape).numpy(), quality)
         card.judge, card.judge_pairs = found
     card.data = {"ladders": len(held), "levels": LEVELS, "heldout_types": list(heldout_types)}
     return card
@@ -74,5 +72,6 @@ def attacks_on_ladders(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[s
             )
             if rows.any():
                 above = scores[rows, 0] > scores[rows, level]
-                found.setdefault(source, {})[attack] = Wins.of(above, seen[rows, 0, level])
+                contents = [content.split("#")[0] for content in np.asarray(ladders.contents)[rows]]
+                found.setdefault(source, {})[attack] = Wins.of(above, seen[rows, 0, level], contents)
     return found

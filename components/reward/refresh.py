@@ -216,9 +216,7 @@ class Refresher:
         return network
 
     def _recheck(self, scorer: Scorer) -> Card:
-        return recheck(
-            scorer.score_prepared, self.kept, self.params.ladders.heldout_types, self.params.run.seed
-        )
+        return recheck(scorer.score_prepared, self.kept, self.params.ladders.heldout_types)
 
     def _ordered(self, current: Scorer, made: Scorer, held: Clips, seed: int) -> tuple[float, float] | None:
         """Share of pairs in the right order on ladders over held-out samples, by both; None without any."""

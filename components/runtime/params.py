@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -38,8 +38,13 @@ class RunParams(Section):
 
 
 class StepParams(Section):
-    """Base of every step's params; `run` comes from the file's top level, not from the step's section."""
+    """Base of every step's params; `run` comes from the file's top level, not from the step's section.
 
+    Attributes:
+        taken_over: keys that another section sets, by name the path to it: `{"gate": "registry.gate"}`.
+    """
+
+    taken_over: ClassVar[Mapping[str, str]] = {}
     run: RunParams = Field(default_factory=RunParams, description="shared by every step; set as `run.<key>`")
 
 
@@ -70,8 +75,28 @@ def load_step_params(cls: type[P], section: str, file: str | Path | None, overri
                 f"--set {override}: `{key}` {why} step {section}; allowed are run.<key> and {section}.<key>"
             )
     tree = load_tree(file, overrides, (*known_sections(), section))
-    own = section_of(tree, section)
+    own = with_taken_over(cls, section, tree)
     return validated(cls, {**own, "run": section_of(tree, "run")}, section)
+
+
+def with_taken_over(cls: type[StepParams], section: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Section `section` of a plain tree, with the keys that another section sets.
+
+    Raises:
+        InputError: both sections set one, and not to the same value.
+    """
+    own = section_of(tree, section)
+    for key, path in cls.taken_over.items():
+        other, _, name = path.partition(".")
+        theirs = section_of(tree, other).get(name)
+        mine = own.get(key)
+        if mine is not None and theirs is not None and mine != theirs:
+            raise InputError(
+                f"{section}.{key} = {_shown(mine)} and {path} = {_shown(theirs)}: must be one; set {path} alone"
+            )
+        if mine is None and theirs is not None:
+            own = {**own, key: theirs}
+    return own
 
 
 def load_tree(

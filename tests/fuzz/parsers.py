@@ -23,7 +23,7 @@ from components.evaluation.totals import QUALITY, SEMANTIC, read_raw, totals
 from components.evaluation.vbench_files import read_results
 from components.generator.blueprints import blueprint_of
 from components.params import load_params
-from components.registry.gatefile import SHIPPED, load_gate
+from components.runtime.gate import SHIPPED, load_gate
 from components.registry.paired import difference, read_rows, same_requests
 from components.reward import replay
 from components.reward.scorer import Scorer

@@ -16,7 +16,7 @@ from pipelines.steps import FAMILIES
 
 #: What need not be there: the code asks for it only where a person has chosen it, or goes on without.
 OPTIONAL = {
-    "control": {"numpy", "safetensors", "torch"},  # in modules of the runtime that no step of it imports
+    "control": {"safetensors", "torch"},  # in modules of the runtime that no step of it imports
     "data": {"sklearn", "skvideo"},  # found as packages, never imported
     "model": {
         "pandas",  # serving, where MLflow is there in full

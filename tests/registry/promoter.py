@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 
-from components.registry.gatefile import load_gate
+from components.runtime.gate import load_gate
 from components.registry.models import Models
 from components.registry.promotion import Promotions
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from components.registry.gate import Check, Decision
+from components.registry.gate import Decision
 from components.registry.params import RegistryParams
 from components.registry.report import decided_page
 from components.registry.step import run
 from components.runtime.artifacts import open_artifact
 from components.runtime.page_slots import DECISION, OUTCOME, slot
+from components.runtime.rules import Check
 
 PAGE = (
     f"<main><h1>Worth promoting</h1>{slot(OUTCOME)}<h3>Promotion</h3>{slot(DECISION, 'Not decided')}</main>"

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from components.registry.difference import lines
-from components.registry.gatefile import load_gate
+from components.runtime.gate import load_gate
 from components.registry.models import CHAMPION, Models
 from components.registry.params import RegistryParams
 from components.registry.promotion import Promotions

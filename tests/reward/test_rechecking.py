@@ -38,8 +38,8 @@ def first_statistic(clips: Tensor, statistics: Tensor | None) -> Tensor:
 
 
 def test_a_score_that_reads_the_level_gets_full_marks_and_its_opposite_none(held: Ladders) -> None:
-    card = recheck(first_statistic, Kept(held, held, None), (), 0)
-    worst = recheck(lambda c, s: -first_statistic(c, s), Kept(held, held, None), (), 0)
+    card = recheck(first_statistic, Kept(held, held, None), ())
+    worst = recheck(lambda c, s: -first_statistic(c, s), Kept(held, held, None), ())
     assert card.columns["world"].srcc == pytest.approx(1.0)
     assert worst.columns["world"].srcc == pytest.approx(-1.0)
     assert card.columns["generated"].reference_above == 1.0
@@ -69,7 +69,7 @@ def test_agreement_with_the_judge_is_inside_prompts(held: Ladders) -> None:
     # Prompts differ by far more than the clips of one prompt, the other way round.
     statistics[..., 0] = ranks - torch.tensor([[0.0], [100.0], [200.0]])
     quality = (ranks / 10 + torch.tensor([[0.0], [0.2], [0.4]])).double()
-    card = recheck(first_statistic, Kept(held, held, Judged(statistics, quality)), (), 0)
+    card = recheck(first_statistic, Kept(held, held, Judged(statistics, quality)), ())
     assert card.judge is not None and card.judge.value == pytest.approx(1.0) and card.judge.clusters == 3
     assert card.judge_pairs == 1.0
 

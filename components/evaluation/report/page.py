@@ -17,7 +17,7 @@ from torch import Tensor
 from components.evaluation.report import charts, marks
 from components.evaluation.report.clips import Shown, as_videos
 from components.evaluation.report.reward_page import RewardPage, Version
-from components.evaluation.report.standing import standing
+from components.evaluation.report.standing import limits, standing
 from components.evaluation.verdict import Verdict
 from components.runtime.manifest import Manifest
 from components.runtime.page_slots import DECISION, OUTCOME, slot
@@ -89,11 +89,7 @@ def render(material: Material, base: Tensor, aligned: Tensor, fps: float) -> str
     style, script = _asset("page.css"), _asset("page.js")
     groups, shrink = _groups(material.shown, base, aligned, fps)
     verdict = material.verdict
-    limits = {
-        guard.name.removesuffix(" change"): guard.lowest
-        for guard in verdict.guards
-        if guard.name.endswith(" change")
-    }
+    allowed = limits(verdict)
     aligned_with = material.sources["alignment"].params if "alignment" in material.sources else {}
     changes = [paired.difference for paired in verdict.dimensions.values()]
     if verdict.judge is not None:
@@ -106,8 +102,8 @@ def render(material: Material, base: Tensor, aligned: Tensor, fps: float) -> str
         shrink=shrink,
         fps=fps,
         frames=base.shape[1],
-        limits=limits,
-        axis=marks.axis(changes, list(limits.values())),
+        limits=allowed,
+        axis=marks.axis(changes, list(allowed.values())),
         lowest=marks.Axis(_lowest(material.reward), 1.005),
         marks=marks,
         slot=slot,

@@ -1,4 +1,7 @@
-"""Is the aligned model worth promoting? Each thing asked of it, whether it holds, and why, in plain words."""
+"""Is the aligned model worth promoting? Each rule of the gate, whether it holds, and why, in plain words.
+
+No threshold stands here: the rules are those of the gate file, which the registry decides by, too.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import math
 from dataclasses import dataclass
 
 from components.evaluation.comparison import Paired
-from components.evaluation.verdict import NEEDED, STEADY, Guard, Verdict
-from components.runtime.intervals import Interval
+from components.evaluation.verdict import Verdict
+from components.runtime.rules import Check
+from components.runtime.stats import FEWEST, Interval
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Requirement:
         name: in a few words.
         figure: what was found; None where nothing was.
         asked: the threshold in words.
-        held: whether it holds; None where it could not be measured, which counts against promotion.
+        held: whether it holds; None where nothing is shown either way. Only what holds speaks for promotion.
         proven: whether the whole interval lies inside what is asked.
         reason: one sentence that says why.
     """
@@ -33,9 +37,15 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Standing:
-    """The verdict of the page: worthy only when every requirement was measured and holds."""
+    """The verdict of the page.
+
+    Attributes:
+        requirements: the gate's rules that one evaluation can answer, but those that it passes over.
+        left: the rules that only the registry can decide, in words.
+    """
 
     requirements: tuple[Requirement, ...]
+    left: tuple[str, ...] = ()
 
     @property
     def worthy(self) -> bool:
@@ -59,66 +69,129 @@ class Standing:
 
 
 def standing(verdict: Verdict) -> Standing:
-    """Everything that a promotion asks of one comparison.
+    """What the gate's rules say of one comparison: `verdict.checks` in plain words.
 
-    These are the requirements of the registry's default rules that a single evaluation can answer; how many
-    pairs are enough and the comparison with the present champion are the registry's own.
+    A rule that is skipped where its figure is absent is left out, as the registry passes over it.
     """
-    others = {guard.name: guard for guard in verdict.guards if guard not in verdict.semantic}
-    found = [_win("training reward", verdict.reward), _win("independent judge", verdict.judge)]
-    found += [_kept(guard) for guard in verdict.semantic] or [
-        _unmeasured("prompt is still followed", "no dimension of the prompt's content could be measured")
+    asked = [_requirement(check, verdict) for check in verdict.checks if check.passed is not None]
+    left = [
+        f"{_plain(margin.metric)} at most {margin.margin:g} below the champion's{margin.rule().how}"
+        for margin in verdict.gate.champion
     ]
-    kept = {"motion ratio": "motion", "diversity ratio": "diversity"}
-    kept |= {f"{name} change": name.replace("_", " ") for name in STEADY}
-    for name, plain in kept.items():
-        guard = others.get(name)
-        found.append(
-            _kept(guard) if guard else _unmeasured(f"{plain} is kept", f"{plain} could not be measured")
-        )
-    for name in NEEDED:
-        if name not in verdict.dimensions:
-            plain = name.replace("_", " ")
-            found.append(_unmeasured(plain, f"{plain} could not be measured"))
-    return Standing(tuple(found))
+    return Standing(tuple(asked), tuple(left))
 
 
-def _win(name: str, paired: Paired | None) -> Requirement:
-    label, asked = f"wins by the {name}", "interval above 0.500"
-    if paired is None:
-        return _unmeasured(
-            label, f"no {name} can look at these prompts, so nothing confirms the gain", asked=asked
-        )
+def limits(verdict: Verdict) -> dict[str, float]:
+    """Largest allowed falls of dimensions, as changes of at least so much, by name."""
+    found: dict[str, float] = {}
+    for check in verdict.checks:
+        if check.at_least is None:
+            continue
+        if check.metric == "worst_semantic_delta":
+            found |= dict.fromkeys(verdict.semantic, check.at_least)
+        elif check.metric.startswith("delta/"):
+            found[check.metric.removeprefix("delta/")] = check.at_least
+    return found
+
+
+def _requirement(check: Check, verdict: Verdict) -> Requirement:
+    known = check.low is not None and check.high is not None
+    figure = None
+    if check.value is not None:
+        ends = (check.low, check.high) if known else (-math.inf, math.inf)
+        figure = Interval(check.value, *ends)  # type: ignore[arg-type]
+    held = check.passed if check.shown else None
+    name, reason = _words(check, verdict)
+    return Requirement(name, figure, _asked(check), held, bool(check.sure), reason)
+
+
+def _words(check: Check, verdict: Verdict) -> tuple[str, str]:
+    """The requirement's name, and the sentence that says how it stands."""
+    metric, worst = check.metric, _worst(verdict)
+    if metric in ("win_rate_reward", "win_rate_judge"):
+        by = "training reward" if metric == "win_rate_reward" else "independent judge"
+        paired = verdict.reward if metric == "win_rate_reward" else verdict.judge
+        return f"wins by the {by}", _win(check, by, paired)
+    if check.part == "minimum":
+        return f"enough {metric}", f"{check.value or 0:g} {metric} of at least {check.at_least:g}"
+    if check.part == "available":
+        name = _plain(metric.removeprefix("aligned/"))
+        return f"{name} is measured", f"{name} is measured" if check.shown else f"{name} could not be measured"
+    if metric == "worst_semantic_delta":
+        if worst is None:
+            return (
+                "prompt is still followed",
+                "no dimension of the prompt's content could be measured",
+            )
+        return f"{worst} change", _kept(check, f"{worst} change, the worst of what the prompt asks for,")
+    name = _plain(metric.removeprefix("delta/")) + (" change" if metric.startswith("delta/") else "")
+    if check.value is None:
+        return name, f"{name.removesuffix(' change').removesuffix(' ratio')} could not be measured"
+    return name, _kept(check, name)
+
+
+def _win(check: Check, by: str, paired: Paired | None) -> str:
+    if paired is None or check.value is None:
+        return f"no {by} can look at these prompts, so nothing confirms the gain"
     rate = paired.rate
-    span = f"{100 * rate.value:.0f} of 100 pairs (interval {100 * rate.low:.0f} to {100 * rate.high:.0f})"
-    held = rate.low > 0.5
-    more = "more than half" if held else "which may be chance" if rate.high > 0.5 else "fewer than half"
-    return Requirement(
-        label, rate, asked, held, held, f"the {name} prefers the aligned clip in {span}, {more}"
+    of = f"the {by} prefers the aligned clip in {100 * rate.value:.0f} % of {paired.pairs} pairs"
+    if not rate.known:
+        return f"{of}; {paired.prompts} prompts are too few to show anything, an interval needs {FEWEST}"
+    more = "more than half" if rate.low > 0.5 else "fewer than half" if rate.high < 0.5 else "which may be chance"
+    return f"{of} (interval {100 * rate.low:.0f} to {100 * rate.high:.0f} %), {more}"
+
+
+def _kept(check: Check, name: str) -> str:
+    assert check.value is not None
+    found = f"{name} is {check.value:.3f}"
+    if check.low is not None and check.high is not None:
+        found += f" (interval {check.low:.3f} to {check.high:.3f})"
+    found = _minus(found)
+    if not check.shown:
+        return f"{found}, and nothing is shown by it: it has no interval"
+    estimate = (
+        (check.at_least is None or check.value >= check.at_least)
+        and (check.above is None or check.value > check.above)
+        and (check.at_most is None or check.value <= check.at_most)
     )
+    if not check.passed:
+        why = "its interval reaches out of what is allowed" if estimate else "outside what is allowed"
+        return f"{found}{':' if estimate else ','} {why} ({_asked(check)})"
+    if check.sure is None:
+        return f"{found}, inside what is allowed"
+    if check.sure:
+        return f"{found}, all of it inside what is allowed"
+    return f"{found}: the estimate is inside what is allowed, its interval reaches out of it"
 
 
-def _kept(guard: Guard) -> Requirement:
-    name = guard.name.replace("_", " ")
-    figure = guard.figure
-    if not math.isfinite(figure.value):
-        return _unmeasured(name, f"{name} could not be measured")
-    if guard.highest is None:
-        asked = f"at least {guard.lowest:.3f}".replace("-", "\N{MINUS SIGN}")
+def _asked(check: Check) -> str:
+    """The bounds in words."""
+    if check.part == "available":
+        return "must be measured"
+    digits = "g" if check.part == "minimum" else ".3f"
+    if check.above is not None and check.at_most is None:
+        asked = f"{'interval ' if ', whole interval' in check.rule else ''}above {check.above:{digits}}"
+    elif check.at_least is not None and check.at_most is not None:
+        asked = f"{check.at_least:{digits}} to {check.at_most:{digits}}"
+    elif check.at_least is not None:
+        asked = f"at least {check.at_least:{digits}}"
+    elif check.at_most is not None:
+        asked = f"at most {check.at_most:{digits}}"
     else:
-        asked = f"{guard.lowest:.3f} to {guard.highest:.3f}"
-    found = f"{name} is {figure.value:.3f} (interval {figure.low:.3f} to {figure.high:.3f})"
-    found = found.replace("-", "\N{MINUS SIGN}")
-    if not guard.held and guard.strict and guard.figure.value >= guard.lowest:
-        reason = f"{found}: its interval reaches out of what is allowed ({asked})"
-    elif not guard.held:
-        reason = f"{found}, outside what is allowed ({asked})"
-    elif guard.proven:
-        reason = f"{found}, all of it inside what is allowed"
-    else:
-        reason = f"{found}: the estimate is inside what is allowed, its interval reaches out of it"
-    return Requirement(name, figure, asked, guard.held, guard.proven, reason)
+        asked = check.rule
+    return _minus(asked)
 
 
-def _unmeasured(name: str, reason: str, asked: str = "must be measured") -> Requirement:
-    return Requirement(name, None, asked, None, False, reason)
+def _worst(verdict: Verdict) -> str | None:
+    """The semantic dimension that fell most."""
+    if not verdict.semantic:
+        return None
+    return _plain(min(verdict.semantic, key=lambda name: verdict.dimensions[name].difference.value))
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.registry.gatefile import MAX_BYTES, SHIPPED, load_gate
+from components.runtime.gate import MAX_BYTES, SHIPPED, load_gate
 from components.runtime.errors import InputError
 
 

@@ -1,55 +1,35 @@
-"""The gate file: what a candidate must show to become the champion, as data."""
+"""The gate file: what an aligned model must show to become the champion. One set of rules, read by the report
+page and by the registry.
+
+Everything but the comparison with the champion can be said of one evaluation, by `alone`: the page shows it, the
+registry decides by it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from components.runtime import storage
 from components.runtime.errors import InputError
 from components.runtime.params import Section, digest, validated
+from components.runtime.rules import Check, Margin, Rule, apply, figure_of
 
 SHIPPED = Path(__file__).with_name("gate.yaml")
 """The gate that is used where no other is named."""
 MAX_BYTES, MAX_BRACKETS = 32_768, 500
 """Of a gate file; one with more is refused unread: reading YAML takes time by the square of its depth."""
 
-Absent = Literal["refuse", "skip"]
 
-
-class Rule(Section):
+class SourcedRule(Rule):
     """One requirement on a figure of the candidate by itself."""
 
-    metric: str = Field(min_length=1, description="name in the metrics.json of the source")
     source: Literal["evaluation", "reward", "generator", "alignment"] = Field(
         "evaluation", description="step whose metrics.json holds the metric"
     )
-    at_least: float | None = Field(None, description="smallest allowed value, in the metric's own unit")
-    above: float | None = Field(None, description="the value must lie above this, in the metric's own unit")
-    at_most: float | None = Field(None, description="largest allowed value, in the metric's own unit")
-    proven: bool = Field(
-        False, description="the whole interval must keep the bounds; otherwise the estimate must"
-    )
-    when_absent: Absent = Field("refuse", description="what a missing metric means")
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Rule:
-        if self.at_least is None and self.at_most is None and self.above is None:
-            raise ValueError("a rule needs at_least, above or at_most")
-        return self
-
-
-class Margin(Section):
-    """One figure in which the candidate must not be inferior to another model; higher is better."""
-
-    metric: str = Field(min_length=1, description="name of the score, as `judge` in `aligned/judge`")
-    margin: float = Field(0.0, ge=0, description="how far below the other it may lie, in its own unit")
-    proven: bool = Field(
-        False, description="the whole interval of the difference must keep the margin, not the estimate only"
-    )
-    when_absent: Absent = Field("refuse", description="what a score that neither model has means")
 
 
 class Minimum(Section):
@@ -64,7 +44,7 @@ class Gate(Section):
 
     minimum: Minimum = Field(default_factory=Minimum, description="evidence that there must be")
     available: tuple[str, ...] = Field((), description="dimensions that must have been measured")
-    absolute: tuple[Rule, ...] = Field((), description="requirements on the candidate by itself")
+    absolute: tuple[SourcedRule, ...] = Field((), description="requirements on the candidate by itself")
     base: tuple[Margin, ...] = Field((), description="not inferior to the base, by these margins")
     champion: tuple[Margin, ...] = Field((), description="not inferior to the champion, by these margins")
 
@@ -73,9 +53,50 @@ class Gate(Section):
         """SHA-256 of the rules as canonical JSON: what they say, not how the file is laid out."""
         return digest(self)
 
+    def alone(
+        self, metrics: Mapping[str, Mapping[str, float]], unavailable: Mapping[str, str]
+    ) -> list[Check]:
+        """Apply every rule that asks nothing of a champion.
+
+        Args:
+            metrics: by step, that step's metrics.json.
+            unavailable: why each dimension that was not measured was not.
+        """
+        evaluation = metrics.get("evaluation", {})
+        least = {"prompts": self.minimum.prompts, "pairs": self.minimum.pairs}
+        checks = [
+            apply(
+                Rule(metric=name, at_least=number),
+                figure_of(evaluation, name),
+                "minimum",
+                f"{name} >= {number}",
+                "the evaluation has no such metric",
+            )
+            for name, number in least.items()
+        ]
+        checks += [_available(name, evaluation, unavailable) for name in self.available]
+        checks += [absolute(rule, metrics.get(rule.source, {})) for rule in self.absolute]
+        return checks + [against_base(margin, evaluation) for margin in self.base]
+
+
+def absolute(rule: SourcedRule, metrics: Mapping[str, float]) -> Check:
+    """Apply one rule on a figure by itself."""
+    source = "" if rule.source == "evaluation" else f"{rule.source} "
+    words = f"{source}{rule.metric} {rule.bounds}{rule.how}"
+    return apply(
+        rule, figure_of(metrics, rule.metric), "absolute", words, f"the {rule.source} has no such metric"
+    )
+
+
+def against_base(margin: Margin, metrics: Mapping[str, float]) -> Check:
+    """Apply one margin against the base: the evaluation's own paired difference."""
+    rule = margin.rule()
+    words = f"{margin.metric} at most {margin.margin:g} below the base{rule.how}"
+    return apply(rule, figure_of(metrics, rule.metric), "base", words, "was not measured")
+
 
 def load_gate(place: str | Path | None = None) -> Gate:
-    """Read a gate file: a path or s3:// URI, the one shipped with the registry if none is named.
+    """Read a gate file: a path or s3:// URI, the one that is shipped if none is named.
 
     Raises:
         InputError: nothing there, not YAML, too large, or a rule that is unknown or malformed; the line names
@@ -106,3 +127,17 @@ def load_gate(place: str | Path | None = None) -> Gate:
         return validated(Gate, {str(key): value for key, value in tree.items()})
     except InputError as error:
         raise InputError(f"gate file {where}: {error}") from None
+
+
+def _available(name: str, evaluation: Mapping[str, float], unavailable: Mapping[str, str]) -> Check:
+    value = evaluation.get(f"aligned/{name}")
+    note = "" if value is not None else unavailable.get(name, "was not measured")
+    return Check(
+        "available",
+        f"{name} is measured",
+        value,
+        value is not None,
+        note=note,
+        metric=f"aligned/{name}",
+        shown=value is not None,
+    )
