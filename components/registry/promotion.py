@@ -59,7 +59,7 @@ class Promotions:
             state = self._mended()
             if state.champion == version:
                 self.follow()
-                return Decision("unchanged", ("this version is the champion already",), (), version)
+                return _unchanged(version)
             decision = decide(gate, candidate, self._champion(state, candidate))
             digest = self._kept(version, decision, gate, note)
             passed = decision.outcome == "accepted"
@@ -105,7 +105,7 @@ class Promotions:
             found = self._read_decision(version, entry)
             if found is not None and found.gate == gate.digest:
                 return found
-        return None
+        return _unchanged(version) if now.left.champion == version else None
 
     def roll_back(self, reason: str) -> tuple[str, str]:
         """Make the champion before this one the champion again; returns both versions: from, to.
@@ -298,6 +298,10 @@ class Promotions:
             return False
         models.set_alias(alias, version)
         return True
+
+
+def _unchanged(champion: str) -> Decision:
+    return Decision("unchanged", ("this version is the champion already",), (), champion)
 
 
 def decision_record(
