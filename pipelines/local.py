@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.runtime import mirror, tracking
+from components.runtime import mirror
 from components.runtime.artifacts import open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
+from components.runtime.mlflow_client import EXPERIMENT, connect
 from pipelines.compile import as_text, compiled_documents, effective_params
 from pipelines.containers import Attempt, Docker, Engine, Host, in_place_of_docker
 from pipelines.documents import write_text
@@ -288,8 +289,8 @@ def _own_tracking(root: Path) -> str:
     uri = f"sqlite:///{root}/mlflow.db"
     if not (root / "mlflow.db").exists():
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.EXPERIMENT
-        client = tracking.connect().MlflowClient(uri)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+        client = connect(uri).MlflowClient(uri)
         client.create_experiment(name, artifact_location=(root / "mlruns").as_uri())
     return uri
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.runtime import tracking
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, shortened
+from components.runtime.mlflow_client import connect, experiment_id, parent_run, tracking_uri
 from pipelines.steps import STEPS
 
 _STATUS = {"done": "FINISHED", "refused": "FAILED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -66,7 +67,7 @@ class TrackedRun:
         """Log the report, write the outcome, close the parent and what a killed step left open."""
         self.client.set_tag(self.run_id, tracking.OUTCOME_TAG, outcome)
         if reason:
-            self.client.set_tag(self.run_id, tracking.REASON_TAG, reason[:_TAG_CAP])
+            self.client.set_tag(self.run_id, tracking.REASON_TAG, shortened(reason, _TAG_CAP))
         if self.ours:
             for one in self.steps.values():
                 if not one.outcome:
@@ -84,39 +85,19 @@ def tracked_run(run: str | None) -> TrackedRun:
     """
     if os.environ.get("ONLINEVPO_TRACKING", "").lower() == "off":
         raise InputError("tracking is off, so what became of each step is not known")
-    mlflow = tracking.connect()
+    mlflow = connect()
     client = mlflow.MlflowClient()
     given = os.environ.get("MLFLOW_RUN_ID")
     if given:  # Kubeflow tracks by itself: this task has a run, beside those of the steps
         own = client.get_run(given)
         parent = own.data.tags.get(_PARENT, given)
         steps = _steps(client, own.info.experiment_id, parent)
-        return TrackedRun(client, tracking.tracking_uri(), own.info.experiment_id, given, steps, ours=False)
+        return TrackedRun(client, tracking_uri(), own.info.experiment_id, given, steps, ours=False)
     if not run:
         raise InputError("the pipeline run has no name, so its runs in MLflow cannot be found")
-    experiment = _experiment(client)
-    parent = _parent(client, experiment, run)
-    return TrackedRun(client, tracking.tracking_uri(), experiment, parent, _steps(client, experiment, parent))
-
-
-def _experiment(client: Any) -> str:
-    """Id of the experiment that the steps track into, by the same variables as theirs."""
-    given = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if given:
-        return given
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.EXPERIMENT
-    found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found else client.create_experiment(name))
-
-
-def _parent(client: Any, experiment: str, run: str) -> str:
-    if "'" in run:
-        raise InputError(f"the pipeline run's name {run!r} must not hold a quote")
-    tag = tracking.PIPELINE_TAG
-    found = client.search_runs([experiment], f"tags.`{tag}` = '{run}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    return str(client.create_run(experiment, run_name=run, tags={tag: run}).info.run_id)
+    experiment = experiment_id(client)
+    parent = parent_run(client, experiment, run)
+    return TrackedRun(client, tracking_uri(), experiment, parent, _steps(client, experiment, parent))
 
 
 def _steps(client: Any, experiment: str, parent: str) -> dict[str, Tracked]:

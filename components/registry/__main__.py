@@ -45,6 +45,7 @@ def promote(
     decision = promotions.promote(number, rules, note.strip())
     for check in decision.checks:
         print(check.line)
+    _tell(promotions)
     name = f"version {number} of {given.model}"
     if decision.outcome == "refused":
         raise GateRefused(f"{name}: {'; '.join(decision.reasons)}")
@@ -57,18 +58,22 @@ def rollback(
     params: ParamsOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Make the previous champion the champion again."""
+    """Make the champion before this one the champion again; each rollback goes back by one more."""
     if not reason.strip():
         raise InputError("--reason is empty: say why the champion is rolled back")
     given = load_params(RegistryParams, "registry", params, overrides)
-    version = _promotions(given).roll_back(reason.strip())
-    print(f"version {version} of {given.model} is the champion again")
+    promotions = _promotions(given)
+    before, now = promotions.roll_back(reason.strip())
+    _tell(promotions)
+    print(f"{given.model}: rolled back from version {before} to version {now}, which is the champion again")
 
 
 @app.command()
 def show(as_json: AsJson = False, params: ParamsOption = None, overrides: SetOption = None) -> None:
     """List the versions with their aliases and decisions, and the record of promotions."""
     from dataclasses import asdict
+
+    from components.registry.connection import place
 
     given = load_params(RegistryParams, "registry", params, overrides)
     promotions = _promotions(given)
@@ -78,7 +83,7 @@ def show(as_json: AsJson = False, params: ParamsOption = None, overrides: SetOpt
         print(json.dumps({"versions": versions, "record": [asdict(entry) for entry in entries]}, indent=1))
         return
     if not versions:
-        print(f"{given.model}: no version is registered")
+        print(f"{given.model} at {place()}: no version is registered")
     for row in versions:
         tags = row["tags"]
         print(f"{given.model} version {row['version']}  {row['created']}  {', '.join(row['aliases']) or '-'}")
@@ -87,10 +92,9 @@ def show(as_json: AsJson = False, params: ParamsOption = None, overrides: SetOpt
             print(f"  - {reason}")
     for entry in entries:
         effect = "" if entry.effective or entry.action == "refused" else " (no effect: another came first)"
-        print(
-            f"record {entry.number}: {entry.at} version {entry.version} {entry.action}{effect}, "
-            f"by {entry.by}: {entry.why}"
-        )
+        print(f"record {entry.number}: {entry.at} {entry.words}{effect}, by {entry.by}: {entry.why}")
+    for words in promotions.present().gone:
+        print(f"warning: {words}")
     for words in promotions.astray():
         print(f"warning: {words}; the next promotion or rollback mends it")
 
@@ -137,6 +141,11 @@ def diff(
     generator = _promotions(given).generator
     for line in lines(generator, generator.resolve(one), generator.resolve(other)):
         print(line)
+
+
+def _tell(promotions: Promotions) -> None:
+    for note in promotions.notes:
+        print(f"note: {note}")
 
 
 def _promotions(given: RegistryParams) -> Promotions:

@@ -10,32 +10,43 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.registry.connection import PREFIX, TAG_CAP, call, client
+from components.registry.connection import PREFIX, TAG_CAP, call, client, is_absent, place
 from components.registry.gate import Standing
 from components.registry.paired import read_rows
 from components.registry.record import CANDIDATE, CHAMPION, PREVIOUS, Record
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line, shortened
 from components.runtime.files import sha256_file
-from components.runtime.tracking import EXPERIMENT, connect
+from components.runtime.mlflow_client import connect, experiment_id
 
 METRIC_PREFIX = "evaluation/"
 PROVENANCE = "provenance.json"
 #: Tag with the SHA-256 of a version's provenance.json, which has the SHA-256 of every other file: the
 #: database vouches for what lies in the artifact store.
 SEAL = "provenance_sha256"
+#: Tag with the run that holds a version's decisions since its own run was deleted.
+DECISIONS_RUN = "decisions_run"
 STEPS = ("evaluation", "alignment", "generator", "reward")
+
+
+class Unreadable(InputError):
+    """A version's files are missing or altered; the version itself is there."""
 
 
 class Models:
     """One registered model.
 
+    Args:
+        name: its name.
+        create: make the registry's database where there is none; else that is an error, so that a command
+            that only looks leaves nothing behind.
+
     Raises:
         InputError: (every method) the registry cannot be reached.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, create: bool = False) -> None:
         self.name = name
-        self._client = client()
+        self._client = client(create)
         self.record = Record(self._client, name)
 
     def aliases(self) -> dict[str, str]:
@@ -70,7 +81,7 @@ class Models:
         found = self.aliases().get(named, named)
         if found not in versions:
             have = ", ".join([*self.aliases(), *versions]) or "nothing is registered"
-            raise InputError(f"{self.name}: no version `{named}`; there are: {have}")
+            raise InputError(f"{self.name} at {place()}: no version `{named}`; there are: {have}")
         return found
 
     def tags(self, version: str) -> dict[str, str]:
@@ -142,8 +153,37 @@ class Models:
         download = connect().artifacts.download_artifacts
         try:
             return Path(call(lambda: download(artifact_uri=uri, dst_path=str(to)), what))
+        except InputError as error:
+            if is_absent(error.__cause__):
+                raise Unreadable(str(error)) from error
+            raise
         except OSError as error:
-            raise InputError(f"{what}: {' '.join(str(error).split())[:300]}") from error
+            raise Unreadable(f"{what}: {one_line(str(error))}") from error
+
+    def missing(self, version: str) -> list[str]:
+        """Files of a version that are not in the artifact store, or of another size there; by listing it.
+
+        Raises:
+            InputError: its provenance is missing or altered.
+        """
+        with tempfile.TemporaryDirectory(prefix="onlinevpo-registry-") as scratch:
+            provenance = self.provenance(version, Path(scratch))
+        if provenance is None:
+            return []
+        source = call(lambda: self._client.get_model_version_download_uri(self.name, version)).rstrip("/")
+        listing = connect().artifacts.list_artifacts
+        sizes: dict[str, int] = {}
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            uri = f"{source}/{folder}" if folder else source
+            for found in call(lambda uri=uri: listing(artifact_uri=uri)):  # type: ignore[misc]
+                name = f"{folder}/{found.path.rsplit('/', 1)[-1]}".lstrip("/")
+                if found.is_dir:
+                    folders.append(name)
+                else:
+                    sizes[name] = found.file_size
+        return [name for name, entry in provenance["files"].items() if sizes.get(name) != entry["bytes"]]
 
     def provenance(self, version: str, to: Path) -> dict[str, Any] | None:
         """A version's provenance, checked against its seal; None for a version from before there was any.
@@ -156,7 +196,7 @@ class Models:
             return None
         text = self.fetch(version, PROVENANCE, to).read_bytes()
         if hashlib.sha256(text).hexdigest() != seal:
-            raise InputError(
+            raise Unreadable(
                 f"version {version} of {self.name}: {PROVENANCE} is altered: "
                 "its SHA-256 is not the one in the registry"
             )
@@ -184,7 +224,7 @@ class Models:
             def read(name: str) -> bytes:
                 data = self.fetch(version, name, Path(scratch)).read_bytes()
                 if hashlib.sha256(data).hexdigest() != files[name]["sha256"]:
-                    raise InputError(f"version {version} of {self.name}: {name} is altered")
+                    raise Unreadable(f"version {version} of {self.name}: {name} is altered")
                 return data
 
             metrics = {step: json.loads(read(f"{step}/metrics.json")) for step in STEPS}
@@ -201,7 +241,7 @@ class Models:
         root = self.fetch(version, "", scratch)
         for name, entry in files.items():
             if not (root / name).is_file() or sha256_file(root / name) != entry["sha256"]:
-                raise InputError(
+                raise Unreadable(
                     f"version {version} of {self.name}: {name} is missing or altered: "
                     "its SHA-256 is not the one recorded; register the candidate again"
                 )
@@ -221,12 +261,7 @@ class Models:
         """A run to hold files: the given one, or a new one."""
         if run_id is not None:
             return run_id
-        experiment = call(lambda: self._client.get_experiment_by_name(EXPERIMENT))
-        number = (
-            experiment.experiment_id
-            if experiment
-            else call(lambda: self._client.create_experiment(EXPERIMENT))
-        )
+        number = call(lambda: experiment_id(self._client))
         made = str(call(lambda: self._client.create_run(number, run_name="registry")).info.run_id)
         call(lambda: self._client.set_terminated(made))
         return made
@@ -244,10 +279,30 @@ class Models:
         """Put one file into a folder of a run's artifacts."""
         call(lambda: self._client.log_artifact(run_id, str(file), folder))
 
-    def run_of(self, version: str) -> str | None:
-        """Id of the run that holds a version's files."""
+    def runs_of(self, version: str) -> list[str]:
+        """Ids of the runs with what belongs to a version: its own, and one made since that was deleted."""
         found = call(lambda: self._client.get_model_version(self.name, version))
-        return str(found.run_id) if found.run_id else None
+        runs = [found.run_id, found.tags.get(PREFIX + DECISIONS_RUN)]
+        return [str(run_id) for run_id in runs if run_id]
+
+    def writable_run(self, version: str) -> str:
+        """Id of a run that takes a version's decisions: its own, or a new one where that was deleted."""
+        from mlflow.exceptions import MlflowException
+
+        def active(run_id: str) -> bool:
+            try:
+                return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
+
+        for run_id in self.runs_of(version):
+            if call(lambda run_id=run_id: active(run_id)):  # type: ignore[misc]
+                return run_id
+        made = self.run(None)
+        self.tag(version, {DECISIONS_RUN: made})
+        return made
 
     def register(self, run_id: str, folder: Path, key: str, tags: Mapping[str, str], description: str) -> str:
         """Register a folder as a new version and return its number.
@@ -279,21 +334,21 @@ class Models:
                 source,
                 run_id=run_id,
                 await_creation_for=0,  # a database has it at once
-                tags={PREFIX + name: value[:TAG_CAP] for name, value in tags.items()},
+                tags={PREFIX + name: shortened(value, TAG_CAP) for name, value in tags.items()},
             )
         )
         return str(made.version)
 
     def describe(self, version: str, text: str) -> None:
-        """Set a version's description, which MLflow's page shows as Markdown; cut where MLflow cuts it."""
-        call(lambda: self._client.update_model_version(self.name, version, text[:TAG_CAP]))
+        """Set a version's description, which MLflow shows as Markdown; shortened to what MLflow takes."""
+        call(lambda: self._client.update_model_version(self.name, version, shortened(text, TAG_CAP)))
 
     def tag(self, version: str, tags: Mapping[str, str]) -> None:
         """Set tags of ours on a version."""
         for name, value in tags.items():
             call(
                 lambda name=name, value=value: self._client.set_model_version_tag(  # type: ignore[misc]
-                    self.name, version, PREFIX + name, value[:TAG_CAP]
+                    self.name, version, PREFIX + name, shortened(value, TAG_CAP)
                 )
             )
 

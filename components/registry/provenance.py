@@ -116,6 +116,8 @@ def corpus_beside(origin: Origin) -> tuple[str, Manifest] | None:
 def cost(origin: Origin, corpus: Manifest | None = None) -> dict[str, Any]:
     """What the run took, by step and phase. A resumed step counts the process that finished it only.
 
+    GPU-hours are wall time x processes of the steps that ran on GPUs: each process of a step has one GPU.
+
     Args:
         corpus: the corpus's manifest where it is known; without it the total lacks that step.
     """
@@ -131,16 +133,26 @@ def cost(origin: Origin, corpus: Manifest | None = None) -> dict[str, Any]:
                 for key, value in timing.items()
                 if isinstance(value, (int, float)) and "per" not in key
             }
-        phases[name] = {"process_seconds": manifest.wall_seconds, "device": manifest.device, "phases": parts}
-        gpu_seconds += manifest.wall_seconds if manifest.device.startswith("cuda") else 0.0
+        phases[name] = _spent(manifest, parts)
+        on_gpu = manifest.device.startswith("cuda")
+        gpu_seconds += phases[name]["process_seconds"] if on_gpu else 0.0
     if corpus is not None:
-        phases["corpus"] = {"process_seconds": corpus.wall_seconds, "device": corpus.device, "phases": {}}
+        phases["corpus"] = _spent(corpus, {})
     return {
         "steps": phases,
         "process_seconds": round(sum(part["process_seconds"] for part in phases.values()), 3),
         "gpu_hours": round(gpu_seconds / 3600, 6),
         "energy_joules": None,
         "energy_note": NOT_MEASURED,
+    }
+
+
+def _spent(manifest: Manifest, phases: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "process_seconds": round(manifest.wall_seconds * manifest.processes, 3),
+        "processes": manifest.processes,
+        "device": manifest.device,
+        "phases": dict(phases),
     }
 
 

@@ -7,6 +7,9 @@ written at the same moment the store decides which comes first; the other is wit
 record. So there is nothing to lock, nothing that expires, and no clock: a writer that is killed leaves either
 a whole entry or none. Aliases are derived from the record, and mended by the next command if somebody died
 between writing an entry and moving them.
+
+What the record leads to is a stack of champions: a promotion puts a version on top, a rollback takes the top
+one off, so that two rollbacks go back two champions and never forward to what was rolled back.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from components.registry.connection import PREFIX, TAG_CAP, call, is_busy, reachable
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, shortened
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 SUFFIX = "-promotions"
@@ -35,13 +38,16 @@ class Entry:
 
     Attributes:
         action: what was decided. A refusal changes nothing and is never an `expects`.
-        version: the version it is about.
+        version: the version it is about; of a rollback, the one that was gone back to.
         champion, previous: the aliases once it has taken effect; "" for none.
         expects: number of the entry it follows on; 0 for none.
         why: the reason in words.
         decision: SHA-256 of its decision record, "" where there is none.
         by: who wrote it: the tracking server's user, else the system's.
         at: UTC time by the writer's clock; the order is that of the numbers.
+        replaced: the champion until then; "" for none, and in entries from before this was written down.
+        seal: tells the version from a later one of the same number, "" where it carries none: MLflow counts
+            from 1 again when a registered model is deleted and made anew.
         token: tells this attempt from every other, also where a client sent it twice.
         number: its place, given by the store; 0 until it is written.
         effective: whether it took effect.
@@ -57,31 +63,98 @@ class Entry:
     by: str = ""
     at: str = ""
     token: str = ""
+    replaced: str = ""
+    seal: str = ""
     number: int = 0
     effective: bool = False
+
+    @property
+    def words(self) -> str:
+        """What happened: ``rolled back from version 2 to version 1``."""
+        before = self.replaced or self.previous
+        if self.action == "rolled back":
+            return f"rolled back{f' from version {before}' if before else ''} to version {self.version}"
+        after = f" in place of version {before}" if self.action == "promoted" and before else ""
+        return f"version {self.version} {self.action}{after}"
+
+
+class Champion(NamedTuple):
+    """A version that became the champion, and the seal it had then ("" where that is not known)."""
+
+    version: str
+    seal: str = ""
 
 
 @dataclass(frozen=True)
 class State:
-    """What the record says now: its newest entry that took effect (0: none) and the aliases it leads to."""
+    """What the record says now.
+
+    Attributes:
+        head: number of its newest entry that took effect; 0 for none.
+        champions: the champion, last, and before it those that rollbacks go back to, the oldest first.
+    """
 
     head: int = 0
-    champion: str | None = None
-    previous: str | None = None
+    champions: tuple[Champion, ...] = ()
+
+    @property
+    def champion(self) -> str | None:
+        """The version that is the champion."""
+        return self.champions[-1].version if self.champions else None
+
+    @property
+    def previous(self) -> str | None:
+        """The version that a rollback goes back to."""
+        return self.champions[-2].version if len(self.champions) > 1 else None
+
+    def without(self, gone: Iterable[Champion]) -> State:
+        """The state as it is where some versions are no longer there."""
+        lost = set(gone)
+        kept: list[Champion] = []
+        for one in self.champions:
+            if one not in lost and (not kept or kept[-1].version != one.version):
+                kept.append(one)
+        return State(self.head, tuple(kept))
 
 
-_TAGS = ("action", "version", "champion", "previous", "expects", "why", "decision", "by", "at", "token")
+_TAGS = (
+    *("action", "version", "champion", "previous", "expects", "why", "decision", "by", "at", "token"),
+    *("replaced", "seal"),
+)
 
 
 def folded(entries: Iterable[Entry]) -> tuple[State, list[Entry]]:
-    """The state that entries lead to, and the entries in order, each marked with whether it took effect."""
+    """The state that entries lead to, and the entries in order, each marked with whether it took effect.
+
+    An entry that follows on one that was deleted takes effect: what was deleted cannot be asked.
+    """
+    ordered = sorted(entries, key=lambda one: one.number)
+    known = {entry.number for entry in ordered}
     state, marked = State(), []
-    for entry in sorted(entries, key=lambda one: one.number):
-        effective = entry.action != "refused" and entry.expects == state.head
+    for entry in ordered:
+        orphan = entry.expects > state.head and entry.expects not in known
+        effective = entry.action != "refused" and (entry.expects == state.head or orphan)
         if effective:
-            state = State(entry.number, entry.champion or None, entry.previous or None)
+            state = State(entry.number, _champions(state.champions, entry))
         marked.append(replace(entry, effective=effective))
     return state, marked
+
+
+def _champions(before: tuple[Champion, ...], entry: Entry) -> tuple[Champion, ...]:
+    """The stack of champions after an entry that took effect."""
+    now = Champion(entry.champion, entry.seal)
+    below = (Champion(entry.previous),) if entry.previous else ()
+    if entry.action == "adopted":
+        return (*below, now)
+    if entry.action == "promoted":
+        # An entry in between may have been deleted: this one says itself what it replaced.
+        known = not below or (before and before[-1].version == entry.previous)
+        return (*before, now) if known else (*before, *below, now)
+    for place in reversed(range(len(before))):
+        if before[place].version == entry.champion:
+            return before[: place + 1]
+    # Written by a version of the project whose second rollback went forward again.
+    return (*before, now)
 
 
 class Record:
@@ -106,7 +179,7 @@ class Record:
             token=secrets.token_hex(16),
             by=os.environ.get("MLFLOW_TRACKING_USERNAME") or _user(),
             at=datetime.now(UTC).isoformat(timespec="seconds"),
-            why=entry.why[:TAG_CAP],
+            why=shortened(entry.why, TAG_CAP),
         )
         self._make_model()
         call(lambda: self._write(made), f"record {self.name}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.registry.models import Models
-from components.registry.promotion import DECISIONS, REWARD_VERSION, Promotions
+from components.registry.promotion import REWARD_VERSION, Promotions
 from components.runtime import storage
 from components.runtime.errors import InputError
 from components.runtime.files import sha256_file
@@ -52,10 +52,14 @@ def verify(promotions: Promotions, version: str) -> list[Finding]:
             found += _inputs(content)
             found += _base(content["base"])
     judged_by = generator.tags(version).get(REWARD_VERSION)
-    if judged_by is not None:
+    if judged_by is not None and judged_by not in {row["version"] for row in promotions.reward.versions()}:
+        what = f"{promotions.reward.name} version {judged_by}"
+        found.append(Finding(what, "differs", "it judged this version, and was deleted in MLflow"))
+    elif judged_by is not None:
         with tempfile.TemporaryDirectory(prefix="onlinevpo-verify-") as scratch:
             _sealed(promotions.reward, judged_by, Path(scratch), found)
-    found += _decisions(generator, version)
+    found += _decisions(promotions, version)
+    found += [Finding("champions", "differs", words) for words in promotions.present().gone]
     astray = promotions.astray()
     found += [Finding("aliases", "differs", words) for words in astray] or [Finding("aliases", "same")]
     return found
@@ -140,16 +144,15 @@ def _base(about: Mapping[str, Any]) -> Iterator[Finding]:
         yield _file(f"base {about['base']}: {name}", folder / name, digest)
 
 
-def _decisions(models: Models, version: str) -> Iterator[Finding]:
+def _decisions(promotions: Promotions, version: str) -> Iterator[Finding]:
     """The decision records about a version, against the digests that the record keeps."""
-    run_id = models.run_of(version)
-    for entry in models.record.read()[1]:
-        if entry.version != version or not entry.decision or run_id is None:
+    for entry in promotions.generator.record.read()[1]:
+        if entry.version != version or not entry.decision:
             continue
         what = f"decision of entry {entry.number}"
         with tempfile.TemporaryDirectory(prefix="onlinevpo-verify-") as scratch:
             try:
-                file = models.fetch_from_run(run_id, f"{DECISIONS}/{entry.decision[:16]}.json", Path(scratch))
+                file = promotions.decision_file(version, entry, Path(scratch))
             except InputError as error:
                 yield Finding(what, "differs", str(error))
                 continue

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.runtime import provenance, storage
-from components.runtime.distributed import from_main, is_main_process, wait_for_all
+from components.runtime.distributed import from_main, is_main_process, wait_for_all, world_size
 from components.runtime.errors import GateRefused, InputError, OnlineVPOError, storage_failure
 from components.runtime.files import fsync, replace_dir, sha256_file
 from components.runtime.manifest import (
@@ -165,6 +165,7 @@ def publish(
             code_dirty=dirty,
             libraries=provenance.library_versions(),
             device=_device(params),
+            processes=world_size(),
             wall_seconds=round(time.monotonic() - began, 3),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             refused=refused,

@@ -23,6 +23,11 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def world_size() -> int:
+    """How many processes work on the job together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def wait_for_all() -> None:
     """A barrier over the open process group, nothing where none is open. Does not import torch by itself."""
     import sys
@@ -115,7 +120,7 @@ def process_group(device: str = "cpu") -> Iterator[Ranks]:
 
     Gloo carries CPU tensors and objects; where `device` is a CUDA device NCCL carries its tensors.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = world_size()
     if size <= 1:
         yield Ranks()
         return

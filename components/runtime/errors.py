@@ -49,10 +49,17 @@ def one_line(text: str) -> str:
 
     Messages quote names and values that others chose, and a terminal obeys control characters.
     """
-    line = " ".join(text.split())
-    if len(line) > LINE_CAP:
-        line = f"{line[:LINE_CAP]} ... ({len(line):,} characters)"
+    line = shortened(" ".join(text.split()), LINE_CAP)
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)
+
+
+def shortened(text: str, cap: int) -> str:
+    """`text`, or where it is longer than `cap` characters its whole words that fit, and how long it was."""
+    if len(text) <= cap:
+        return text
+    note = f" ... ({len(text):,} characters)"
+    kept = text[: max(cap - len(note), 0)]
+    return f"{kept.rsplit(None, 1)[0] if ' ' in kept.strip() else kept}{note}"[:cap]
 
 
 _STORAGE_ERRNOS = frozenset(

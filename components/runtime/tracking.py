@@ -1,5 +1,8 @@
 """MLflow tracking at the edge of a step: one parent run per pipeline run, one child run per step.
 
+A step's run has two kinds of numbers: the figures of its metrics.json under their own names, and the curves
+of its training under ``curve/<name>``, a point for each iteration.
+
 Settings, all from the environment: MLFLOW_TRACKING_URI (default: sqlite:///mlflow.db in the current folder),
 MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID, ONLINEVPO_RUN (names the pipeline run; steps that share it
 share a parent), MLFLOW_RUN_ID (log into that run, made by somebody else, and make none),
@@ -12,9 +15,7 @@ while the server is away and sent when it is back; what could not be sent by the
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,19 +25,26 @@ from typing import Any
 
 from components.runtime import artifacts
 from components.runtime.distributed import is_main_process
-from components.runtime.errors import GateRefused, InputError, Interrupted, one_line
+from components.runtime.errors import GateRefused, InputError, Interrupted, one_line, shortened
 from components.runtime.manifest import MANIFEST
+from components.runtime.mlflow_client import (
+    connect,
+    experiment_id,
+    parent_run,
+    tracking_uri,
+    without_password,
+)
 from components.runtime.params import StepParams, digest
 
-DEFAULT_URI = "sqlite:///mlflow.db"
-EXPERIMENT = "onlinevpo"
-PIPELINE_TAG = "onlinevpo.pipeline"
+#: What the names of a training's curves begin with: a curve and a final figure never share a name.
+CURVE = "curve/"
 STEP_TAG = "onlinevpo.step"
 DIGEST_TAG = "onlinevpo.params_digest"
 OUTCOME_TAG = "onlinevpo.outcome"
 REASON_TAG = "onlinevpo.reason"
 
 _VALUE_CAP = 500  # characters of a param's value that are logged
+_TAG_CAP = 5000  # characters of a tag; MLflow's own limit
 _BATCH = 500  # metric values per request; MLflow takes at most 1000
 _FLUSH_S = 10.0
 _PAUSE_S, _LONGEST_PAUSE_S = 10.0, 120.0  # after a failure, doubled with each
@@ -61,7 +69,10 @@ class StepRun:
         return self._backend.run_id if self._backend else None
 
     def metrics(self, values: Mapping[str, float], at: int | None = None) -> None:
-        """Log numbers, `at` being the training step or iteration they belong to; sent in batches."""
+        """Log points of curves, `at` being the training step or iteration they belong to; sent in batches.
+
+        A value called ``loss`` is the curve ``curve/loss``.
+        """
         self._guard(lambda mlflow: mlflow.metrics(values, at or 0), "numbers are kept and sent later")
 
     def finish(self, artifact_dir: Path) -> None:
@@ -133,55 +144,6 @@ def track(step: str, params: StepParams) -> Iterator[StepRun]:
     run._end("FINISHED", "done")
 
 
-def tracking_uri() -> str:
-    """Where tracking and the model registry are: MLFLOW_TRACKING_URI or a database in the current folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-
-
-def without_password(text: str) -> str:
-    """`text` without the password that the tracking URI may hold: scheme://user:password@place."""
-    account, at, _ = tracking_uri().partition("://")[2].rpartition("@")
-    user, colon, _ = account.partition(":")
-    return text.replace(f"{account}@", f"{user}@") if at and colon else text
-
-
-def connect() -> Any:
-    """The `mlflow` module, quiet and pointed at `tracking_uri()`; its import takes seconds.
-
-    Raises:
-        InputError: the URI names a database file in a place where none can be.
-    """
-    _check_place(tracking_uri())
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # It prints links to a finished run, with the tracking URI's password in them.
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    # MLflow's own defaults keep an unreachable server's client waiting for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    for noisy in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    import mlflow
-
-    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
-    if mlflow.get_tracking_uri() != tracking_uri():
-        mlflow.set_tracking_uri(tracking_uri())
-    return mlflow
-
-
-def _check_place(uri: str) -> None:
-    """Refuse a SQLite file that cannot be opened at once; MLflow tries for two minutes before it says so."""
-    from sqlalchemy.engine import make_url
-
-    database = make_url(uri).database if uri.startswith("sqlite:") else None
-    if not database or database == ":memory:":
-        return
-    try:
-        Path(database).absolute().parent.mkdir(parents=True, exist_ok=True)
-        sqlite3.connect(database).close()
-    except (OSError, sqlite3.Error) as error:
-        raise InputError(f"{uri}: no database can be kept there: {error}") from error
-
-
 class _Mlflow:
     """One open MLflow run and its parent."""
 
@@ -198,8 +160,9 @@ class _Mlflow:
             self.run_id: str = run.info.run_id
             mlflow.set_tags(tags)
         else:
-            experiment = self._experiment()
-            self.parent_id = self._parent(experiment)
+            experiment = experiment_id(self._client)
+            pipeline = os.environ.get("ONLINEVPO_RUN")
+            self.parent_id = parent_run(self._client, experiment, pipeline) if pipeline else None
             if self.parent_id:
                 self._client.update_run(self.parent_id, status="RUNNING")
             self.run_id = self._unfinished(experiment, tags) or self._created(experiment, step, tags)
@@ -209,7 +172,7 @@ class _Mlflow:
         from mlflow.entities import Param
 
         flat = flattened(params.model_dump(mode="json"))
-        entries = [Param(name, value[:_VALUE_CAP]) for name, value in flat.items()]
+        entries = [Param(name, shortened(value, _VALUE_CAP)) for name, value in flat.items()]
         for start in range(0, len(entries), 100):
             self._client.log_batch(self.run_id, params=entries[start : start + 100])
 
@@ -217,7 +180,7 @@ class _Mlflow:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._pending += [Metric(name, float(value), now, at) for name, value in values.items()]
+        self._pending += [Metric(CURVE + name, float(value), now, at) for name, value in values.items()]
         if len(self._pending) > _KEPT:
             self._lost += len(self._pending) - _KEPT
             del self._pending[:-_KEPT]
@@ -233,6 +196,7 @@ class _Mlflow:
     def artifact(self, folder: Path, step: str) -> None:
         figures = json.loads((folder / artifacts.METRICS).read_text())
         self._flush()
+        self._join()
         self._log_metrics(self.run_id, figures)
         if self.parent_id:
             self._log_metrics(self.parent_id, {f"{step}.{name}": value for name, value in figures.items()})
@@ -249,11 +213,12 @@ class _Mlflow:
             self._flush()
             self._client.set_tag(self.run_id, OUTCOME_TAG, outcome)
             if reason:
-                self._client.set_tag(self.run_id, REASON_TAG, reason[:5000])
+                self._client.set_tag(self.run_id, REASON_TAG, shortened(reason, _TAG_CAP))
         finally:
             self._close(status, outcome)
 
     def _close(self, status: str, outcome: str) -> None:
+        self._join()
         active = self._mlflow.active_run()
         if active is not None and active.info.run_id == self.run_id:
             self._mlflow.end_run(status)
@@ -263,26 +228,16 @@ class _Mlflow:
             self._client.set_terminated(self.parent_id, status)
             self._client.set_tag(self.parent_id, OUTCOME_TAG, outcome)
 
-    def _experiment(self) -> str:
-        given = os.environ.get("MLFLOW_EXPERIMENT_ID")
-        if given:
-            return given
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        found = self._client.get_experiment_by_name(name)
-        return str(found.experiment_id if found else self._client.create_experiment(name))
-
-    def _parent(self, experiment: str) -> str | None:
-        """The pipeline run that ONLINEVPO_RUN names, made where there is none; None if nothing is named."""
+    def _join(self) -> None:
+        """Move to the pipeline's one parent, where another process made one at the same moment."""
         pipeline = os.environ.get("ONLINEVPO_RUN")
-        if not pipeline:
-            return None
-        runs = self._client.search_runs(
-            [experiment], f"tags.`{PIPELINE_TAG}` = '{_quoted(pipeline)}'", max_results=1
-        )
-        if runs:
-            return str(runs[0].info.run_id)
-        made = self._client.create_run(experiment, run_name=pipeline, tags={PIPELINE_TAG: pipeline})
-        return str(made.info.run_id)
+        if self.parent_id is None or not pipeline:
+            return
+        experiment = self._client.get_run(self.run_id).info.experiment_id
+        parent = parent_run(self._client, experiment, pipeline)
+        if parent != self.parent_id:
+            self._client.set_tag(self.run_id, "mlflow.parentRunId", parent)
+            self.parent_id = parent
 
     def _unfinished(self, experiment: str, tags: Mapping[str, str]) -> str | None:
         """The run of an attempt at this step that was killed or interrupted, to be gone on with."""
@@ -332,14 +287,7 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _quoted(text: str) -> str:
-    """`text` for a filter expression, which knows no escape for its quotes."""
-    if "'" in text:
-        raise ValueError(f"ONLINEVPO_RUN = {text!r}: must not hold a quote")
-    return text
-
-
 def _warn(error: Exception, effect: str) -> None:
-    text = without_password(" ".join(str(error).split()))[:300]
-    line = f"warning: tracking at {tracking_uri()} failed, {effect}: {type(error).__name__}: {text}"
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    line = f"warning: tracking at {tracking_uri()} failed, {effect}: {kind}{error}"
     print(one_line(without_password(line)), file=sys.stderr)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from components.registry.record import Entry, State, folded
+from components.registry.record import Champion, Entry, State, folded
 from components.runtime.errors import InputError
 
 
@@ -14,22 +14,26 @@ def promoted(number: int, version: str, expects: int, previous: str = "") -> Ent
     return Entry("promoted", version, version, previous, expects, "why", number=number)
 
 
+def state(head: int, *champions: str) -> State:
+    return State(head, tuple(Champion(version) for version in champions))
+
+
 def test_of_two_that_follow_on_the_same_entry_the_first_takes_effect() -> None:
-    state, entries = folded([promoted(1, "1", 0), promoted(2, "2", 1, "1"), promoted(3, "3", 1, "1")])
-    assert state == State(2, "2", "1")
+    now, entries = folded([promoted(1, "1", 0), promoted(2, "2", 1, "1"), promoted(3, "3", 1, "1")])
+    assert now == state(2, "1", "2")
     assert [entry.effective for entry in entries] == [True, True, False]
 
 
 def test_a_refusal_changes_nothing_and_is_not_followed_on() -> None:
     refused = Entry("refused", "2", "1", "", 1, "worse", number=2)
-    assert folded([promoted(1, "1", 0), refused])[0] == State(1, "1", None)
-    assert folded([promoted(1, "1", 0), refused, promoted(3, "3", 1, "1")])[0] == State(3, "3", "1")
-    assert folded([promoted(1, "1", 0), refused, promoted(3, "3", 2, "1")])[0] == State(1, "1", None)
+    assert folded([promoted(1, "1", 0), refused])[0] == state(1, "1")
+    assert folded([promoted(1, "1", 0), refused, promoted(3, "3", 1, "1")])[0] == state(3, "1", "3")
+    assert folded([promoted(1, "1", 0), refused, promoted(3, "3", 2, "1")])[0] == state(1, "1")
 
 
 def test_an_entry_sent_twice_takes_effect_once() -> None:
-    state, entries = folded([promoted(1, "1", 0), promoted(2, "1", 0)])
-    assert state == State(1, "1", None)
+    now, entries = folded([promoted(1, "1", 0), promoted(2, "1", 0)])
+    assert now == state(1, "1")
     assert [entry.effective for entry in entries] == [True, False]
 
 
@@ -38,10 +42,10 @@ def test_any_history_of_writers_has_one_chain() -> None:
     for _ in range(200):
         entries = [promoted(n, str(n), draws.randrange(n)) for n in range(1, 12)]
         draws.shuffle(entries)
-        state, marked = folded(entries)
+        now, marked = folded(entries)
         chain = [entry for entry in marked if entry.effective]
         assert [entry.expects for entry in chain] == [0, *(entry.number for entry in chain[:-1])]
-        assert state.champion == chain[-1].champion
+        assert now.champion == chain[-1].champion
 
 
 def test_a_registry_of_plain_files_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from components.runtime import provenance
 from components.runtime.artifacts import Artifact, open_artifact
 from components.runtime.errors import InputError
-from components.runtime.tracking import connect, tracking_uri
+from components.runtime.mlflow_client import connect, tracking_uri
 
 CODE = Path(__file__).with_name("pyfunc.py")
 REWARD = "reward"

@@ -1,0 +1,130 @@
+"""Digests of what params name outside the project: prompts, footage, a base, weights, a gate file.
+
+DVC compares the params' text, and Kubeflow's cache does so too. Neither sees that a file changed under the same
+name. `python -m components digests` writes what lies there, so that a change counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from components.runtime import storage
+from components.runtime.artifacts import cache_dir
+from components.runtime.files import sha256_file
+from components.runtime.params import canonical_json
+
+#: Params that may name a place, by section; the key's path within it.
+PLACES: dict[str, tuple[str, ...]] = {
+    "corpus": ("footage", "prompts"),
+    "generator": ("base",),
+    "reward": ("network.backbone",),
+    "evaluation": ("weights",),
+    "registry": ("gate",),
+}
+#: Seconds a file must have been left alone for its digest to be remembered: some clocks tick that slowly.
+SETTLED_S = 2.0
+
+
+def digests(tree: dict[str, Any]) -> dict[str, dict[str, str | None]]:
+    """For each section, the digest of what each of its params names.
+
+    None where a param names no place on this machine or in a store: nothing, or a model of the hub, which its
+    revision pins.
+
+    Args:
+        tree: the resolved params, by section.
+
+    Raises:
+        InputError: a store cannot be reached.
+    """
+    with Remembered(cache_dir() / "digests.json") as remembered:
+        return {
+            section: {f"{section}.{key}": digest_of(_value(tree[section], key), remembered) for key in keys}
+            for section, keys in PLACES.items()
+        }
+
+
+def digest_of(place: str | None, remembered: Remembered) -> str | None:
+    """SHA-256 over the names and contents at a place; None where nothing is there.
+
+    A store is asked for its own tags of the files instead of their contents. Hidden files do not count.
+
+    Raises:
+        InputError: the store cannot be reached.
+    """
+    if not place:
+        return None
+    if not storage.is_remote(place):
+        path = storage.local_path(place)
+        if path.is_file():
+            return remembered.sha256(path)
+    # In a store one object and a prefix are told apart by what is listed: an object has nothing under it.
+    files = [file for file in storage.list_files(place) if not _hidden(file.name)]
+    if storage.is_remote(place):
+        content = [[file.name, file.size, file.etag] for file in files] or _object(place)
+    else:
+        content = [[file.name, remembered.sha256(path / file.name)] for file in files]
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest() if content else None
+
+
+class Remembered:
+    """Digests of files by size, time and inode, so that footage of many gigabytes is read once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, list[Any]] = {}
+        self._used: dict[str, list[Any]] = {}
+
+    def __enter__(self) -> Remembered:
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(self._file.read_text(encoding="utf-8"))
+            self._known = found if isinstance(found, dict) else {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        merged = {**self._known, **self._used}
+        if merged == self._known:
+            return
+        with contextlib.suppress(OSError):  # without it the next run reads everything again, and that is all
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            handle, aside = tempfile.mkstemp(dir=self._file.parent, prefix=".digests.")
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(merged, stream)
+            os.replace(aside, self._file)
+
+    def sha256(self, path: Path) -> str:
+        """SHA-256 of a file's bytes, hex."""
+        found = path.stat()
+        state = [found.st_size, found.st_mtime_ns, found.st_ino]
+        key = os.path.abspath(path)
+        known = self._known.get(key)
+        if isinstance(known, list) and known[:3] == state and len(known) == 4:
+            return str(known[3])
+        digest = sha256_file(path)
+        if time.time() - found.st_mtime > SETTLED_S:
+            self._used[key] = [*state, digest]
+        return digest
+
+
+def _value(section: dict[str, Any], key: str) -> str | None:
+    value: Any = section
+    for part in key.split("."):
+        value = value[part]
+    return value if value is None else str(value)
+
+
+def _object(place: str) -> list[list[Any]]:
+    """Of one object in a store: its SHA-256. Only small files are named one by one: prompts, a gate."""
+    text = storage.read_bytes(place)
+    return [] if text is None else [[hashlib.sha256(text).hexdigest()]]
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
