@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from components.evaluation.report import charts, marks
 from components.evaluation.report.reward_page import Share
-from components.runtime.intervals import Interval
+from components.runtime.stats import Interval
 
 
 def tree(drawn: Markup) -> ET.Element:
