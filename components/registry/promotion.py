@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from components.registry.gate import Decision, Standing, decide
-from components.runtime.gate import Gate
 from components.registry.models import CHAMPION, PREVIOUS, Models
 from components.registry.record import ATTEMPTS, Entry, State
 from components.runtime.errors import InputError
+from components.runtime.gate import Gate
 
 REWARD_VERSION = "reward_version"
 DECISIONS = "decisions"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.registry.gate import Decision
-from components.runtime.gate import SHIPPED, Gate, load_gate
 from components.registry.models import CANDIDATE, CHAMPION, SEAL, Models
 from components.registry.package import PROVENANCE, pack_generator, pack_reward
 from components.registry.params import RegistryParams
@@ -19,6 +18,7 @@ from components.registry.provenance import Origin
 from components.runtime import storage
 from components.runtime.artifacts import Artifact, open_artifact, publish
 from components.runtime.errors import GateRefused, InputError
+from components.runtime.gate import SHIPPED, Gate, load_gate
 from components.runtime.tracking import track
 
 
@@ -148,6 +148,8 @@ def _tell(params: RegistryParams, evaluated: Artifact, decision: Decision, versi
     print(evaluated.file("table.txt").read_text(encoding="utf-8"))
     for check in decision.checks:
         print(f"  {check.line}")
+    if decision.note:
+        print(f"note: {decision.note}")
     name = f"version {version} of {params.model}"
     if decision.outcome == "refused":
         print(f"REFUSED: {name} stays a candidate; {len(decision.reasons)} rule(s) failed")

@@ -100,7 +100,7 @@ def test_the_difference_has_an_interval_by_prompt() -> None:
 
 
 def test_nine_prompts_end_no_run() -> None:
-    """A policy that fell by ten standard deviations on each of nine prompts: nothing is shown, so it stands."""
+    """A policy that fell by ten standard deviations on each of nine prompts: nothing is shown."""
     rng = np.random.default_rng(1)
     before, after = rng.normal(size=36), rng.normal(-10, 1, size=36)
     for prompts, below in ((9, False), (12, True)):

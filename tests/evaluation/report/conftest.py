@@ -22,7 +22,7 @@ from components.evaluation.report import Material, Shown, read_reward, render
 from components.evaluation.verdict import Verdict, flat_metrics, judge_pairs, put_to_gate
 from components.runtime.gate import Gate, Minimum, load_gate
 from components.runtime.manifest import Manifest
-from components.runtime.stats import Clusters, ClusterMean
+from components.runtime.stats import ClusterMean, Clusters
 
 FPS, FRAMES, PAIRS = 8.0, 9, 24
 NASTY = '"><script>window.broken = 1</script>'
