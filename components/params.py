@@ -48,7 +48,8 @@ class Params(Section):
             return values
         run = values.get("run") or {}
         shared = {
-            name: {**with_taken_over(kind, name, values), "run": run} for name, kind in step_sections().items()
+            name: {**with_taken_over(kind, name, values), "run": run}
+            for name, kind in step_sections().items()
         }
         return {**values, "run": run, **shared}
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.evaluation.params import EvaluationParams
 from components.params import Params, json_schema, load_params, resolved, step_sections
 from components.runtime.errors import InputError
-from components.runtime.params import known_sections
+from components.runtime.params import known_sections, load_step_params
 
 
 def test_every_step_with_params_is_in_the_tree() -> None:
@@ -82,3 +83,28 @@ def test_commands(repository: Path, tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: run.seed = -3: must be greater than or equal to 0")
     assert wrong.stderr.count("\n") == 1
+
+
+def test_the_page_and_the_registry_go_by_one_gate_file(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("registry: {gate: mine.yaml}\n")
+    tree = load_params(file)
+    assert tree.evaluation.gate == tree.registry.gate == "mine.yaml"
+    assert load_step_params(EvaluationParams, "evaluation", file).gate == "mine.yaml"
+    file.write_text("registry: {gate: mine.yaml}\nevaluation: {gate: yours.yaml}\n")
+    for load in (load_params, lambda file: load_step_params(EvaluationParams, "evaluation", file)):
+        with pytest.raises(
+            InputError, match=r"evaluation.gate = 'yours.yaml' and registry.gate = 'mine.yaml'"
+        ):
+            load(file)
+    # What a container gets: its own section alone, with what was taken over in it.
+    file.write_text(json.dumps({"evaluation": resolved(tree)["evaluation"]}))
+    assert load_step_params(EvaluationParams, "evaluation", file).gate == "mine.yaml"
+
+
+def test_the_thresholds_that_evaluation_once_held_are_refused_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("evaluation: {margins: {motion_change: 0.3}}\n")
+    for load in (load_params, lambda file: load_step_params(EvaluationParams, "evaluation", file)):
+        with pytest.raises(InputError, match=r"evaluation.*gate file.*registry\.gate"):
+            load(file)

@@ -119,12 +119,13 @@ def choose_judge(
     else:
         scorer = None
         _tell(
-            "none, as the prompts are not the miniature world's and no --judge is given; only motion is watched"
+            "none, as the prompts are not the miniature world's and no --judge is given; "
+            "only motion is watched"
         )
     if scorer is not None and len(held_back) < FEWEST_CLUSTERS:
         _tell(
-            f"{len(held_back)} prompts are held back, and from fewer than {FEWEST_CLUSTERS} nothing is shown: its "
-            "scores are recorded, only motion can end the run"
+            f"{len(held_back)} prompts are held back, and fewer than {FEWEST_CLUSTERS} show nothing: "
+            "its scores are recorded, only motion can end the run"
         )
     return scorer
 

@@ -23,7 +23,7 @@ class Paired:
         rate: share of pairs that the aligned model wins, a tie counting half.
         difference: mean of aligned minus base.
         p_value: of "the mean difference is 0", two-sided.
-        prompts: distinct prompts of the pairs; below `components.runtime.stats.FEWEST` there are no intervals.
+        prompts: distinct prompts of the pairs; there are no intervals below 10.
     """
 
     wins: int

@@ -168,9 +168,8 @@ def _pair(base: Result, candidate: Result, dimension: str, terms: Terms) -> tupl
     before, after = (np.array([side[name].value for name in shared]) for side in (one, other))
     seeds = [_same_seed(one[name], other[name]) for name in shared]
     same = None if any(found is None for found in seeds) else all(seeds)
-    low, high = RANGES.get(dimension, (0.0, 1.0))
-    inside = all(low <= value <= high for value in (*before, *after))
-    paired = compare(before, after, clusters, bound=high - low if inside else None)
+    inside = all(0 <= value <= 1 for value in (*before, *after))
+    paired = compare(before, after, clusters, bound=1.0 if inside else None)
     return paired, len(one.keys() ^ other.keys()), same
 
 

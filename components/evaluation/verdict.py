@@ -1,9 +1,9 @@
-"""Base beside aligned: every comparison of a run, the gate's rules applied to it, and what may be said of it."""
+"""Base beside aligned: every comparison of a run, the gate's rules on it, and what may be said of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from components.evaluation.params import EvaluationParams
 from components.runtime.gate import Gate
 from components.runtime.rules import Check
 from components.runtime.stats import FEWEST, Clusters, Interval, holm, plain
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -39,7 +40,7 @@ class Verdict:
     diversity: tuple[float, float]
     diversity_ratio: Interval
     checks: tuple[Check, ...] = ()
-    gate: Gate = Gate()
+    gate: Gate = field(default_factory=Gate)
 
     @property
     def broken(self) -> list[Check]:

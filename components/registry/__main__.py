@@ -45,6 +45,8 @@ def promote(
     decision = promotions.promote(number, rules, note.strip())
     for check in decision.checks:
         print(check.line)
+    if decision.note:
+        print(f"note: {decision.note}")
     _tell(promotions)
     name = f"version {number} of {given.model}"
     if decision.outcome == "refused":

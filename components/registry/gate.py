@@ -19,6 +19,7 @@ COMPARABLE = {"requests_digest": "prompts and seeds", "reward_digest": "reward"}
 #: What makes two versions the same model.
 WEIGHTS = ("lora_digest", "weights_digest", "generator_digest")
 
+
 @dataclass(frozen=True)
 class Standing:
     """A version as the gate sees it.
@@ -108,7 +109,9 @@ def against_champion(margins: Sequence[Margin], candidate: Standing, champion: S
     checks = [Check("comparable", words, None, True, note="same prompts, seeds and reward")]
     for margin in margins:
         rule = margin.rule()
-        words = f"{margin.metric} at most {margin.margin:g} below champion version {champion.version}{rule.how}"
+        words = (
+            f"{margin.metric} at most {margin.margin:g} below champion version {champion.version}{rule.how}"
+        )
         lacking = [
             name
             for name, one in (("candidate", candidate), ("champion", champion))

@@ -34,7 +34,8 @@ def difference(
     """Mean of candidate minus champion with its 95 % interval by prompt; None where no pair has both.
 
     The two clips of a prompt and seed are one pair; pairs of a prompt are not independent, see
-    `components.runtime.stats.Clusters.mean`. A score whose values all lie in 0..1 is taken for one of that scale.
+    `components.runtime.stats.Clusters.mean`. A score whose values all lie in 0..1 is taken for one of that
+    scale.
     """
     theirs = {_key(row): row["aligned"].get(metric) for row in champion}
     differences, prompts, values = [], [], []

@@ -249,6 +249,8 @@ def _tell(
     print(evaluated.file("table.txt").read_text(encoding="utf-8"))
     for check in decision.checks:
         print(f"  {check.line}")
+    if decision.note:
+        print(f"note: {decision.note}")
     name = f"version {version} of {params.model}"
     if decision.outcome == "refused":
         print(f"REFUSED: {name} stays a candidate; {len(decision.reasons)} rule(s) failed")

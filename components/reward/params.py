@@ -156,8 +156,8 @@ class GateParams(Section):
     """The least a reward must show before anything is aligned to it; each is compared with held-out
     content.
 
-    The bounds leave room: default runs came to .88 to .91 (world), .69 (footage), .77 to .80 (all), .68 to .76
-    (held-out types) in rank correlation, .94 and .96 in order, .94 and more under attack.
+    The bounds leave room: default runs came to .88 to .91 (world), .69 (footage), .77 to .80 (all), .68 to
+    .76 (held-out types) in rank correlation, .94 and .96 in order, .94 and more under attack.
     """
 
     srcc_world: float = Field(
@@ -170,7 +170,7 @@ class GateParams(Section):
     srcc_heldout_types: float = Field(
         0.60, ge=-1, le=1, description="rank correlation on distortions never trained on"
     )
-    # Default runs of four seeds came to .952 to .967, and machines differ by .005: .92 is six such steps below.
+    # Default runs came to .952 to .967, and machines differ by .005: .92 is six such steps below.
     reference_above: float = Field(
         0.92, ge=0, le=1, description="share of distorted clips scored below their original"
     )
@@ -186,8 +186,8 @@ class GateParams(Section):
         le=1,
         description="share of attacked clips (frozen, blank, latticed, ...) scored below their original",
     )
-    # Default runs of several seeds came to -.19 to .21, from few clips of footage: .4 lies half that range above
-    # the highest, and is still less than half of what one level of damage costs.
+    # Default runs of several seeds came to -.19 to .21, from few clips of footage: .4 lies half that range
+    # above the highest, and is still less than half of what one level of damage costs.
     stillness_gain: float = Field(
         0.4,
         description="the most that less motion may gain, in levels of damage",

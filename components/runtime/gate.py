@@ -1,8 +1,8 @@
 """The gate file: what an aligned model must show to become the champion. One set of rules, read by the report
 page and by the registry.
 
-Everything but the comparison with the champion can be said of one evaluation, by `alone`: the page shows it, the
-registry decides by it.
+Everything but the comparison with the champion can be said of one evaluation, by `Gate.alone`: the page shows
+it, the registry decides by it.
 """
 
 from __future__ import annotations

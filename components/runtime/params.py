@@ -92,7 +92,8 @@ def with_taken_over(cls: type[StepParams], section: str, tree: Mapping[str, Any]
         mine = own.get(key)
         if mine is not None and theirs is not None and mine != theirs:
             raise InputError(
-                f"{section}.{key} = {_shown(mine)} and {path} = {_shown(theirs)}: must be one; set {path} alone"
+                f"{section}.{key} = {_shown(mine)} and {path} = {_shown(theirs)}: must be one; "
+                f"set {path} alone"
             )
         if mine is None and theirs is not None:
             own = {**own, key: theirs}

@@ -1,7 +1,7 @@
 """Rules that a decision is made by: a figure, the bounds it must keep, and how sure that must be.
 
-A rule knows no step: it names a figure of a metrics.json. What it comes to is a `Check`, plain data that a page,
-a table and a decision record show alike.
+A rule knows no step: it names a figure of a metrics.json. What it comes to is a `Check`, plain data that a
+page, a table and a decision record show alike.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Check:
         metric: name of the figure.
         at_least, above, at_most: the bounds.
         sure: whether the whole interval keeps the bounds; None where there is no interval.
-        shown: whether there was what the rule asks about: the figure, and its interval if the rule is on that.
+        shown: whether there was what the rule is about: the figure, or its interval if the rule is on that.
     """
 
     part: str

@@ -205,7 +205,7 @@ class Clusters:
         return sums, counts
 
     def _moved_by_few(self, values: Array, value: float, bound: float) -> Interval:
-        """The mean of values that few clusters move off 0: mean rise less mean fall, each bounded by itself."""
+        """The mean of values that few clusters move off 0: mean rise less mean fall, each with its bounds."""
         rises = self.rate(np.clip(values / bound, 0, 1))
         falls = self.rate(np.clip(-values / bound, 0, 1))
         down = math.hypot(rises.value - rises.low, falls.high - falls.value)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 
 from components.alignment import held_out
@@ -24,7 +25,6 @@ from components.alignment.held_out import (
     WorldScorer,
     choose_judge,
     hold_back,
-    mean_by_prompt,
 )
 from components.alignment.policy import LoraPolicy, Policy
 from components.corpus import Prompt
@@ -85,26 +85,29 @@ def test_another_seed_holds_back_others() -> None:
     assert hold_back(films(200), 20, 0)[1] != hold_back(films(200), 20, 1)[1]
 
 
-def test_the_mean_and_its_interval() -> None:
+def reading(scores: list[float], base: list[float], prompts: int, iteration: int = 6) -> Reading:
+    names = tuple(f"p{number % prompts}" for number in range(len(scores)))
+    still = (1.0,) * len(scores)
+    return Reading(iteration, names, tuple(scores), tuple(base), still, still)
+
+
+def test_the_difference_has_an_interval_by_prompt() -> None:
     rng = np.random.default_rng(0)
-    values = rng.normal(0.3, 1.0, 40)
-    found = mean_by_prompt(values.tolist(), [str(n) for n in range(40)])
-    assert found.value == pytest.approx(values.mean())
-    means = rng.choice(values, (40_000, 40)).mean(axis=1)
-    assert found.low == pytest.approx(np.quantile(means, 0.025), abs=0.02)
-    assert found.high == pytest.approx(np.quantile(means, 0.975), abs=0.02)
-    assert mean_by_prompt(values.tolist(), [str(n) for n in range(40)]) == found
+    gains = np.concatenate([half := rng.normal(0.3, 1.0, 20), 0.6 - half])
+    found = reading(gains.tolist() * 2, [0.0] * 80, 40).difference
+    expected = stats.ttest_1samp(gains, 0).confidence_interval(0.95)  # two seeds of a prompt are one
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_seeds_of_a_prompt_are_not_observations_of_their_own() -> None:
-    values = [0.1, 0.5, -0.2, 0.4]
-    once = mean_by_prompt(values, list("abcd"))
-    assert mean_by_prompt(values * 5, list("abcd") * 5) == once
-    assert mean_by_prompt([*values, math.nan, math.inf], [*"abcd", "a", "e"]) == once
-    alone = mean_by_prompt([1.0, 3.0], ["a", "a"])
-    assert (alone.value, alone.low, alone.high) == (2.0, -math.inf, math.inf)
-    with pytest.raises(ValueError, match="no finite value"):
-        mean_by_prompt([math.nan], ["a"])
+def test_nine_prompts_end_no_run() -> None:
+    """A policy that fell by ten standard deviations on each of nine prompts: nothing is shown."""
+    rng = np.random.default_rng(1)
+    before, after = rng.normal(size=36), rng.normal(-10, 1, size=36)
+    for prompts, below in ((9, False), (12, True)):
+        worse = reading(after.tolist(), [0.0] * 36, prompts)
+        assert worse.below(reading(before.tolist(), [0.0] * 36, prompts)) is below
+        assert ("judge_low" in worse.row()) is below
+        assert worse.row()["judge_difference"] == pytest.approx(after.mean())
 
 
 def test_who_judges(
@@ -141,7 +144,8 @@ def test_the_world_scorer_sees_what_a_clip_is_worth() -> None:
 def test_a_policy_that_is_the_base_scores_as_the_base(new_generator: Callable[..., Generator]) -> None:
     generator = new_generator()
     reading = new_judge(generator, LightScorer()).read(LoraPolicy(generator.family, 2, 0), 0)
-    assert (reading.difference.value, reading.difference.low, reading.difference.high) == (0.0, 0.0, 0.0)
+    assert reading.difference.value == 0.0
+    assert not reading.difference.known  # three prompts
     assert reading.win == 0.5 and reading.motion == 1.0
     # 6 clips of 3 prompts: 2 seeds each.
     assert reading.prompts == ("p0", "p0", "p1", "p1", "p2", "p2")

@@ -142,16 +142,17 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIns:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One finished evaluation of 6 of 8 prompts x 2 seeds, for tests that only look at it."""
+    """One finished evaluation of 12 of 14 prompts, one seed each, for tests that only look at it."""
     from components.evaluation import step
     from components.evaluation.params import EvaluationParams
 
     root = tmp_path_factory.mktemp("finished")
-    chosen = {"prompts": 6, "flow_pairs": 2, "resamples": 1000, "report_pairs": 2, "run": {"device": "cpu"}}
+    sizes = {"prompts": 12, "seeds": 1, "flow_pairs": 2, "resamples": 1000, "report_pairs": 2}
+    chosen = {**sizes, "run": {"device": "cpu"}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONLINEVPO_TRACKING", "off")
         made = _installed(patch, root)
-        step.run(EvaluationParams.model_validate(chosen), **made.inputs(world_prompts(8)), out=root / "out")
+        step.run(EvaluationParams.model_validate(chosen), **made.inputs(world_prompts(14)), out=root / "out")
     return root / "out"
 
 

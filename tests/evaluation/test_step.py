@@ -22,6 +22,7 @@ from components.evaluation.samples import Request, sample_side, spread
 from components.evaluation.totals import read_raw
 from components.runtime.artifacts import open_artifact
 from components.runtime.errors import InputError, Interrupted
+from components.runtime.gate import load_gate
 from components.video.codec import probe
 from tests.evaluation.test_totals import VIDEOCRAFTER2
 
@@ -37,7 +38,7 @@ def test_a_cleaner_aligned_model_wins_and_everything_is_published(finished: Path
     artifact = open_artifact(finished, step="evaluation")
     metrics = artifact.metrics()
     assert metrics["pairs"] == 12
-    assert metrics["prompts"] == 6
+    assert metrics["prompts"] == 12
     assert metrics["win_rate_judge"] == 1.0
     assert metrics["win_rate_judge_low"] > 0.5
     assert metrics["aligned/judge"] > metrics["base/judge"]
@@ -134,9 +135,29 @@ def test_the_page_stands_alone(finished: Path) -> None:
         assert word in page, word
     assert "{{" not in page
     assert len(page) < 15 * 2**20
-    found = open_artifact(finished, step="evaluation").metrics()
-    won = min(found["win_rate_reward_low"], found["win_rate_judge_low"]) > 0.5
-    assert ('<h1 id="verdict">Worth promoting</h1>' in page) == (won and found["margins_broken"] == 0)
+    # The shipped gate asks for 48 prompts and 96 pairs; here are 12.
+    assert '<h1 id="verdict">Not worth promoting</h1>' in page
+    assert "12 prompts of at least 48" in page
+    assert "Left to the registry, which knows the champion" in page
+
+
+def test_the_page_goes_by_the_gate_file_that_is_named(stand_ins: Any, tmp_path: Path) -> None:
+    inputs = stand_ins.inputs(stand_ins.world_prompts(14))
+    gate = tmp_path / "own.yaml"
+    gate.write_text(
+        "minimum: {prompts: 1, pairs: 1}\nabsolute: [{metric: win_rate_judge, above: 0.5, proven: true}]\n"
+    )
+    result = step.run(params(prompts=12, seeds=1, gate=str(gate)), **inputs, out=tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<h1 id="verdict">Worth promoting</h1>' in page
+    assert result.metrics["rules_failed"] == 0
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [check["metric"] for check in comparison["checks"]] == ["prompts", "pairs", "win_rate_judge"]
+    assert comparison["gate_digest"] == load_gate(gate).digest
+    gate.write_text("absolute: [{metric: win_rate_judge}]\n")
+    with pytest.raises(InputError, match="at_least, above or at_most"):
+        step.run(params(gate=str(gate)), **inputs, out=tmp_path / "other")
+    assert not list(tmp_path.glob("other*"))
 
 
 def test_a_corpus_without_held_out_prompts_is_one_clear_line(stand_ins: Any, tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from components.evaluation.comparison import Clusters
 from components.evaluation.dimensions import catalogue
 from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams
-from components.evaluation.verdict import Guard, Verdict, flat_metrics, judge_pairs
-from components.runtime.intervals import Interval
+from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
+from components.runtime.gate import Gate, SourcedRule
+from components.runtime.stats import Clusters
 
 N = 120
 
@@ -35,16 +37,30 @@ def side(
     )
 
 
-def verdict(base: Side, aligned: Side) -> Verdict:
+RULES = Gate.model_validate(
+    {
+        "minimum": {"prompts": 1, "pairs": 1},
+        "absolute": [
+            {"metric": "worst_semantic_delta", "at_least": -0.03},
+            {"metric": "motion_ratio", "at_least": 0.85, "at_most": 1.15},
+            {"metric": "diversity_ratio", "at_least": 0.9},
+        ],
+    }
+)
+
+
+def verdict(base: Side, aligned: Side, rules: Gate = RULES) -> Verdict:
     clusters = Clusters([i // 2 for i in range(N)], 2000, np.random.default_rng(1))
-    return judge_pairs(base, aligned, EvaluationParams(), clusters)
+    found = judge_pairs(base, aligned, EvaluationParams(), clusters)
+    metrics = {"evaluation": flat_metrics(found, base, aligned, N // 2)}
+    return put_to_gate(found, rules, metrics, base.unavailable)
 
 
 def test_both_agree() -> None:
     found = verdict(side(0, 0.5), side(1, 0.6))
-    assert (
-        found.headline
-        == "The aligned model wins, by the training reward and by the independent judge. Every margin holds."
+    assert found.headline == (
+        "The aligned model wins, by the training reward and by the independent judge. "
+        "Every rule of the gate holds that needs no champion."
     )
     assert not found.broken
 
@@ -63,25 +79,35 @@ def test_no_win_is_called_that() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "name"),
+    ("changed", "metric"),
     [
-        ({"color": 0.85}, "color change"),
-        ({"motion": 1.6}, "motion ratio"),
-        ({"motion": 2.4}, "motion ratio"),
-        ({"diversity": 0.17}, "diversity ratio"),
+        ({"color": 0.85}, "worst_semantic_delta"),
+        ({"motion": 1.6}, "motion_ratio"),
+        ({"motion": 2.4}, "motion_ratio"),
+        ({"diversity": 0.17}, "diversity_ratio"),
     ],
 )
-def test_each_margin_breaks_alone_and_is_named(changed: dict[str, float], name: str) -> None:
+def test_each_rule_fails_alone_and_is_named(changed: dict[str, float], metric: str) -> None:
     found = verdict(side(0, 0.5), side(1, 0.6, **changed))
-    assert [guard.name for guard in found.broken] == [name]
-    assert name in found.headline
+    assert [check.metric for check in found.broken] == [metric]
+    assert found.broken[0].rule in found.headline
 
 
-def test_held_and_proven_differ() -> None:
-    guard = Guard("color change", Interval(-0.01, -0.05, 0.02), -0.03, None)
-    assert guard.held
-    assert not guard.proven
-    assert Guard("motion ratio", Interval(1.0, 0.9, 1.1), 0.85, 1.15).proven
+def test_the_worst_semantic_change_has_the_lowest_ends() -> None:
+    """Where these keep a bound, the whole interval of every semantic dimension does."""
+    base, aligned = side(0, 0.5), side(1, 0.6, color=0.8)
+    found = verdict(base, aligned)
+    assert found.worst_semantic == found.dimensions["color"].difference
+    assert found.worst_semantic is not None and found.worst_semantic.low < -0.1
+    strict = Gate(absolute=(SourcedRule(metric="worst_semantic_delta", at_least=-0.12, proven=True),))
+    assert "worst_semantic_delta >= -0.12, whole interval" in verdict(base, aligned, strict).headline
+
+
+def test_json_is_plain_and_says_by_which_rules() -> None:
+    found = as_json(verdict(side(0, 0.5), side(1, 0.6)))
+    assert "Infinity" not in json.dumps(found)
+    assert found["gate_digest"] == RULES.digest
+    assert [check["metric"] for check in found["checks"]][-1] == "diversity_ratio"
 
 
 def test_metrics_are_finite_and_leave_out_what_there_is_not() -> None:
@@ -91,5 +117,4 @@ def test_metrics_are_finite_and_leave_out_what_there_is_not() -> None:
     assert "win_rate_judge" not in metrics
     assert "base/motion_flow" not in metrics
     assert metrics["worst_semantic_delta"] == pytest.approx(-0.1)
-    assert metrics["margins_broken"] == 1
     assert metrics["win_rate_reward"] == 1.0

@@ -23,12 +23,12 @@ from components.evaluation.totals import QUALITY, SEMANTIC, read_raw, totals
 from components.evaluation.vbench_files import read_results
 from components.generator.blueprints import blueprint_of
 from components.params import load_params
-from components.runtime.gate import SHIPPED, load_gate
 from components.registry.paired import difference, read_rows, same_requests
 from components.reward import replay
 from components.reward.scorer import Scorer
 from components.runtime.artifacts import open_artifact, publish
 from components.runtime.checkpoints import Checkpointer
+from components.runtime.gate import SHIPPED, load_gate
 from components.runtime.params import StepParams
 from components.video.codec import probe, read_video
 from pipelines.documents import read_documents

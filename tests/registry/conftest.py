@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,22 @@ def mlflow_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def pair_rows(prompts: int = 20, **aligned: float) -> list[dict[str, Any]]:
-    """Rows of two seeds for each prompt, all with the same figures."""
+def pair_rows(prompts: int = 20, name: str = "", **aligned: float) -> list[dict[str, Any]]:
+    """Rows of two seeds for each prompt with these figures on average, and a spread that ``name`` draws.
+
+    Two versions that differ by the same in every prompt would have no spread, and so no interval.
+    """
+    draws = random.Random(name)
+    errors = [draws.gauss(0, 0.004) for _ in range(2 * prompts)]
+    mean = sum(errors) / len(errors)
     return [
-        {"prompt_id": f"p{number}", "index": index, "seed": number * 2 + index, "aligned": dict(aligned)}
-        for number in range(prompts)
-        for index in range(2)
+        {
+            "prompt_id": f"p{place // 2}",
+            "index": place % 2,
+            "seed": place,
+            "aligned": {score: value + errors[place] - mean for score, value in aligned.items()},
+        }
+        for place in range(2 * prompts)
     ]
 
 
@@ -109,7 +120,7 @@ def candidate(tmp_path: Path) -> Candidate:
             "report.html": page,
         }
         if pairs:
-            files["pairs.jsonl"] = "".join(json.dumps(row) + "\n" for row in pair_rows(**scores))
+            files["pairs.jsonl"] = "".join(json.dumps(row) + "\n" for row in pair_rows(name=name, **scores))
         used = dict(made)
         if corpus:
             prompts = {"prompts.jsonl": '{"prompt": "x"}\n'}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 import time
 
-from components.runtime.gate import load_gate
 from components.registry.models import Models
 from components.registry.promotion import Promotions
+from components.runtime.gate import load_gate
 
 
 def main(model: str, gate: str) -> None:

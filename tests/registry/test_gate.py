@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from components.registry.gate import Standing, absolute, against_base, decide
-from components.registry.gatefile import Gate, Margin, Rule, load_gate
+from components.registry.gate import Standing, decide
 from components.registry.paired import difference
+from components.runtime.gate import Gate, SourcedRule, absolute, against_base, load_gate
+from components.runtime.rules import Margin
 from tests.registry.conftest import GOOD, pair_rows
 
 DIGESTS = {"requests_digest": "r", "reward_digest": "w", "lora_digest": "l", "generator_digest": "g"}
@@ -70,41 +71,71 @@ def test_an_absent_figure_refuses_unless_the_rule_says_skip(metric: str) -> None
     verdict, reasons = outcome(**{metric: None})
     assert verdict == "refused"
     assert "absent" in reasons[0]
-    assert absolute(Rule(metric=metric, above=0.5, when_absent="skip"), {}).passed is None
+    assert absolute(SourcedRule(metric=metric, above=0.5, when_absent="skip"), {}).passed is None
 
 
 def test_bounds_are_inclusive_and_above_is_not() -> None:
-    assert absolute(Rule(metric="x", at_least=1), {"x": 1.0}).passed
-    assert absolute(Rule(metric="x", at_most=1), {"x": 1.0}).passed
-    assert not absolute(Rule(metric="x", above=1), {"x": 1.0}).passed
+    assert absolute(SourcedRule(metric="x", at_least=1), {"x": 1.0}).passed
+    assert absolute(SourcedRule(metric="x", at_most=1), {"x": 1.0}).passed
+    assert not absolute(SourcedRule(metric="x", above=1), {"x": 1.0}).passed
 
 
 def test_proven_asks_the_whole_interval_and_fails_without_one() -> None:
     figures = {"x": 1.0, "x_low": 0.9, "x_high": 1.2}
     for bound, passes in (({"at_least": 0.95}, False), ({"at_least": 0.9}, True), ({"at_most": 1.1}, False)):
-        assert absolute(Rule(metric="x", proven=True, **bound), figures).passed is passes
-        assert absolute(Rule(metric="x", **bound), figures).passed
-    assert absolute(Rule(metric="x", at_least=0, proven=True), {"x": 1.0}).passed is False
+        assert absolute(SourcedRule(metric="x", proven=True, **bound), figures).passed is passes
+        assert absolute(SourcedRule(metric="x", **bound), figures).passed
+    assert absolute(SourcedRule(metric="x", at_least=0, proven=True), {"x": 1.0}).passed is False
     margin = Margin(metric="x", margin=0.1, proven=True)
     assert against_base(margin, {"delta/x": 0.0, "delta_low/x": -0.2, "delta_high/x": 0.2}).passed is False
     assert against_base(margin, {"delta/x": 0.0, "delta_low/x": -0.1, "delta_high/x": 0.1}).passed
 
 
 def test_rules_reach_other_steps_metrics() -> None:
-    rule = Rule(metric="srcc", source="reward", at_least=0.85)
+    rule = SourcedRule(metric="srcc", source="reward", at_least=0.85)
     assert absolute(rule, {"srcc": 0.9}).rule == "reward srcc >= 0.85"
     one = Standing("", {"reward": {"srcc": 0.9}, "evaluation": {**GOOD, "srcc": 0.1}}, DIGESTS)
     assert decide(Gate(absolute=(rule,)), one, None).outcome == "accepted"
 
 
 def test_worse_than_the_champion_is_refused_within_the_margin_is_not() -> None:
-    theirs = pair_rows(judge=0.70, reward=1.5)
-    assert outcome(champion(theirs), rows=theirs)[0] == "accepted"
+    theirs = pair_rows(name="theirs", judge=0.70, reward=1.5)
+    assert outcome(champion(theirs), rows=pair_rows(judge=0.70, reward=1.5))[0] == "accepted"
     assert outcome(champion(theirs), rows=pair_rows(judge=0.69, reward=1.5))[0] == "accepted"
     verdict, reasons = outcome(champion(theirs), rows=pair_rows(judge=0.67, reward=1.5))
     assert verdict == "refused"
     assert "champion version 3" in reasons[0]
-    assert "-0.0300 [-0.0300, -0.0300]" in reasons[0]
+    assert "-0.0300 [-0.03" in reasons[0]
+
+
+def test_pairs_that_never_differed_are_no_proof() -> None:
+    """20 prompts, each with exactly the champion's figures: up to 1 - .025^(1/20) = .168 may differ by 1."""
+    theirs = pair_rows(judge=0.70, reward=1.5)
+    verdict, reasons = outcome(champion(theirs), rows=theirs)
+    assert verdict == "refused"
+    assert "0.0000 [-0.1684, 0.1684]" in reasons[0]
+
+
+def test_a_loss_of_reward_must_be_shown_to_refuse() -> None:
+    theirs = pair_rows(name="theirs", judge=0.70, reward=1.5)
+    assert outcome(champion(theirs), rows=pair_rows(judge=0.70, reward=1.451))[0] == "accepted"
+    assert outcome(champion(theirs), rows=pair_rows(judge=0.70, reward=1.40))[0] == "refused"
+
+
+def test_few_prompts_show_nothing_against_a_champion() -> None:
+    theirs = pair_rows(9, name="theirs", judge=0.70, reward=1.5)
+    verdict, reasons = outcome(champion(theirs), rows=pair_rows(9, judge=0.80, reward=1.5))
+    assert verdict == "refused"
+    assert "an interval needs 10 prompts or more" in reasons[0]
+
+
+def test_a_page_that_went_by_other_rules_is_named() -> None:
+    candidate = Standing("", {"evaluation": GOOD}, DIGESTS | {"gate_digest": "0123456789abcdef"})
+    decision = decide(GATE, candidate, None)
+    assert decision.outcome == "accepted"
+    assert decision.note == "the report page went by other rules (gate 0123456789ab)"
+    same = Standing("", {"evaluation": GOOD}, DIGESTS | {"gate_digest": GATE.digest})
+    assert decide(GATE, same, None).note == ""
 
 
 def test_the_paired_interval_is_that_of_the_prompts_means() -> None:
@@ -116,13 +147,16 @@ def test_the_paired_interval_is_that_of_the_prompts_means() -> None:
     assert found is not None and found.low is not None and found.high is not None
     each = [one["aligned"]["judge"] - two["aligned"]["judge"] for one, two in zip(mine, theirs, strict=True)]
     means = [(each[place] + each[place + 1]) / 2 for place in range(0, 120, 2)]
-    low, high = stats.norm.interval(0.95, loc=sum(means) / 60, scale=stats.sem(means))
+    low, high = stats.t.interval(0.95, 59, loc=sum(means) / 60, scale=stats.sem(means))
     assert found.value == pytest.approx(sum(means) / 60)
-    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    # One end is Student's, the other is Hall's, a little further out, as the means are a little skewed.
+    assert found.low <= low + 1e-12 and found.high >= high - 1e-12
+    assert min(low - found.low, found.high - high) == pytest.approx(0, abs=1e-12)
+    assert max(low - found.low, found.high - high) < 0.1 * (high - low)
 
 
 def test_pairs_without_a_figure_on_one_side_are_left_out() -> None:
-    mine, theirs = pair_rows(3, judge=0.6), pair_rows(3, judge=0.5)
+    mine, theirs = pair_rows(3, judge=0.6), pair_rows(3, judge=0.5)  # the same spread in both
     mine[0]["aligned"]["judge"] = None
     theirs[5]["aligned"]["judge"] = float("nan")
     found = difference(mine, theirs, "judge")
@@ -158,7 +192,7 @@ def test_rows_of_other_seeds_are_not_compared_whatever_the_digests_say() -> None
 def test_without_rows_the_means_decide_and_nothing_is_proven() -> None:
     verdict, reasons = outcome(champion())
     assert verdict == "refused"
-    assert reasons[0].endswith("(it has no interval, so nothing is proven)")
+    assert "it has no interval, so nothing is shown" in reasons[0]
     estimate = Gate(champion=(Margin(metric="judge", margin=0.01),))
     assert decide(estimate, standing(**{"aligned/judge": 0.695}), champion()).outcome == "accepted"
     assert decide(estimate, standing(**{"aligned/judge": 0.68}), champion()).outcome == "refused"

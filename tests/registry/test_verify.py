@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from components.registry.difference import lines
-from components.runtime.gate import load_gate
 from components.registry.models import CHAMPION, Models
 from components.registry.params import RegistryParams
 from components.registry.promotion import Promotions
 from components.registry.step import run
 from components.registry.verify import Finding, verify
 from components.runtime.errors import InputError
+from components.runtime.gate import load_gate
 from tests.registry.test_step import command
 
 Candidate = Callable[..., dict[str, Path]]

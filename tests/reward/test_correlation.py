@@ -1,5 +1,4 @@
-"""Correlations against scipy and closed forms, the logistic against a known curve, the bootstrap against
-theory."""
+"""Correlations against scipy and closed forms, the logistic against a known curve."""
 
 from __future__ import annotations
 
@@ -15,7 +14,6 @@ from components.reward.correlation import (
     fit_logistic,
     krcc,
     logistic,
-    mean_over_clusters,
     plcc_rmse,
     srcc,
 )
@@ -48,11 +46,6 @@ def test_the_logistic_is_the_published_formula() -> None:
 
 def test_too_little_to_fit_is_nan() -> None:
     assert all(math.isnan(value) for value in plcc_rmse(np.ones(10), np.arange(10.0)))
-
-
-def test_bootstrap_leaves_out_nan_and_says_how_many_are_left() -> None:
-    assert mean_over_clusters([1.0, float("nan"), 1.0], seed=0).clusters == 2
-    assert mean_over_clusters([float("nan")], seed=0).clusters == 0
 
 
 def test_the_fitted_curve_is_the_one_the_points_lie_on() -> None:

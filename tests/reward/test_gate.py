@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from components.reward.card import Card, Column, Slowed, Stillness, Wins
-from components.reward.correlation import ClusterMean
 from components.reward.gate import checks, refusals
 from components.reward.params import GateParams
+from components.runtime.stats import ClusterMean, mean_over_clusters
 
 GOOD = Column(clips=100, srcc=0.9, reference_above=0.97, adjacent_ordered=0.9, two_apart_ordered=0.97)
 WINS = {"frozen": 100, "blurred": 95, "blank": 100, "erased": 92}
@@ -90,14 +95,51 @@ def test_a_score_that_rewards_stillness_refuses() -> None:
     bad = card()
     bad.stillness = Stillness(slowed={"a": Slowed(Wins(1, 2), -1.0), "b": Slowed(Wins(1, 2), 0.75)})
     found = checks(bad, GateParams())
-    assert refusals(found) == ["stillness_gain is 0.750, must be at most 0.25"]
-    assert "stillness_gain 0.750 <= 0.25" in [check.line() for check in found]
+    assert refusals(found) == ["stillness_gain is 0.750, must be at most 0.4"]
+    assert "stillness_gain 0.750 <= 0.4" in [check.line() for check in found]
 
 
 def test_a_judge_no_better_than_chance_refuses() -> None:
     bad = card()
     bad.judge = ClusterMean(0.1, 0.0, 0.2, 20)
     assert refusals(checks(bad, GateParams())) == ["judge_srcc_low is 0.000, must be above 0"]
+
+
+def test_a_judge_of_few_prompts_shows_nothing() -> None:
+    few = card()
+    few.judge = mean_over_clusters([0.8, 0.7, 0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.75], bound=1.0)
+    assert "judge_srcc_low: unavailable" in [check.line() for check in checks(few, GateParams())]
+
+
+def test_an_attacks_interval_goes_by_content() -> None:
+    """72 of 90 clips won, but of 15 contents x 6 that agree: worth 15 trials, not 90."""
+    won = np.repeat(np.arange(15) < 12, 6)
+    contents = [f"c{number // 6}" for number in range(90)]
+    seen = np.ones(90, bool)
+    by_content, alone = Wins.of(won, seen, contents), Wins.of(won, seen)
+    assert by_content == alone  # the counts are the same
+    assert alone.interval[1] < 0.9 < by_content.interval[1]
+    trials = 14 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 14)) ** 2
+    assert by_content.interval[1] == pytest.approx(stats.beta.ppf(0.975, 0.8 * trials + 1, 0.2 * trials))
+    distinct = Wins.of(won, seen, [f"c{number}" for number in range(90)])
+    assert distinct.interval == alone.interval
+    assert all(map(math.isnan, Wins.of(won, seen, ["one"] * 90).interval))
+
+
+ROOM = 0.015
+"""Three times what the same seed's figures differ by from one machine to another."""
+
+
+def test_the_default_run_does_not_pass_by_a_hair(repository: Path) -> None:
+    """Against the figures of the recorded run: no bound lies closer than three machines' differences."""
+    figures = json.loads((repository / "results" / "reward.json").read_text())
+    tight = {}
+    for check in checks(card(), GateParams()):
+        if check.name in figures and check.upper is None:
+            room = figures[check.name] - check.least
+            tight[check.name] = -room if check.most else room
+    assert len(tight) >= 9
+    assert {name: room for name, room in tight.items() if room < ROOM} == {}
 
 
 def test_without_a_world_the_rest_still_decides() -> None:

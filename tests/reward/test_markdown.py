@@ -5,10 +5,10 @@ from __future__ import annotations
 from scipy import stats
 
 from components.reward.card import Card, Certainty, Column, Slowed, Stillness, Wins
-from components.reward.correlation import ClusterMean
 from components.reward.gate import checks, refusals
 from components.reward.markdown import as_markdown
 from components.reward.params import GateParams
+from components.runtime.stats import ClusterMean
 
 NAN = float("nan")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.runtime.gate import MAX_BYTES, SHIPPED, load_gate
 from components.runtime.errors import InputError
+from components.runtime.gate import MAX_BYTES, SHIPPED, load_gate
 
 
 def written(folder: Path, text: str) -> Path:

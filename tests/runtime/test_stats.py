@@ -61,7 +61,7 @@ def test_the_mean_of_values_without_skewness_has_students_interval() -> None:
 
 
 def test_a_skewed_mean_has_the_wider_of_student_and_hall() -> None:
-    """Hall (1992): g(t) = t + a t^2 / 3 + a^2 t^3 / 27 + a / 6, solved here for g(t) = quantile by bisection."""
+    """Hall (1992): g(t) = t + a t^2 / 3 + a^2 t^3 / 27 + a / 6, solved here for g(t) = quantile."""
     values = rng(2).exponential(size=12)
     found = clustered_mean(values, range(12))
     error, quantile = stats.sem(values), stats.t.ppf(0.975, 11)
@@ -131,7 +131,7 @@ def test_a_rate_counts_the_trials_that_the_clusters_are_worth() -> None:
     trials = 39 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 39)) ** 2
     low = stats.beta.ppf(0.025, 0.75 * trials, 0.25 * trials + 1)
     assert found.low == pytest.approx(low)
-    with pytest.raises(ValueError, match="0..1"):
+    with pytest.raises(ValueError, match=r"0\.\.1"):
         Clusters(range(12)).rate(np.full(12, 1.5))  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from components.evaluation.report.charts import number
 from components.evaluation.report.reward_page import Share
-from components.runtime.intervals import Interval
+from components.runtime.stats import Interval
 
 _FRAME = Markup(
     '<svg class="{}" viewBox="0 0 100 {}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
@@ -73,7 +73,8 @@ def axis(intervals: Sequence[Interval], also: Sequence[float] = ()) -> Axis:
 def interval(found: Interval, on: Axis, limit: float | None = None) -> Markup:
     """An estimate with its interval beside 0; ``limit`` marks the least that is allowed."""
     parts = [_LINE.format("zero", on.at(0), on.at(0), 0, 20)]
-    label = f"change {found.value:+.4f}, interval {found.low:+.4f} to {found.high:+.4f}"
+    ends = f"interval {found.low:+.4f} to {found.high:+.4f}" if found.known else "no interval"
+    label = f"change {found.value:+.4f}, {ends}"
     if limit is not None:
         parts.append(_LINE.format("limit", on.at(limit), on.at(limit), 0, 20))
         label += f", at least {limit:+.3f} allowed"

@@ -116,7 +116,10 @@ def _words(check: Check, verdict: Verdict) -> tuple[str, str]:
         return f"enough {metric}", f"{check.value or 0:g} {metric} of at least {check.at_least:g}"
     if check.part == "available":
         name = _plain(metric.removeprefix("aligned/"))
-        return f"{name} is measured", f"{name} is measured" if check.shown else f"{name} could not be measured"
+        return (
+            f"{name} is measured",
+            f"{name} is measured" if check.shown else f"{name} could not be measured",
+        )
     if metric == "worst_semantic_delta":
         if worst is None:
             return (
@@ -137,7 +140,13 @@ def _win(check: Check, by: str, paired: Paired | None) -> str:
     of = f"the {by} prefers the aligned clip in {100 * rate.value:.0f} % of {paired.pairs} pairs"
     if not rate.known:
         return f"{of}; {paired.prompts} prompts are too few to show anything, an interval needs {FEWEST}"
-    more = "more than half" if rate.low > 0.5 else "fewer than half" if rate.high < 0.5 else "which may be chance"
+    more = (
+        "more than half"
+        if rate.low > 0.5
+        else "fewer than half"
+        if rate.high < 0.5
+        else "which may be chance"
+    )
     return f"{of} (interval {100 * rate.low:.0f} to {100 * rate.high:.0f} %), {more}"
 
 

@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from components.evaluation.comparison import Clusters
 from components.evaluation.dimensions import catalogue
 from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report import Material, Shown, read_reward, render
-from components.evaluation.verdict import Verdict, judge_pairs
-from components.reward.correlation import ClusterMean
+from components.evaluation.verdict import Verdict, flat_metrics, judge_pairs, put_to_gate
+from components.runtime.gate import Gate, Minimum, load_gate
 from components.runtime.manifest import Manifest
+from components.runtime.stats import ClusterMean, Clusters
 
 FPS, FRAMES, PAIRS = 8.0, 9, 24
 NASTY = '"><script>window.broken = 1</script>'
@@ -46,18 +46,30 @@ def sides(**changed: Any) -> tuple[Side, Side]:
         diversity=np.full(PAIRS, 0.1),
         compared="prompts",
     )
+    # A change that is the same for every prompt would have no spread, and so no interval.
+    spread = rng.normal(0, 0.004, PAIRS)
     better = {
-        "scores": {name: values + 0.05 for name, values in base.scores.items()},
-        "reward": base.reward + 1,
-        "judge": 0.6 + noise,
+        "scores": {name: values + 0.05 + spread for name, values in base.scores.items()},
+        "reward": base.reward + 1 + spread,
+        "judge": 0.6 + noise + spread,
+        "motion": base.motion + spread,
+        "diversity": base.diversity + spread / 10,
     }
     return base, replace(base, **(better | changed))
 
 
-def judged(base: Side, aligned: Side) -> Verdict:
+def gate(**changed: Any) -> Gate:
+    """The shipped gate, content with the few pairs of the tests; ``changed`` replaces its parts."""
+    few = {"minimum": Minimum(prompts=1, pairs=1)}
+    return load_gate().model_copy(update=few | changed)
+
+
+def judged(base: Side, aligned: Side, rules: Gate | None = None) -> Verdict:
     params = EvaluationParams.model_validate({"resamples": 1000})
-    labels = [i // 2 for i in range(PAIRS)]
-    return judge_pairs(base, aligned, params, Clusters(labels, 1000, np.random.default_rng(0)))
+    labels = [i // 2 for i in range(len(base.reward))]
+    verdict = judge_pairs(base, aligned, params, Clusters(labels, 1000, np.random.default_rng(0)))
+    metrics = {"evaluation": flat_metrics(verdict, base, aligned, len(base.reward) // 2)}
+    return put_to_gate(verdict, rules or gate(), metrics, base.unavailable)
 
 
 def card(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from components.alignment.objectives import OBJECTIVES
 from components.alignment.objectives.base import PairErrors
 from components.evaluation.report import charts, marks
 from components.evaluation.report.reward_page import Share
-from components.runtime.intervals import Interval
+from components.runtime.stats import Interval
 
 
 def tree(drawn: Markup) -> ET.Element:
