@@ -1,4 +1,4 @@
-"""Versions, runs and experiments deleted in MLflow's pages: every command works on what is left and says so."""
+"""Versions, runs, experiments deleted in MLflow's pages: every command works on what is left and says so."""
 
 from __future__ import annotations
 
