@@ -346,12 +346,12 @@ def test_an_experiment_of_dvc_in_a_temporary_folder_tracks_into_the_project(
         publish(temporary / "a", step="reward", params=ExampleParams()) as workspace,
     ):
         workspace.write_metrics({"srcc": 0.5})
+    monkeypatch.chdir(project)
     shutil.rmtree(project / ".dvc")  # DVC removes the temporary folder with all that is in it
     uri = f"sqlite:///{project}/mlflow.db"
     client = mlflow_client.connect(uri).MlflowClient(uri)
     assert client.get_run(run.run_id).data.metrics == {"srcc": 0.5}
     assert json.loads(Path(client.download_artifacts(run.run_id, "metrics.json")).read_text())["srcc"] == 0.5
-    monkeypatch.chdir(project)
     assert tracking.tracking_uri() == "sqlite:///mlflow.db"
 
 
