@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 import yaml
@@ -32,6 +34,43 @@ def params(params_file: ParamsOption = None, overrides: SetOption = None) -> Non
 
     tree = resolved(load_params(params_file or default_params(), overrides or ()))
     print(yaml.safe_dump(tree, sort_keys=False), end="")
+
+
+@app.command()
+def digests(
+    out: Annotated[
+        str | None, typer.Option("--out", help="folder for one file per section, instead of printing")
+    ] = None,
+    params_file: ParamsOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Print the digest of each file or folder that params name: prompts, footage, base, weights, gate."""
+    from components import places
+    from components.params import load_params, resolved
+
+    found = places.digests(resolved(load_params(params_file or default_params(), overrides or ())))
+    if out is None:
+        print(json.dumps(found, indent=1))
+        return
+    for section, content in found.items():
+        _write(Path(out) / f"{section}.json", content)
+
+
+@app.command()
+def headline(
+    step: Annotated[str, typer.Argument(help="name of a step")],
+    artifact: Annotated[Path, typer.Argument(help="its artifact's folder")],
+    out: Annotated[Path, typer.Argument(help="JSON file to write")],
+) -> None:
+    """Write the figures of a step that people compare between runs; its metrics.json holds all of them."""
+    from components.headline import figures_of
+
+    _write(out, figures_of(step, artifact))
+
+
+def _write(file: Path, content: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

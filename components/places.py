@@ -1,7 +1,7 @@
 """Digests of what params name outside the project: prompts, footage, a base, weights, a gate file.
 
-DVC compares the params' text, and Kubeflow's cache does so too. Neither sees that a file changed under the same
-name. `python -m components digests` writes what lies there, so that a change counts.
+DVC compares the params' text, and Kubeflow's cache does so too. Neither sees that a file changed under the
+same name. `python -m components digests` writes what lies there, so that a change counts.
 """
 
 from __future__ import annotations
@@ -61,16 +61,15 @@ def digest_of(place: str | None, remembered: Remembered) -> str | None:
     """
     if not place:
         return None
-    if not storage.is_remote(place):
-        path = storage.local_path(place)
-        if path.is_file():
-            return remembered.sha256(path)
-    # In a store one object and a prefix are told apart by what is listed: an object has nothing under it.
-    files = [file for file in storage.list_files(place) if not _hidden(file.name)]
+    one = storage.find_file(place)
+    files = [one] if one else [file for file in storage.list_files(place) if not _hidden(file.name)]
     if storage.is_remote(place):
-        content = [[file.name, file.size, file.etag] for file in files] or _object(place)
+        content = [[file.name, file.size, file.etag] for file in files]
     else:
-        content = [[file.name, remembered.sha256(path / file.name)] for file in files]
+        path = storage.local_path(place)
+        content = [
+            [file.name, file.size, remembered.sha256(path if one else path / file.name)] for file in files
+        ]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest() if content else None
 
 
@@ -118,12 +117,6 @@ def _value(section: dict[str, Any], key: str) -> str | None:
     for part in key.split("."):
         value = value[part]
     return value if value is None else str(value)
-
-
-def _object(place: str) -> list[list[Any]]:
-    """Of one object in a store: its SHA-256. Only small files are named one by one: prompts, a gate."""
-    text = storage.read_bytes(place)
-    return [] if text is None else [[hashlib.sha256(text).hexdigest()]]
 
 
 def _hidden(name: str) -> bool:

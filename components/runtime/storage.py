@@ -96,6 +96,28 @@ def list_files(uri: str | Path) -> list[StoredFile]:
     return sorted(files, key=_by_name)
 
 
+def find_file(uri: str | Path) -> StoredFile | None:
+    """The one file at `uri`, its name as its own; None where there is none.
+
+    Raises:
+        InputError: if the place cannot be reached or read.
+    """
+    if not is_remote(uri):
+        path = local_path(uri)
+        return StoredFile(path.name, path.stat().st_size) if path.is_file() else None
+    bucket, key = _split(uri)
+    with _explained(uri):
+        found = _client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    return next(
+        (
+            StoredFile(PurePosixPath(key).name, item["Size"], item.get("ETag", "").strip('"'))
+            for item in found
+            if item["Key"] == key
+        ),
+        None,
+    )
+
+
 def list_dir(uri: str | Path) -> list[str]:
     """Names of every file under `uri`, relative to it, sorted."""
     return [file.name for file in list_files(uri)]

@@ -16,6 +16,7 @@ from components.registry.params import RegistryParams
 from components.registry.promotion import Promotions
 from components.registry.step import run
 from components.registry.verify import Finding, verify
+from components.runtime.artifacts import Artifact, open_artifact
 from components.runtime.errors import InputError
 from components.runtime.gate import load_gate
 from tests.registry.test_step import command
@@ -173,6 +174,34 @@ def test_provenance_says_where_everything_came_from(
     card = (stored(models) / "card.md").read_text()
     for said in ("r/model@sha256:00", "run-7", found["params_digest"], "0.700", "[0.600, 0.800]"):
         assert said in card
+
+
+def test_gpu_hours_count_every_process_and_only_steps_on_gpus(
+    candidate: Candidate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.registry.provenance import Origin, cost
+
+    monkeypatch.setenv("WORLD_SIZE", "4")  # as torchrun tells each of four processes
+    opened = {step: open_artifact(place, step=step) for step, place in candidate("a").items()}
+    assert {artifact.manifest.processes for artifact in opened.values()} == {4}
+    took = {
+        "generator": ("cuda (NVIDIA H100)", 1, 1800.0),
+        "reward": ("cpu (8 threads)", 1, 7200.0),
+        "alignment": ("cuda (NVIDIA H100)", 16, 9000.0),
+        "evaluation": ("cuda (NVIDIA H100)", 1, 3600.0),
+    }
+    measured = {
+        step: Artifact(
+            opened[step].path,
+            opened[step].manifest.model_copy(
+                update={"device": device, "processes": processes, "wall_seconds": seconds}
+            ),
+        )
+        for step, (device, processes, seconds) in took.items()
+    }
+    found = cost(Origin(measured, dict.fromkeys(measured, "")))
+    assert found["gpu_hours"] == 0.5 + 16 * 2.5 + 1.0
+    assert found["process_seconds"] == 1800 + 7200 + 16 * 9000 + 3600
 
 
 def test_the_card_of_whole_weights_and_with_the_corpus_beside(

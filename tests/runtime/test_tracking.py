@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from components.runtime import tracking
+from components.runtime import mlflow_client, tracking
 from components.runtime.artifacts import publish
 from components.runtime.errors import GateRefused, Interrupted
 from components.runtime.params import Section, StepParams, digest
@@ -87,7 +91,7 @@ def test_one_parent_and_a_child_per_step(client: Any, tmp_path: Path, request: p
     assert len(run.data.params["inner.text"]) == 500
     assert run.data.tags["onlinevpo.params_digest"] == digest(ExampleParams())
     assert run.data.tags["onlinevpo.outcome"] == "done"
-    history = client.get_metric_history(run.info.run_id, "loss")
+    history = client.get_metric_history(run.info.run_id, "curve/loss")
     assert [(m.step, m.value) for m in history] == [(at, 1.0 / (at + 1)) for at in range(700)]
     listed = {a.path for a in client.list_artifacts(run.info.run_id)}
     assert listed == {
@@ -157,7 +161,7 @@ def test_a_given_run_is_used(client: Any, monkeypatch: pytest.MonkeyPatch, tmp_p
         assert run.run_id == given
         run.metrics({"loss": 1.0}, at=3)
     found = client.get_run(given)
-    assert found.data.metrics == {"loss": 1.0}
+    assert found.data.metrics == {"curve/loss": 1.0}
     assert found.info.status == "FINISHED"
     assert "mlflow.parentRunId" not in found.data.tags
     assert len(client.search_runs([experiment])) == 1
@@ -219,6 +223,146 @@ def test_a_store_that_fails_midway_costs_one_warning(
     assert run.run_id is not None
     assert client.get_run(run.run_id).info.status == "FINISHED"
     assert capsys.readouterr().err.count("warning: tracking") == 1
+
+
+def test_a_final_figure_and_a_curve_of_one_name_are_two_metrics(client: Any, tmp_path: Path) -> None:
+    with (
+        track("alignment", ExampleParams()) as run,
+        publish(tmp_path / "a", step="alignment", params=ExampleParams()) as workspace,
+    ):
+        for at in range(3):
+            run.metrics({"clips": 48.0, "accuracy": 1.0}, at=at)
+        workspace.write_metrics({"clips": 144.0, "accuracy": 0.816})
+    figures = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    logged = client.get_run(run.run_id).data.metrics
+    assert {name: logged[name] for name in figures} == figures
+    for name in figures:
+        assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, name)] == [
+            (0, figures[name])
+        ]
+        assert [m.step for m in client.get_metric_history(run.run_id, f"curve/{name}")] == [0, 1, 2]
+
+
+TOGETHER = """
+import sys, time
+import mlflow, sqlalchemy
+from components.runtime.params import StepParams
+from components.runtime.tracking import track
+print("ready", flush=True)
+sys.stdin.readline()
+with track(sys.argv[1], StepParams()) as run:
+    print(run.run_id, flush=True)
+"""
+
+
+def test_first_runs_started_together_are_all_tracked_under_one_parent(
+    tmp_path: Path, repository: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    environment = {
+        **os.environ,
+        **{"ONLINEVPO_TRACKING": "on", "ONLINEVPO_RUN": "together", "MLFLOW_TRACKING_URI": uri},
+        "PYTHONPATH": str(repository),
+    }
+    steps = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, f"step{number}"], cwd=tmp_path, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    for step in steps:
+        assert step.stdout is not None and step.stdout.readline() == "ready\n"
+    for step in steps:
+        assert step.stdin is not None
+        step.stdin.write("\n")
+        step.stdin.flush()
+    said = [step.communicate(timeout=120) for step in steps]
+    assert all(error == "" and out.strip() not in ("", "None") for out, error in said), said
+    client = mlflow_client.connect(uri).MlflowClient(uri)
+    experiment = client.get_experiment_by_name("onlinevpo").experiment_id
+    runs = client.search_runs([experiment])
+    (parent,) = (run for run in runs if "onlinevpo.pipeline" in run.data.tags)
+    assert {run.data.tags.get("mlflow.parentRunId") for run in runs if run is not parent} == {
+        parent.info.run_id
+    }
+    assert len(runs) == 5
+
+
+def test_a_parent_made_at_the_same_moment_elsewhere_is_joined(
+    client: Any, request: pytest.FixtureRequest
+) -> None:
+    name = request.node.name
+    with track("reward", ExampleParams()) as run:
+        # What another process's clock says is earlier: both must come to the same of the two.
+        experiment = client.get_run(run.run_id).info.experiment_id
+        older = client.create_run(experiment, start_time=1, tags={"onlinevpo.pipeline": name}).info.run_id
+    assert client.get_run(run.run_id).data.tags["mlflow.parentRunId"] == older
+    with track("alignment", ExampleParams()) as later:
+        pass
+    assert client.get_run(later.run_id).data.tags["mlflow.parentRunId"] == older
+
+
+def test_an_experiment_made_at_the_same_moment_elsewhere_is_used(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "made twice")
+    ask = type(client).get_experiment_by_name
+
+    def late(self: Any, name: str) -> Any:
+        monkeypatch.setattr(type(client), "get_experiment_by_name", ask)
+        self.create_experiment(name)  # the other process, after this one has looked
+        return None
+
+    monkeypatch.setattr(type(client), "get_experiment_by_name", late)
+    with track("reward", ExampleParams()) as run:
+        assert run.run_id is not None
+    experiment = client.get_run(run.run_id).info.experiment_id
+    assert client.get_experiment(experiment).name == "made twice"
+
+
+def test_a_deleted_experiment_is_told_with_its_remedy_and_the_step_goes_on(
+    client: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "deleted")
+    number = client.create_experiment("deleted")
+    client.delete_experiment(number)
+    with track("reward", ExampleParams()) as run:
+        assert run.run_id is None
+    assert f"`mlflow experiments restore -x {number}`" in capsys.readouterr().err
+
+
+def test_an_experiment_of_dvc_in_a_temporary_folder_tracks_into_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    temporary = project / ".dvc" / "tmp" / "exps" / "standalone" / "tmpx"
+    temporary.mkdir(parents=True)
+    monkeypatch.chdir(temporary)
+    monkeypatch.setenv("ONLINEVPO_TRACKING", "on")
+    monkeypatch.setenv("DVC_ROOT", str(project))  # as DVC sets it for the commands of stages
+    with (
+        track("reward", ExampleParams()) as run,
+        publish(temporary / "a", step="reward", params=ExampleParams()) as workspace,
+    ):
+        workspace.write_metrics({"srcc": 0.5})
+    monkeypatch.chdir(project)
+    shutil.rmtree(project / ".dvc")  # DVC removes the temporary folder with all that is in it
+    uri = f"sqlite:///{project}/mlflow.db"
+    client = mlflow_client.connect(uri).MlflowClient(uri)
+    assert client.get_run(run.run_id).data.metrics == {"srcc": 0.5}
+    assert json.loads(Path(client.download_artifacts(run.run_id, "metrics.json")).read_text())["srcc"] == 0.5
+    assert tracking.tracking_uri() == "sqlite:///mlflow.db"
+
+
+def test_a_long_reason_is_shortened_at_a_word_and_says_so(client: Any) -> None:
+    reason = " ".join(f"rule{number}" for number in range(2000))
+    with pytest.raises(GateRefused), track("reward", ExampleParams()) as run:
+        raise GateRefused(reason)
+    kept = client.get_run(run.run_id).data.tags["onlinevpo.reason"]
+    words, _, note = kept.removeprefix("GateRefused: ").partition(" ... ")
+    assert len(kept) <= 5000 and note.startswith("(") and note.endswith(" characters)")
+    assert words.split() == reason.split()[: len(words.split())]
 
 
 def test_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
