@@ -15,7 +15,7 @@ from torch import Tensor
 from components.reward import certainty, probes
 from components.reward.card import Card, Column
 from components.reward.correlation import ClusterMean, krcc, mean_over_clusters, plcc_rmse, srcc
-from components.reward.crew import Crew
+from components.runtime.process_pool import ProcessPool
 from components.reward.distortions import GENERATED_ATTACKS, LEVELS, REGISTRY
 from components.reward.heldout import PRISTINE, built, fit_baselines, pieces, pools
 from components.reward.ladders import CHUNK, Ladders, join, seen_types
@@ -91,7 +91,7 @@ def measure(
     clips = pools(material, sources)
     types = list(REGISTRY)
     count = len(types) * sum(min(params.contents_per_type, len(pool)) for pool in clips.values())
-    with Crew(workers if count > FEW_LADDERS else 0, stop) as crew:
+    with ProcessPool(workers if count > FEW_LADDERS else 0, stop) as crew:
         rivals = fit_baselines(crew, material, heldout_types, seed, cache) if params.baselines else None
         work = pieces(clips, types, params.contents_per_type, seed, cache=cache, rivals=rivals)
         outputs = _Outputs()
