@@ -24,7 +24,12 @@ weights_app = typer.Typer(no_args_is_help=True, help="The pretrained models' wei
 app.add_typer(weights_app, name="weights")
 
 SuiteOption = Annotated[
-    str, typer.Option("--suite", help="vbench; a .whl, .json or .txt file; or a folder of videos")
+    str,
+    typer.Option(
+        "--suite",
+        help="vbench; VBench's .whl or .json; prompts as .txt, .json, .jsonl, .csv or .yaml; or a folder "
+        "of videos",
+    ),
 ]
 SamplesOption = Annotated[
     int | None, typer.Option("--samples", min=1, help="videos of each prompt [default: 5, flickering 25]")
@@ -61,6 +66,14 @@ def sample(
         list[str] | None, typer.Option("--dimension", help="only its prompts; may be repeated")
     ] = None,
     samples: SamplesOption = None,
+    augmented: Annotated[
+        str,
+        typer.Option(
+            "--augmented",
+            help="draw from these rewritten prompts, one for each of the suite's in its order, under the "
+            "originals' names",
+        ),
+    ] = "",
     params_file: ParamsOption = None,
     overrides: SetOption = None,
 ) -> None:
@@ -68,7 +81,7 @@ def sample(
     from components.evaluation import commands
 
     params = load_params(EvaluationParams, "evaluation", params_file, overrides)
-    commands.sample(params, suite, videos, generator, alignment, dimension or [], samples)
+    commands.sample(params, suite, videos, generator, alignment, dimension or [], samples, augmented)
 
 
 @app.command("score")
@@ -77,7 +90,11 @@ def score(
     out: Annotated[str, typer.Option("--out", help="folder for the result files")],
     suite: Annotated[
         str,
-        typer.Option("--suite", help="vbench; a .whl, .json or .txt file [default: what the folder holds]"),
+        typer.Option(
+            "--suite",
+            help="vbench; VBench's .whl or .json; a list of prompts \\[default: what the folder holds, with "
+            "the prompts it was drawn for where they were noted]",
+        ),
     ] = "",
     name: Annotated[str, typer.Option("--name", help="of the model [default: the folder's]")] = "",
     dimension: Annotated[

@@ -33,11 +33,19 @@ def _ready(params: EvaluationParams) -> str:
     return str(device)
 
 
-def _suite(given: str, samples: int | None, dimensions: list[str], ranks: Ranks) -> Suite:
+def _suite(
+    given: str, samples: int | None, dimensions: list[str], ranks: Ranks, augmented: str = ""
+) -> Suite:
     """The suite, read by one process, so that a download happens once."""
-    suite = ranks.broadcast_object(load_suite(given, samples) if ranks.is_main else None)
+
+    def read() -> Suite:
+        whole = load_suite(given, samples)
+        part = whole.only(dimensions) if dimensions else whole
+        return part.augmented_by(augmented, whole) if augmented else part
+
+    suite = ranks.broadcast_object(read() if ranks.is_main else None)
     assert suite is not None
-    return suite.only(dimensions) if dimensions else suite
+    return suite
 
 
 def sample(
@@ -48,6 +56,7 @@ def sample(
     alignment: str,
     dimensions: list[str],
     samples: int | None,
+    augmented: str = "",
 ) -> None:
     """Draw a suite's missing videos into a folder."""
     from components.evaluation.step import open_sampler, trained_by
@@ -56,7 +65,7 @@ def sample(
     folder = videos_folder(videos)
     device = _ready(params)
     with process_group(device) as ranks:
-        wanted = _suite(suite, samples, dimensions, ranks)
+        wanted = _suite(suite, samples, dimensions, ranks, augmented)
         opened = open_artifact(generator, step="generator")
         trained = trained_by(open_artifact(alignment, step="alignment")) if alignment else None
         fps = float(json.loads(opened.file("generator.json").read_text(encoding="utf-8"))["fps"])
@@ -66,7 +75,7 @@ def sample(
             opened, devices.resolve(params.run.device), trained.folder if trained else None
         )
         asked = suite_requests(wanted, params.run.seed)
-        done = sample_suite(sampler, asked, folder, fps, params.batch, model, ranks)
+        done = sample_suite(sampler, asked, folder, fps, params.batch, model, ranks, wanted.augmented)
         if ranks.is_main:
             print(f"{folder}: {done} videos drawn, {len(asked) - done} were there already")
 

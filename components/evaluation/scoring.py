@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.dimensions import Dimension, LeftOut, Measured, Outcome, Video, catalogue
-from components.evaluation.folders import RECORD, Found, Problem, counts, find_videos
+from components.evaluation.folders import Found, Problem, counts, find_videos
 from components.evaluation.models import Shelf
+from components.evaluation.sample_record import read_record
 from components.evaluation.suites import Suite
 from components.evaluation.totals import totals
 from components.evaluation.vbench_files import METHOD, SEED, VARIANT, Result, VideoResult
@@ -21,7 +22,6 @@ from components.runtime.errors import InputError, Interrupted
 from components.runtime.files import sha256_file
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
-from components.runtime.untrusted import read_json_lines
 from components.video.codec import read_video
 
 
@@ -153,22 +153,6 @@ def _tasks(suite: Suite, found: Found, folder: Path, settings: Settings) -> list
         for prompt, paths in found.videos.items()
         for path in paths
     ]
-
-
-def read_record(folder: Path) -> dict[str, dict[str, Any]]:
-    """What sampling noted of each file beside the videos; {} where there is no such note.
-
-    Raises:
-        InputError: the note is there and cannot be read.
-    """
-    file = folder / RECORD
-    if not file.is_file():
-        return {}
-    try:
-        lines = read_json_lines(file)
-        return {str(line["file"]): line for line in lines if "file" in line}
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{file}: cannot be read as JSON lines: {error}") from error
 
 
 def _measured(task: Task, scores: Scores, shelf: Shelf, settings: Settings, keep: Path) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from components.reward.baselines import Baselines
-from components.runtime.process_pool import ProcessPool
 from components.reward.distortions import LEVELS, Recipe
 from components.reward.ladders import NAMES, TENSORS, Ladders, build, seen_types
 from components.reward.material import Clips, Material
+from components.runtime.process_pool import ProcessPool
 from components.runtime.seeds import derive, torch_generator
 
 PRISTINE = ("world", "footage")

@@ -15,7 +15,6 @@ from torch import Tensor
 from components.reward import certainty, probes
 from components.reward.card import Card, Column
 from components.reward.correlation import ClusterMean, krcc, mean_over_clusters, plcc_rmse, srcc
-from components.runtime.process_pool import ProcessPool
 from components.reward.distortions import GENERATED_ATTACKS, LEVELS, REGISTRY
 from components.reward.heldout import PRISTINE, built, fit_baselines, pieces, pools
 from components.reward.ladders import CHUNK, Ladders, join, seen_types
@@ -24,6 +23,7 @@ from components.reward.params import CardParams
 from components.reward.probes import ScoreClips
 from components.reward.scorer import Rating
 from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 from components.runtime.progress import Progress
 from components.runtime.seeds import derive
 

@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 class ProcessPool:
     """`count` processes, or this one if `count` is 0. Use as a context, for many calls.
 
-    A worker has one thread, leaves signals to its parent, and ends when the parent is gone, however that went.
+    A worker has one thread, leaves signals to its parent, and ends when the parent is gone, even by kill -9.
     """
 
     def __init__(self, count: int, stop: StopSignal) -> None:

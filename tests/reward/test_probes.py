@@ -11,7 +11,6 @@ from torch import Tensor
 from components.corpus.world.judge import judge
 from components.reward import probes
 from components.reward.card import Wins
-from components.runtime.process_pool import ProcessPool
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS
 from components.reward.material import Clips
 from components.reward.probes import (
@@ -25,6 +24,7 @@ from components.reward.probes import (
 )
 from components.reward.scorer import Geometry
 from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 from tests.reward.conftest import textured, world
 
 SCENES = ["world/red-circle-left-slowly-grey/0", "world/blue-cross-down-quickly-white/3"]

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from components.runtime.process_pool import ProcessPool
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 
 
 def slow_first(number: int) -> tuple[int, int]:
