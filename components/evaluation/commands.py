@@ -16,7 +16,7 @@ from components.evaluation.sampling import sample_suite, suite_requests, videos_
 from components.evaluation.scoring import Scores, Settings, notes
 from components.evaluation.scoring import score as measure_folder
 from components.evaluation.suites import Suite, load_suite
-from components.evaluation.vbench_files import write_full_info, write_lines, write_results
+from components.evaluation.vbench_files import in_words, write_full_info, write_lines, write_results
 from components.runtime import devices
 from components.runtime.distributed import Ranks, process_group
 from components.runtime.errors import InputError
@@ -92,6 +92,11 @@ def score(
 ) -> None:
     """Measure a folder of videos and write the three result files."""
     folder, target = videos_folder(videos), videos_folder(out)
+    if target == folder:
+        raise InputError(
+            f"--out {out}: that is the folder of the videos, and VBench finds none beside other files; take "
+            "another one"
+        )
     name = name or folder.resolve().name
     device = _ready(params)
     settings = Settings(params.compat == "vbench", fps)
@@ -125,8 +130,8 @@ def as_text(scores: Scores) -> str:
     for name in catalogue():
         if name in scores.results:
             result = scores.results[name]
-            method = f"  {result.method}" if result.method else ""
-            lines.append(f"{name:24}{100 * result.score:8.2f}  {len(result.videos)} videos{method}")
+            other = in_words(result.method, result.variant) if result.method or result.variant else ""
+            lines.append(f"{name:24}{100 * result.score:8.2f}  {len(result.videos)} videos  {other}".rstrip())
         elif name in scores.unavailable:
             lines.append(f"{name:24}     n/a  {scores.unavailable[name]}")
     for kind, number in counts(scores.problems).items():

@@ -16,7 +16,7 @@ from components.evaluation.models import Shelf
 from components.evaluation.sample_record import read_record
 from components.evaluation.suites import Suite
 from components.evaluation.totals import totals
-from components.evaluation.vbench_files import METHOD, SEED, VARIANT, Result, VideoResult
+from components.evaluation.vbench_files import METHOD, OURS, SEED, VARIANT, Result, VideoResult
 from components.runtime.distributed import Ranks
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.files import sha256_file
@@ -246,7 +246,7 @@ def _summarise(name: str, rows: list[Measured], scores: Scores, compat: bool) ->
     method = dimension.measured_by(scores.origins[name])
     about = {METHOD: method} if method else {}
     if dimension.variant and not compat:
-        about[VARIANT] = "ours"
+        about[VARIANT] = OURS
     videos = tuple(
         VideoResult(row.name, row.outcome.value, {**row.outcome.details, **about}) for row in counted
     )
@@ -255,8 +255,8 @@ def _summarise(name: str, rows: list[Measured], scores: Scores, compat: bool) ->
 
 def notes(suite: Suite, scores: Scores, settings: Settings) -> list[dict[str, Any]]:
     """What a reader of the scores must know, a line each: the whole, each dimension, each problem."""
-    plain = {name: one.score for name, one in scores.results.items() if not one.method}
-    whole = totals(plain)
+    published = {n: one.score for n, one in scores.results.items() if not one.method and not one.variant}
+    whole = totals(published)
     lines: list[dict[str, Any]] = [
         {
             "kind": "about",
