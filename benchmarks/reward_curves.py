@@ -25,7 +25,6 @@ from PIL import Image
 
 from components.corpus.camera import draw_move, film
 from components.corpus.dataset import Corpus
-from components.reward.crew import Crew
 from components.reward.heldout import built, pieces, pools
 from components.reward.ladders import Ladders, join, seen_types
 from components.reward.material import Clips, Material, gather
@@ -37,6 +36,7 @@ from components.reward.training import train
 from components.runtime.artifacts import cache_dir, open_artifact
 from components.runtime.devices import configure_threads
 from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 from components.runtime.seeds import derive, numpy_rng, torch_generator
 
 STEPS = (60, 125, 250, 500, 1000, 2000, 4000)
@@ -102,7 +102,7 @@ class Bench:
             derive(seed, "card"),
             cache=cache_dir() / "labels",
         )
-        with Crew(1, self.stop) as crew:
+        with ProcessPool(1, self.stop) as crew:
             self.held = join([part.ladders.without_frames() for part in built(crew, work)])
 
     def points(self, photographs: Path | None) -> Iterator[Point]:

@@ -42,8 +42,8 @@ class CorpusParams(StepParams):
     )
     prompts: str | None = Field(
         default=None,
-        description="text file or s3:// object with one prompt per line (UTF-8), "
-        "instead of the world's captions",
+        description="file or s3:// object with a list of prompts (UTF-8): a prompt a line, JSON, JSONL, CSV "
+        "or YAML; instead of the world's captions",
     )
 
     @model_validator(mode="after")

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from components.evaluation.params import EvaluationParams
-from components.evaluation.totals import QUALITY, SEMANTIC, Totals, read_raw, totals
+from components.evaluation.totals import QUALITY, SEMANTIC, Sums, Totals, read_raw, sums
+from components.evaluation.vbench_files import in_words
 from components.runtime.errors import InputError
 from components.runtime.step import ParamsOption, SetOption, load_params, main, step_app
 
@@ -24,7 +25,12 @@ weights_app = typer.Typer(no_args_is_help=True, help="The pretrained models' wei
 app.add_typer(weights_app, name="weights")
 
 SuiteOption = Annotated[
-    str, typer.Option("--suite", help="vbench; a .whl, .json or .txt file; or a folder of videos")
+    str,
+    typer.Option(
+        "--suite",
+        help="vbench; VBench's .whl or .json; prompts as .txt, .json, .jsonl, .csv or .yaml; or a folder "
+        "of videos",
+    ),
 ]
 SamplesOption = Annotated[
     int | None, typer.Option("--samples", min=1, help="videos of each prompt [default: 5, flickering 25]")
@@ -61,6 +67,14 @@ def sample(
         list[str] | None, typer.Option("--dimension", help="only its prompts; may be repeated")
     ] = None,
     samples: SamplesOption = None,
+    augmented: Annotated[
+        str,
+        typer.Option(
+            "--augmented",
+            help="draw from these rewritten prompts, one for each of the suite's in its order, under the "
+            "originals' names",
+        ),
+    ] = "",
     params_file: ParamsOption = None,
     overrides: SetOption = None,
 ) -> None:
@@ -68,7 +82,7 @@ def sample(
     from components.evaluation import commands
 
     params = load_params(EvaluationParams, "evaluation", params_file, overrides)
-    commands.sample(params, suite, videos, generator, alignment, dimension or [], samples)
+    commands.sample(params, suite, videos, generator, alignment, dimension or [], samples, augmented)
 
 
 @app.command("score")
@@ -77,7 +91,11 @@ def score(
     out: Annotated[str, typer.Option("--out", help="folder for the result files")],
     suite: Annotated[
         str,
-        typer.Option("--suite", help="vbench; a .whl, .json or .txt file [default: what the folder holds]"),
+        typer.Option(
+            "--suite",
+            help="vbench; VBench's .whl or .json; a list of prompts \\[default: what the folder holds, with "
+            "the prompts it was drawn for where they were noted]",
+        ),
     ] = "",
     name: Annotated[str, typer.Option("--name", help="of the model [default: the folder's]")] = "",
     dimension: Annotated[
@@ -107,32 +125,39 @@ def show_totals(
 ) -> None:
     """Print VBench's scaled scores and totals; a total with a missing dimension is not formed.
 
-    Dimensions measured by models that stand in for VBench's are kept out; totals with them, which must not be
-    compared with published ones, come apart.
+    A total that can be compared with published ones has all its dimensions measured in VBench's way. One with
+    our variants, or with models that stand in for VBench's, is printed apart and marked; none mixes our
+    variants with published ones.
     """
+    from components.evaluation.dimensions import catalogue
+
     raw = read_raw(results)
-    found = totals({name: one.score for name, one in raw.items() if not one.method})
+    twofold = [name for name, providers in catalogue().items() if any(one.variant for one in providers)]
+    found = sums(raw, twofold)
     otherwise = {name: one.method for name, one in raw.items() if one.method}
     variants = [name for name, one in raw.items() if one.variant]
-    whole = totals({name: one.score for name, one in raw.items()})
     if as_json:
-        named: dict[str, object] = {"unit": "per cent"} | _per_cent(found)
-        named |= {"missing": found.missing, "scaled": found.scaled}
-        named |= {"measured_otherwise": otherwise, "variants": variants}
-        print(json.dumps(named | ({"with_substitutes": _per_cent(whole)} if otherwise else {}), indent=2))
+        named: dict[str, object] = {"unit": "per cent"} | _per_cent(found.official)
+        named |= {"missing": found.official.missing, "scaled": found.ours.scaled}
+        named |= {"measured_otherwise": otherwise, "variants": variants, "mixed": found.mixed}
+        named |= {"with_our_variants": _per_cent(found.ours)} if variants else {}
+        print(json.dumps(named | ({"with_substitutes": _per_cent(found.all)} if otherwise else {}), indent=2))
         return
     for name in QUALITY + SEMANTIC:
         if name in otherwise:
-            print(f"{name:24}     n/a  {otherwise[name]} ({100 * raw[name].score:.2f})")
+            method = in_words(raw[name].method, raw[name].variant)
+            print(f"{name:24}     n/a  {method} ({100 * raw[name].score:.2f})")
         elif name in raw:
             ours = "  our variant" if name in variants else ""
-            print(f"{name:24}{100 * raw[name].score:8.2f}  scaled {100 * found.scaled[name]:8.2f}{ours}")
+            print(f"{name:24}{100 * raw[name].score:8.2f}  scaled {100 * found.ours.scaled[name]:8.2f}{ours}")
         else:
             print(f"{name:24}     n/a  not in the file")
     for name in ("quality", "semantic", "total"):
-        value, other = getattr(found, name), getattr(whole, name)
-        apart = f"  {100 * other:.2f} with substitutes" if value is None and other is not None else ""
-        print(f"{name:24}{'     n/a' if value is None else f'{100 * value:8.2f}'}{apart}")
+        value = getattr(found.official, name)
+        figure = _other_total(found, name, bool(variants)) if value is None else f"{100 * value:8.2f}"
+        print(f"{name:24}{figure}")
+    if found.mixed:
+        print(f"no total: {found.mixed}")
 
 
 @app.command("compare")
@@ -202,6 +227,16 @@ def verify_weights(
     from components.evaluation import commands
 
     commands.verify_weights(names or [], at)
+
+
+def _other_total(found: Sums, name: str, ours: bool) -> str:
+    """That there is no official total, and one that must not be compared with published ones, marked."""
+    both = " and our variants" if ours else ""
+    for one, mark in ((found.ours, "with our variants"), (found.all, f"with substitutes{both}")):
+        value = getattr(one, name)
+        if value is not None:
+            return f"     n/a  {100 * value:.2f} {mark}, not comparable with published totals"
+    return "     n/a"
 
 
 def _per_cent(found: Totals) -> dict[str, object]:

@@ -16,7 +16,7 @@ from components.evaluation.sampling import sample_suite, suite_requests, videos_
 from components.evaluation.scoring import Scores, Settings, notes
 from components.evaluation.scoring import score as measure_folder
 from components.evaluation.suites import Suite, load_suite
-from components.evaluation.vbench_files import write_full_info, write_lines, write_results
+from components.evaluation.vbench_files import in_words, write_full_info, write_lines, write_results
 from components.runtime import devices
 from components.runtime.distributed import Ranks, process_group
 from components.runtime.errors import InputError
@@ -33,11 +33,19 @@ def _ready(params: EvaluationParams) -> str:
     return str(device)
 
 
-def _suite(given: str, samples: int | None, dimensions: list[str], ranks: Ranks) -> Suite:
+def _suite(
+    given: str, samples: int | None, dimensions: list[str], ranks: Ranks, augmented: str = ""
+) -> Suite:
     """The suite, read by one process, so that a download happens once."""
-    suite = ranks.broadcast_object(load_suite(given, samples) if ranks.is_main else None)
+
+    def read() -> Suite:
+        whole = load_suite(given, samples)
+        part = whole.only(dimensions) if dimensions else whole
+        return part.augmented_by(augmented, whole) if augmented else part
+
+    suite = ranks.broadcast_object(read() if ranks.is_main else None)
     assert suite is not None
-    return suite.only(dimensions) if dimensions else suite
+    return suite
 
 
 def sample(
@@ -48,6 +56,7 @@ def sample(
     alignment: str,
     dimensions: list[str],
     samples: int | None,
+    augmented: str = "",
 ) -> None:
     """Draw a suite's missing videos into a folder."""
     from components.evaluation.step import open_sampler, trained_by
@@ -56,7 +65,7 @@ def sample(
     folder = videos_folder(videos)
     device = _ready(params)
     with process_group(device) as ranks:
-        wanted = _suite(suite, samples, dimensions, ranks)
+        wanted = _suite(suite, samples, dimensions, ranks, augmented)
         opened = open_artifact(generator, step="generator")
         trained = trained_by(open_artifact(alignment, step="alignment")) if alignment else None
         fps = float(json.loads(opened.file("generator.json").read_text(encoding="utf-8"))["fps"])
@@ -66,7 +75,7 @@ def sample(
             opened, devices.resolve(params.run.device), trained.folder if trained else None
         )
         asked = suite_requests(wanted, params.run.seed)
-        done = sample_suite(sampler, asked, folder, fps, params.batch, model, ranks)
+        done = sample_suite(sampler, asked, folder, fps, params.batch, model, ranks, wanted.augmented)
         if ranks.is_main:
             print(f"{folder}: {done} videos drawn, {len(asked) - done} were there already")
 
@@ -83,6 +92,11 @@ def score(
 ) -> None:
     """Measure a folder of videos and write the three result files."""
     folder, target = videos_folder(videos), videos_folder(out)
+    if target == folder:
+        raise InputError(
+            f"--out {out}: that is the folder of the videos, and VBench finds none beside other files; take "
+            "another one"
+        )
     name = name or folder.resolve().name
     device = _ready(params)
     settings = Settings(params.compat == "vbench", fps)
@@ -116,8 +130,8 @@ def as_text(scores: Scores) -> str:
     for name in catalogue():
         if name in scores.results:
             result = scores.results[name]
-            method = f"  {result.method}" if result.method else ""
-            lines.append(f"{name:24}{100 * result.score:8.2f}  {len(result.videos)} videos{method}")
+            other = in_words(result.method, result.variant) if result.method or result.variant else ""
+            lines.append(f"{name:24}{100 * result.score:8.2f}  {len(result.videos)} videos  {other}".rstrip())
         elif name in scores.unavailable:
             lines.append(f"{name:24}     n/a  {scores.unavailable[name]}")
     for kind, number in counts(scores.problems).items():

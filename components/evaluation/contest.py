@@ -11,8 +11,16 @@ import numpy as np
 
 from components.evaluation.comparison import Paired, compare
 from components.evaluation.table import ends
-from components.evaluation.totals import QUALITY, RANGES, SEMANTIC
-from components.evaluation.vbench_files import SEED, Result, VideoResult, prompt_of, read_results
+from components.evaluation.totals import LARGEST, QUALITY, RANGES, SEMANTIC, refuse_per_cent
+from components.evaluation.vbench_files import (
+    PER_VIDEO_SCALE,
+    SEED,
+    Result,
+    VideoResult,
+    in_words,
+    prompt_of,
+    read_results,
+)
 from components.runtime.errors import InputError
 from components.runtime.seeds import numpy_rng
 from components.runtime.stats import FEWEST, Clusters, holm, plain
@@ -58,6 +66,7 @@ class Change:
         inferior: the whole interval lies below -margin.
         unpaired: videos that only one of the two has.
         seeds: whether both files say that the pairs share their seeds; None where they do not say.
+        measured: how both were measured where that is not VBench's way: its models' substitute, our variant.
     """
 
     paired: Paired
@@ -69,6 +78,7 @@ class Change:
     inferior: bool
     unpaired: int
     seeds: bool | None
+    measured: str = ""
 
     @property
     def verdict(self) -> str:
@@ -107,7 +117,8 @@ def run(files: Sequence[Path], terms: Terms) -> Contest:
     Videos are paired by file name (prompt and number) and resampled by prompt.
 
     Raises:
-        InputError: fewer than two files, two of one name, one that cannot be read, or nothing in common.
+        InputError: fewer than two files, two of one name, one that cannot be read or holds percentages, or
+            nothing in common that was measured in the same way.
     """
     if len(files) < 2:
         raise InputError("compare needs two result files or more: the base first, then the candidates")
@@ -116,11 +127,11 @@ def run(files: Sequence[Path], terms: Terms) -> Contest:
         names = [str(file) for file in files]
     if len(set(names)) < len(names):
         raise InputError(f"compare: {files[0]} is named twice")
-    base = read_results(files[0])
+    base = _read(files[0])
     paired: dict[str, dict[str, tuple[Paired, int, bool | None]]] = {}
     skipped: dict[str, dict[str, str]] = {}
     for file, name in zip(files[1:], names[1:], strict=True):
-        candidate = read_results(file)
+        candidate = _read(file)
         paired[name], skipped[name] = {}, {}
         for dimension in _in_order({*base, *candidate}):
             reason = _not_comparable(base.get(dimension), candidate.get(dimension))
@@ -131,11 +142,29 @@ def run(files: Sequence[Path], terms: Terms) -> Contest:
         if not paired[name]:
             reasons = "; ".join(f"{key}: {why}" for key, why in skipped[name].items())
             raise InputError(f"{file}: nothing to compare with {files[0]}: {reasons}")
-    return Contest(names[0], _judged(paired, terms), skipped, terms)
+    return Contest(names[0], _judged(paired, terms, base), skipped, terms)
+
+
+def _read(file: Path) -> dict[str, Result]:
+    """A result file whose figures are fractions, those of its videos as well."""
+    results = read_results(file)
+    for name, result in results.items():
+        values = [one.value for one in result.videos]
+        refuse_per_cent(file, name, result.score)
+        refuse_per_cent(file, name, max(values, default=0.0))
+        factor = PER_VIDEO_SCALE.get(name, 1.0)
+        if values and factor != 1 and factor * max(values) <= LARGEST < factor * result.score:
+            raise InputError(
+                f"results file {file}: the videos of {name} have figures of 0..1, VBench's are of "
+                f"0..{factor:g}"
+            )
+    return results
 
 
 def _judged(
-    paired: Mapping[str, Mapping[str, tuple[Paired, int, bool | None]]], terms: Terms
+    paired: Mapping[str, Mapping[str, tuple[Paired, int, bool | None]]],
+    terms: Terms,
+    base: Mapping[str, Result],
 ) -> dict[str, dict[str, Change]]:
     corrected = holm(
         {f"{name}\n{key}": one[0].p_value for name, found in paired.items() for key, one in found.items()}
@@ -156,6 +185,7 @@ def _judged(
                 inferior=one.difference.high < -margin,
                 unpaired=unpaired,
                 seeds=seeds,
+                measured=_way(base[key]) if base[key].method or base[key].variant else "",
             )
     return changes
 
@@ -182,11 +212,15 @@ def _same_seed(one: VideoResult, other: VideoResult) -> bool | None:
 def _not_comparable(base: Result | None, candidate: Result | None) -> str | None:
     if base is None or candidate is None:
         return f"only in {'the candidate' if base is None else 'the base'}"
-    if base.method != candidate.method:
-        return f"measured by {base.method or 'VBench'} and by {candidate.method or 'VBench'}"
+    if (base.method, base.variant) != (candidate.method, candidate.variant):
+        return f"measured by {_way(base)} and by {_way(candidate)}"
     if not {one.name for one in base.videos} & {one.name for one in candidate.videos}:
         return "no video of the same name in both"
     return None
+
+
+def _way(result: Result) -> str:
+    return in_words(result.method, result.variant)
 
 
 def _in_order(names: set[str]) -> list[str]:
@@ -234,6 +268,7 @@ def as_table(contest: Contest) -> str:
                 f"{f'{pair.wins}/{pair.ties}/{pair.losses}':>15}{one.p_holm:10.4f}  {one.verdict}"
             )
         lines += [f"{key:24} not compared: {why}" for key, why in contest.skipped[name].items()]
+        lines += [f"{key:24} not VBench's: {one.measured}" for key, one in found.items() if one.measured]
         alone = sum(one.unpaired for one in found.values())
         if alone:
             lines.append(f"{alone} videos are in one file only and were left out")

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from components.evaluation.sample_record import INSIDE
 from components.evaluation.suites import SUFFIXES, Suite
 from components.evaluation.vbench_files import prompt_of, video_name
 from components.runtime.errors import InputError
 
 Kind = Literal["missing", "extra", "misnamed", "broken"]
 KINDS: tuple[Kind, ...] = ("missing", "extra", "misnamed", "broken")
-#: What sampling leaves beside the videos: their seeds and the model they come from.
-RECORD = "samples.jsonl"
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def find_videos(suite: Suite, folder: Path) -> Found:
     if not folder.is_dir():
         raise InputError(f"videos {folder}: no such folder")
     files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
-    files.pop(RECORD, None)
+    files.pop(INSIDE, None)
     if suite.samples == 0:
         return _as_they_are(suite, files)
     videos: dict[str, list[Path]] = {}
@@ -85,7 +84,7 @@ def _as_they_are(suite: Suite, files: dict[str, Path]) -> Found:
     videos: dict[str, list[Path]] = {one.prompt: [] for one in suite.entries}
     problems = []
     for path in files.values():
-        prompt = prompt_of(path.name)
+        prompt = suite.files.get(path.name, prompt_of(path.name))
         if path.suffix.lower() in SUFFIXES and prompt in videos:
             videos[prompt].append(path)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from components.evaluation.dimensions.motion import flow_motion, motion
 from components.evaluation.diversity import diversity
 from components.evaluation.models import Shelf
 from components.reward.interface import Reward
+from components.runtime.process_pool import ProcessPool
 
 NO_WORLD = "the judge reads scenes of the miniature world, and no prompt of the run describes one"
 
@@ -60,7 +60,7 @@ def measure(
     prompts: Sequence[str],
     reward: Reward,
     batch: int,
-    pool: Executor | None = None,
+    pool: ProcessPool | None = None,
     flow_on: NDArray[np.bool_] | None = None,
     shelf: Shelf | None = None,
     compat: bool = False,

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from components.evaluation.measure import Side
 from components.evaluation.samples import Request
-from components.evaluation.vbench_files import METHOD, NAME_BYTES, Result, VideoResult, stem, video_name
+from components.evaluation.vbench_files import (
+    METHOD,
+    NAME_BYTES,
+    OURS,
+    VARIANT,
+    Result,
+    VideoResult,
+    stem,
+    video_name,
+)
 from components.video.clip import Clip
 from components.video.codec import write_video
 
@@ -38,15 +47,18 @@ def write_videos(folder: Path, frames: Tensor, fps: float, names: Sequence[str])
         write_video(Clip(clip, fps), folder / name, scale=1)
 
 
-def as_results(side: Side, paths: Sequence[str]) -> dict[str, Result]:
+def as_results(side: Side, paths: Sequence[str], compat: bool = False) -> dict[str, Result]:
     """One side's measured dimensions for a VBench result file.
 
-    Per-video entries carry ``method`` where the figure is not what VBench's own models would give. Videos to
-    which a dimension does not apply are left out of its list and of its mean.
+    Per-video entries carry ``method`` where the figure is not what VBench's own models would give, and
+    ``variant`` where its definition is ours (without ``compat``). Videos to which a dimension does not apply
+    are left out of its list and of its mean.
     """
     found: dict[str, Result] = {}
     for name, scores in side.scores.items():
-        more = {METHOD: side.used[name].method} if side.used[name].method else {}
+        used = side.used[name]
+        more = {METHOD: used.method} if used.method else {}
+        more |= {VARIANT: OURS} if used.variant and not compat else {}
         videos = tuple(
             VideoResult(path, float(score), more)
             for path, score in zip(paths, scores, strict=True)

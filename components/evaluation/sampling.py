@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.evaluation.folders import RECORD
+from components.evaluation.sample_record import read_record, record_file, write_record
 from components.evaluation.samples import Request, Sampler
-from components.evaluation.scoring import read_record
 from components.evaluation.suites import Suite
-from components.evaluation.vbench_files import video_name, write_lines
+from components.evaluation.vbench_files import video_name
 from components.runtime import storage
 from components.runtime.distributed import Ranks
 from components.runtime.errors import InputError, Interrupted
@@ -38,11 +38,13 @@ def sample_suite(
     batch: int,
     model: str,
     ranks: Ranks | None = None,
+    augmented: Mapping[str, str] | None = None,
 ) -> int:
     """Write the missing videos of ``asked`` to ``folder`` and return how many there were.
 
     A video appears under its name when it is whole, so a stopped run goes on where it was; one that cannot be
-    read is drawn again. Beside the videos, ``samples.jsonl`` notes the model, and each file's seed and rate.
+    read is drawn again. Beside the folder, ``FOLDER.samples.jsonl`` notes the model, and each file's prompt,
+    seed and rate.
 
     Args:
         sampler: the model.
@@ -52,16 +54,17 @@ def sample_suite(
         batch: videos drawn in one call; does not change them.
         model: what tells this model from others (a digest).
         ranks: the processes that share the work; they must share the folder.
+        augmented: by prompt, the text to draw from in its place; names and seeds stay the prompt's.
 
     Raises:
-        InputError: the folder holds another model's videos, or the same ones with other seeds.
+        InputError: the folder holds another model's videos, or the same ones with other seeds or texts.
         Interrupted: stopped on request.
     """
-    ranks = ranks or Ranks()
+    ranks, augmented = ranks or Ranks(), augmented or {}
     names = [video_name(one.prompt, one.index) for one in asked]
     if ranks.is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        _note(folder, asked, names, fps, model)
+        _note(folder, asked, names, fps, model, augmented)
     ranks.barrier()
     missing = [place for place in ranks.mine(len(asked)) if not _is_whole(folder / names[place])]
     with StopSignal() as stop, Progress(len(missing), "drawing videos") as progress:
@@ -69,7 +72,8 @@ def sample_suite(
             if stop.requested:
                 break
             part = missing[start : start + batch]
-            prompts, seeds = [asked[place].prompt for place in part], [asked[place].seed for place in part]
+            prompts = [augmented.get(asked[place].prompt, asked[place].prompt) for place in part]
+            seeds = [asked[place].seed for place in part]
             for place, frames in zip(part, sampler.sample(prompts, seeds)[0], strict=True):
                 aside = folder / f".{names[place]}"
                 write_video(Clip(frames.cpu(), fps), aside, scale=1)
@@ -81,7 +85,14 @@ def sample_suite(
     return sum(ranks.all_gather_object(len(missing)))
 
 
-def _note(folder: Path, asked: Sequence[Request], names: Sequence[str], fps: float, model: str) -> None:
+def _note(
+    folder: Path,
+    asked: Sequence[Request],
+    names: Sequence[str],
+    fps: float,
+    model: str,
+    augmented: Mapping[str, str],
+) -> None:
     """Write the note, adding to what an earlier run for other prompts noted."""
     lines = {
         name: {
@@ -92,24 +103,25 @@ def _note(folder: Path, asked: Sequence[Request], names: Sequence[str], fps: flo
             "fps": fps,
             "model": model,
         }
+        | ({"augmented": augmented[one.prompt]} if one.prompt in augmented else {})
         for one, name in zip(asked, names, strict=True)
     }
     earlier = read_record(folder)
     foreign = [name for name in names if (folder / name).exists() and name not in earlier]
     if foreign:
-        print(f"{folder}: {len(foreign)} videos that {RECORD} does not know are kept", file=sys.stderr)
+        known = record_file(folder).name
+        print(f"{folder}: {len(foreign)} videos that {known} does not know are kept", file=sys.stderr)
     for name, line in earlier.items():
         if (folder / name).exists() and line != lines.get(name, line):
             raise InputError(
-                f"{folder}: {name} was drawn by another model or with another seed; take an empty folder"
+                f"{folder}: {name} was drawn by another model, with another seed or from another text; take "
+                "an empty folder"
             )
         if line.get("model", model) != model:
             raise InputError(f"{folder}: holds videos of another model; take an empty folder")
     for name in foreign:
         del lines[name]
-    aside = folder / f".{RECORD}"
-    write_lines(aside, (earlier | lines).values())
-    aside.replace(folder / RECORD)
+    write_record(folder, (earlier | lines).values())
 
 
 def _is_whole(file: Path) -> bool:
@@ -120,11 +132,11 @@ def _is_whole(file: Path) -> bool:
 
 
 def videos_folder(given: str) -> Path:
-    """The local folder of videos that is named.
+    """The local folder of videos that is named, absolute: ``a:b`` is no protocol then.
 
     Raises:
         InputError: it is an s3:// place: videos are drawn and measured on a disk.
     """
     if storage.is_remote(given):
         raise InputError(f"{given}: videos are drawn and measured in a local folder; copy it here first")
-    return storage.local_path(given)
+    return Path(os.path.abspath(storage.local_path(given)))

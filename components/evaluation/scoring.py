@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.dimensions import Dimension, LeftOut, Measured, Outcome, Video, catalogue
-from components.evaluation.folders import RECORD, Found, Problem, counts, find_videos
+from components.evaluation.folders import Found, Problem, counts, find_videos
 from components.evaluation.models import Shelf
+from components.evaluation.sample_record import read_record
 from components.evaluation.suites import Suite
 from components.evaluation.totals import totals
-from components.evaluation.vbench_files import METHOD, SEED, VARIANT, Result, VideoResult
+from components.evaluation.vbench_files import METHOD, OURS, SEED, VARIANT, Result, VideoResult
 from components.runtime.distributed import Ranks
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.files import sha256_file
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
-from components.runtime.untrusted import read_json_lines
 from components.video.codec import read_video
 
 
@@ -155,22 +155,6 @@ def _tasks(suite: Suite, found: Found, folder: Path, settings: Settings) -> list
     ]
 
 
-def read_record(folder: Path) -> dict[str, dict[str, Any]]:
-    """What sampling noted of each file beside the videos; {} where there is no such note.
-
-    Raises:
-        InputError: the note is there and cannot be read.
-    """
-    file = folder / RECORD
-    if not file.is_file():
-        return {}
-    try:
-        lines = read_json_lines(file)
-        return {str(line["file"]): line for line in lines if "file" in line}
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{file}: cannot be read as JSON lines: {error}") from error
-
-
 def _measured(task: Task, scores: Scores, shelf: Shelf, settings: Settings, keep: Path) -> dict[str, Any]:
     """One file's outcomes by dimension, or ``broken``; read back where they were kept."""
     digest = sha256_file(task.path)
@@ -262,7 +246,7 @@ def _summarise(name: str, rows: list[Measured], scores: Scores, compat: bool) ->
     method = dimension.measured_by(scores.origins[name])
     about = {METHOD: method} if method else {}
     if dimension.variant and not compat:
-        about[VARIANT] = "ours"
+        about[VARIANT] = OURS
     videos = tuple(
         VideoResult(row.name, row.outcome.value, {**row.outcome.details, **about}) for row in counted
     )
@@ -271,8 +255,8 @@ def _summarise(name: str, rows: list[Measured], scores: Scores, compat: bool) ->
 
 def notes(suite: Suite, scores: Scores, settings: Settings) -> list[dict[str, Any]]:
     """What a reader of the scores must know, a line each: the whole, each dimension, each problem."""
-    plain = {name: one.score for name, one in scores.results.items() if not one.method}
-    whole = totals(plain)
+    published = {n: one.score for n, one in scores.results.items() if not one.method and not one.variant}
+    whole = totals(published)
     lines: list[dict[str, Any]] = [
         {
             "kind": "about",

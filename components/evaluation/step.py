@@ -213,7 +213,9 @@ def _write(
     for name, side in zip(SIDES, (base, aligned), strict=True):
         write_videos(folder / "videos" / name, frames[name], fps, names)
         paths = [f"videos/{name}/{video}" for video in names]
-        write_results(folder / "results" / f"{name}_eval_results.json", as_results(side, paths))
+        write_results(
+            folder / "results" / f"{name}_eval_results.json", as_results(side, paths, bool(params.compat))
+        )
     rows = pair_rows(asked, base, aligned)
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "table.txt").write_text(table, encoding="utf-8")
@@ -252,7 +254,7 @@ def _write(
             log=read_log(log),
             reward=read_reward(opened.reward.path, opened.reward.metrics()),
             versions=read_versions(opened.alignment.path),
-            totals=_totals_in_words(base),
+            totals=_totals_in_words(base, bool(params.compat)),
             provenance=_provenance(opened, params, asked),
             sources={name: artifact.manifest for name, artifact in vars(opened).items()},
             setting=_in_words(asked),
@@ -292,9 +294,11 @@ def _write_plots(folder: Path, verdict: Verdict) -> None:
             writer.writerows([[name, "base", paired.base_mean], [name, "aligned", paired.aligned_mean]])
 
 
-def _totals_in_words(side: Side) -> str:
+def _totals_in_words(side: Side, compat: bool) -> str:
     own = {
-        name: float(np.nanmean(scores)) for name, scores in side.scores.items() if not side.used[name].method
+        name: float(np.nanmean(scores))
+        for name, scores in side.scores.items()
+        if not side.used[name].method and (compat or not side.used[name].variant)
     }
     missing = totals(own).missing
     if not missing:
@@ -304,7 +308,7 @@ def _totals_in_words(side: Side) -> str:
     number = len(QUALITY + SEMANTIC)
     return (
         f"No VBench total: {len(missing)} of its {number} dimensions are unavailable here "
-        "or measured by other means than VBench's models, and a total of the rest would not be comparable."
+        "or not measured in VBench's way, and a total of the rest would not be comparable."
     )
 
 

@@ -12,16 +12,17 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from components.corpus.prompts import prompt_lines
 from components.evaluation.dimensions import catalogue
+from components.evaluation.sample_record import recorded_prompts
 from components.evaluation.totals import QUALITY, SEMANTIC
 from components.evaluation.vbench_files import prompt_of, stem
 from components.runtime.artifacts import cache_dir
 from components.runtime.errors import InputError
+from components.runtime.prompt_lists import FORMATS, read_prompt_list
 from components.runtime.untrusted import content, parse_json
 
 #: The published wheel that VBench's prompts are read from, as package data; its code is never imported.
@@ -56,6 +57,8 @@ class Suite:
         entries: the prompts; a prompt may occur in several.
         samples: videos of each prompt.
         most: videos that are used of a prompt for temporal flickering, where there are more.
+        augmented: by prompt, the text to draw its videos from, where that is another one.
+        files: by file name, the prompt of a video whose name alone does not give it.
         digest: SHA-256 of the entries.
     """
 
@@ -63,6 +66,8 @@ class Suite:
     entries: tuple[Entry, ...]
     samples: int = SAMPLES
     most: int = SAMPLES
+    augmented: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -96,7 +101,33 @@ class Suite:
         entries = tuple(one for one in kept if one.dimensions)
         if not entries:
             raise InputError(f"suite {self.name}: no prompt is for {', '.join(dimensions)}")
-        return Suite(self.name, entries, self.samples, self.most)
+        return replace(self, entries=entries)
+
+    def augmented_by(self, file: str, before: Suite | None = None) -> Suite:
+        """The same suite, its videos drawn from the rewritten prompts of a file, one for each entry in order.
+
+        Where a prompt has several entries, the first one counts: they ask for the same videos.
+
+        Args:
+            file: a list of prompts in any format of `read_prompt_list`.
+            before: the suite that this one is a part of; the file may be for the whole of it instead.
+
+        Raises:
+            InputError: the list cannot be read, or has another number of prompts.
+        """
+        texts = read_prompt_list(file, distinct=False)
+        sources = [one for one in (before, self) if one is not None]
+        source = next((one for one in sources if len(one.entries) == len(texts)), None)
+        if source is None:
+            wanted = " or ".join(dict.fromkeys(str(len(one.entries)) for one in sources))
+            raise InputError(
+                f"--augmented {file}: {len(texts)} prompts, suite {self.name} needs {wanted}: one for each "
+                "of its prompts, in its order"
+            )
+        found: dict[str, str] = {}
+        for entry, text in zip(source.entries, texts, strict=True):
+            found.setdefault(entry.prompt, text)
+        return replace(self, augmented=found)
 
 
 def load_suite(given: str, samples: int | None = None) -> Suite:
@@ -104,8 +135,8 @@ def load_suite(given: str, samples: int | None = None) -> Suite:
 
     Args:
         given: ``vbench`` (the published wheel, found in the cache or downloaded by pip), a ``.whl`` or
-            ``.json`` file with VBench's entries, a ``.txt`` file with a prompt on each line, or a folder of
-            videos.
+            ``.json`` file with VBench's entries, a list of prompts in any format of `read_prompt_list`, or a
+            folder of videos, whose prompts are those noted when they were drawn, else their file names.
         samples: videos of each prompt; None: five, and 25 for VBench's flickering prompts.
 
     Raises:
@@ -118,13 +149,14 @@ def load_suite(given: str, samples: int | None = None) -> Suite:
         return _of_folder(path)
     if not path.is_file():
         raise InputError(
-            f"suite {given}: no such file; allowed are vbench, a .whl, .json or .txt file, a folder"
+            f"suite {given}: no such file; allowed are vbench, a .whl or .json file of VBench's, a list of "
+            f"prompts ({FORMATS}), a folder"
         )
-    if path.suffix == ".txt":
-        return _of_lines(path, samples)
     if path.suffix == ".whl":
         return _vbench(_from_wheel(path), path.name, samples)
-    return _vbench(content(path, f"suite {path}"), path.name, samples)
+    if path.suffix == ".json" and _names_dimensions(entries := content(path, f"suite {path}")):
+        return _vbench(entries, path.name, samples)
+    return _of_list(path, samples)
 
 
 def custom_dimensions(prompt: str) -> tuple[str, ...]:
@@ -137,8 +169,17 @@ def custom_dimensions(prompt: str) -> tuple[str, ...]:
     return tuple(name for name in free if name != "human_action" or "person is " in prompt.lower())
 
 
-def _of_lines(path: Path, samples: int | None) -> Suite:
-    prompts = [line for line in prompt_lines(path) if not line.startswith("#")]
+def _names_dimensions(entries: bytes) -> bool:
+    """Whether a JSON text is VBench's list of entries rather than a list of prompts."""
+    try:
+        found = parse_json(entries, "")
+    except InputError:
+        return False
+    return isinstance(found, list) and any(isinstance(one, dict) and "dimension" in one for one in found)
+
+
+def _of_list(path: Path, samples: int | None) -> Suite:
+    prompts = read_prompt_list(path)
     if not prompts:
         raise InputError(f"suite {path}: no prompt in it")
     number = samples or SAMPLES
@@ -154,8 +195,10 @@ def _of_folder(path: Path) -> Suite:
     )
     if not names:
         raise InputError(f"suite {path}: no video in the folder (looked for {', '.join(SUFFIXES)})")
-    prompts = dict.fromkeys(prompt_of(name) for name in names)
-    return Suite(path.name, tuple(Entry(one, custom_dimensions(one)) for one in prompts), 0, 0)
+    noted = recorded_prompts(path)
+    files = {name: noted.get(name) or prompt_of(name) for name in names}
+    entries = tuple(Entry(one, custom_dimensions(one)) for one in dict.fromkeys(files.values()))
+    return Suite(path.resolve().name, entries, 0, 0, files=files)
 
 
 def _vbench(content: bytes, name: str, samples: int | None) -> Suite:
@@ -186,7 +229,8 @@ def _distinct(suite: Suite) -> Suite:
         if other != prompt:
             raise InputError(
                 f"suite {suite.name}: the videos of {prompt[:60]!r} and of {other[:60]!r} would have the "
-                f"same names ({stem(prompt)[:60]}-0.mp4 ...); reword one of the prompts"
+                f"same names ({stem(prompt)[:60]}-0.mp4 ...); reword one of the prompts, or name the suite "
+                "that they were rewritten from and give this list as --augmented"
             )
     return suite
 

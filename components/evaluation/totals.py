@@ -12,11 +12,11 @@ as one of its dimensions is missing, and the missing ones are named.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from components.evaluation.vbench_files import read_dimensions
+from components.evaluation.vbench_files import measured_in, read_dimensions
 from components.runtime.errors import InputError
 
 QUALITY: tuple[str, ...] = (
@@ -49,6 +49,8 @@ RANGES: dict[str, tuple[float, float]] = {name: (0.0, 1.0) for name in QUALITY +
     "temporal_style": (0.0, 0.364),
     "overall_consistency": (0.0, 0.364),
 }
+#: No score of VBench's is larger as a fraction; a larger one is a percentage.
+LARGEST = 1.5
 WEIGHTS: dict[str, float] = {name: 1.0 for name in QUALITY + SEMANTIC} | {"dynamic_degree": 0.5}
 QUALITY_SHARE, SEMANTIC_SHARE = 4.0, 1.0
 
@@ -109,7 +111,8 @@ def read_raw(file: Path) -> dict[str, Raw]:
     compared with published ones.
 
     Raises:
-        InputError: the file is missing, is not JSON, or does not have this shape.
+        InputError: the file is missing, is not JSON, does not have this shape, holds percentages, or has a
+            dimension whose videos were measured in different ways.
     """
     raw: dict[str, Raw] = {}
     for name, entry in read_dimensions(file).items():
@@ -119,9 +122,64 @@ def read_raw(file: Path) -> dict[str, Raw]:
                 f"results file {file}: {name} is {score!r}, expected [score, [per-video results]]"
             )
         videos = entry[1] if isinstance(entry, list) and len(entry) > 1 and isinstance(entry[1], list) else []
-        about = [
-            next((str(v[key]) for v in videos if isinstance(v, dict) and v.get(key)), "")
-            for key in ("method", "variant")
-        ]
-        raw[name] = Raw(float(score), *about)
+        refuse_per_cent(file, name, float(score))
+        raw[name] = Raw(float(score), *measured_in(videos, f"results file {file}: {name}"))
     return raw
+
+
+def refuse_per_cent(file: Path, name: str, score: float) -> None:
+    """Refuse a score of one of VBench's dimensions that can only be a percentage.
+
+    Raises:
+        InputError: it is above `LARGEST`.
+    """
+    if name in RANGES and score > LARGEST:
+        raise InputError(
+            f"results file {file}: {name} is {score:g}; scores are fractions, at most 1: this looks like per "
+            "cent, divide by 100"
+        )
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The totals of a results file, by what they may be compared with.
+
+    Attributes:
+        official: of dimensions measured in VBench's way alone: comparable with published totals.
+        ours: of these and of our variants; not comparable with published totals.
+        all: of every dimension, those measured by substitutes of VBench's models too; not comparable either.
+        mixed: why there is neither `ours` nor `all`; "" where there may be.
+    """
+
+    official: Totals
+    ours: Totals
+    all: Totals
+    mixed: str = ""
+
+
+def sums(raw: Mapping[str, Raw], with_variant: Collection[str] = ()) -> Sums:
+    """The totals of what `read_raw` read.
+
+    Args:
+        raw: the scores.
+        with_variant: the dimensions of which there are two variants, ours and the published one. No total
+            has some of them in one variant, some in the other.
+    """
+    original = {name: one for name, one in raw.items() if not one.method}
+    published = [name for name in with_variant if name in original and not raw[name].variant]
+    varied = [name for name, one in raw.items() if one.variant]
+    found = Sums(
+        official=totals({name: one.score for name, one in original.items() if not one.variant}),
+        ours=totals({name: one.score for name, one in original.items()}),
+        all=totals({name: one.score for name, one in raw.items()}),
+    )
+    if not (varied and published):
+        return found
+    reason = (
+        f"{', '.join(varied)} in our variant, {', '.join(published)} as published: measure all with one "
+        "evaluation.compat"
+    )
+    ours, everything = (
+        replace(one, quality=None, semantic=None, total=None) for one in (found.ours, found.all)
+    )
+    return Sums(found.official, ours, everything, reason)

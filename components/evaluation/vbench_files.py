@@ -20,6 +20,8 @@ NAME_BYTES = 240
 PER_VIDEO_SCALE = {"imaging_quality": 100.0}
 #: Entries of a video that we add to VBench's.
 METHOD, VARIANT, SEED = "method", "variant", "seed"
+#: The variant of a figure whose definition is not the published one.
+OURS = "ours"
 
 
 def stem(prompt: str) -> str:
@@ -64,6 +66,11 @@ class Result:
         """What replaced VBench's own models, "" where nothing did."""
         return next((str(one.more[METHOD]) for one in self.videos if one.more.get(METHOD)), "")
 
+    @property
+    def variant(self) -> str:
+        """OURS where the definition differs from the published one by choice, else ""."""
+        return next((str(one.more[VARIANT]) for one in self.videos if one.more.get(VARIANT)), "")
+
 
 def as_json(results: Mapping[str, Result]) -> dict[str, list[Any]]:
     """``{dimension: [score, [{video_path, video_results, ...}, ...]]}``."""
@@ -97,8 +104,31 @@ def read_results(file: Path) -> dict[str, Result]:
             raise InputError(f"{where} is {str(entry)[:60]!r}, expected [score, [per-video results]]")
         videos = entry[1] if len(entry) > 1 and isinstance(entry[1], list) else []
         factor = PER_VIDEO_SCALE.get(name, 1.0)
+        measured_in(videos, where)
         results[name] = Result(float(entry[0]), tuple(_video(one, where, factor) for one in videos))
     return results
+
+
+def measured_in(videos: Sequence[Any], where: str) -> tuple[str, str]:
+    """The method and the variant in which a dimension's videos were measured, "" for VBench's own.
+
+    Raises:
+        InputError: some were measured in one way, some in another.
+    """
+    entries = [one for one in videos if isinstance(one, Mapping)]
+    ways = dict.fromkeys((str(one.get(METHOD) or ""), str(one.get(VARIANT) or "")) for one in entries)
+    if len(ways) > 1:
+        one, other = (in_words(*way) for way in list(ways)[:2])
+        raise InputError(
+            f"{where}: some videos were measured by {one}, some by {other}; measure them in one way"
+        )
+    return next(iter(ways), ("", ""))
+
+
+def in_words(method: str, variant: str) -> str:
+    """A way of measuring for people: "VBench", "our variant", or what replaced VBench's models."""
+    ours = "our variant" if variant else ""
+    return ", ".join(part for part in (method, ours) if part) or "VBench"
 
 
 def read_dimensions(file: Path) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from components.reward.baselines import Baselines
-from components.reward.crew import Crew
 from components.reward.distortions import LEVELS, Recipe
 from components.reward.ladders import NAMES, TENSORS, Ladders, build, seen_types
 from components.reward.material import Clips, Material
+from components.runtime.process_pool import ProcessPool
 from components.runtime.seeds import derive, torch_generator
 
 PRISTINE = ("world", "footage")
@@ -122,7 +122,7 @@ def make(piece: Piece) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return flat | {name: getattr(ladders, name) for name in NAMES}, rivals
 
 
-def built(crew: Crew, work: Sequence[Piece]) -> Iterator[Built]:
+def built(crew: ProcessPool, work: Sequence[Piece]) -> Iterator[Built]:
     """The pieces' ladders one after the other, with their pictures."""
     for flat, rivals in crew.map(make, work):
         found: dict[str, Any] = {
@@ -132,7 +132,7 @@ def built(crew: Crew, work: Sequence[Piece]) -> Iterator[Built]:
 
 
 def fit_baselines(
-    crew: Crew, material: Material, heldout_types: Sequence[str], seed: int, cache: Path | None
+    crew: ProcessPool, material: Material, heldout_types: Sequence[str], seed: int, cache: Path | None
 ) -> Baselines:
     """The baselines, fitted to pristine training clips and to labelled ladders on them of the types that the
     reward may learn from too."""

@@ -15,7 +15,6 @@ from torch import Tensor
 from components.reward import certainty, probes
 from components.reward.card import Card, Column
 from components.reward.correlation import krcc, plcc_rmse, srcc
-from components.reward.crew import Crew
 from components.reward.distortions import GENERATED_ATTACKS, LEVELS, REGISTRY
 from components.reward.heldout import PRISTINE, built, fit_baselines, pieces, pools
 from components.reward.ladders import CHUNK, Ladders, join, seen_types
@@ -24,6 +23,7 @@ from components.reward.params import CardParams
 from components.reward.probes import ScoreClips
 from components.reward.scorer import Rating
 from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 from components.runtime.progress import Progress
 from components.runtime.seeds import derive
 from components.runtime.stats import ClusterMean, mean_over_clusters
@@ -92,7 +92,7 @@ def measure(
     clips = pools(material, sources)
     types = list(REGISTRY)
     count = len(types) * sum(min(params.contents_per_type, len(pool)) for pool in clips.values())
-    with Crew(workers if count > FEW_LADDERS else 0, stop) as crew:
+    with ProcessPool(workers if count > FEW_LADDERS else 0, stop) as crew:
         rivals = fit_baselines(crew, material, heldout_types, seed, cache) if params.baselines else None
         work = pieces(clips, types, params.contents_per_type, seed, cache=cache, rivals=rivals)
         outputs = _Outputs()

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from components.reward.card import Slowed, Stillness, Wins
 from components.reward.correlation import srcc
-from components.reward.crew import Crew
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS, GENERATIVE, REGISTRY
 from components.reward.filtering import luma
 from components.reward.labels import differs
@@ -21,6 +20,7 @@ from components.reward.material import Clips
 from components.reward.scorer import Geometry
 from components.reward.statistics import clip_statistics
 from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 from components.runtime.progress import Progress
 from components.runtime.seeds import derive, torch_generator
 
@@ -72,7 +72,7 @@ def attack_wins(
     pools: dict[str, Clips],
     count: int,
     seed: int,
-    crew: Crew,
+    crew: ProcessPool,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Wins]]:
     """Wins of the honest original over every attacked copy, by source and attack.

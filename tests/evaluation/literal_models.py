@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import erf
 
 from tests.evaluation import literal
 from tests.evaluation.literal import Array
@@ -78,8 +79,8 @@ def captions(folder: Path, pictures: list[Array]) -> list[str]:
     return [known[picture.tobytes()] for picture in pictures]
 
 
-def musiq(frame: Array, folder: Path) -> float:
-    """MUSIQ's score of one picture (3, H, W) in 0..1, patch by patch."""
+def musiq(frame: Array, folder: Path, ported: bool = False) -> float:
+    """MUSIQ's score of one picture (3, H, W) in 0..1, patch by patch; `ported`: as pyiqa has it."""
     from safetensors.numpy import load_file
 
     w = {name: value.astype(np.float64) for name, value in load_file(folder / "model.safetensors").items()}
@@ -93,10 +94,17 @@ def musiq(frame: Array, folder: Path) -> float:
                 int(np.rint(np.float32(side) * np.float32(longer / max(height, width))))
                 for side in (height, width)
             ]
-            shown = literal.resized(
-                picture, literal.gaussian_weights(height, new[0]), literal.gaussian_weights(width, new[1])
-            )
-        tokens += _patch_tokens(shown, scale, w)
+            weights = [
+                literal.gaussian_weights(old, to) for old, to in zip((height, width), new, strict=True)
+            ]
+            if ported:
+                new = [round(side * longer / max(height, width)) for side in (height, width)]
+                weights = [
+                    literal.plain_weights(old, to, "bicubic")
+                    for old, to in zip((height, width), new, strict=True)
+                ]
+            shown = literal.resized(picture, *weights)
+        tokens += _patch_tokens(shown, scale, w, ported)
     x = np.stack(tokens)
     for layer in range(sum(name.endswith("LayerNorm_2.scale") for name in w)):
         at = f"Transformer.encoderblock_{layer}"
@@ -116,13 +124,16 @@ def musiq(frame: Array, folder: Path) -> float:
         x = x + summed
         y = _layer_norm(x, w, f"{at}.LayerNorm_2") @ w[f"{at}.MlpBlock_3.Dense_0.kernel"]
         y = y + w[f"{at}.MlpBlock_3.Dense_0.bias"]
-        y = y * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
+        if ported:
+            y = y * 0.5 * (1 + erf(y / math.sqrt(2)))
+        else:
+            y = y * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
         x = x + y @ w[f"{at}.MlpBlock_3.Dense_1.kernel"] + w[f"{at}.MlpBlock_3.Dense_1.bias"]
     x = _layer_norm(x, w, "Transformer.encoder_norm")
     return float(x[0] @ w["head.kernel"][:, 0] + w["head.bias"][0])
 
 
-def _patch_tokens(picture: Array, scale: int, w: dict[str, Array]) -> list[Array]:
+def _patch_tokens(picture: Array, scale: int, w: dict[str, Array], ported: bool) -> list[Array]:
     height, width = picture.shape[1:]
     rows, columns = math.ceil(height / 32), math.ceil(width / 32)
     top, left = (rows * 32 - height) // 2, (columns * 32 - width) // 2
@@ -132,7 +143,7 @@ def _patch_tokens(picture: Array, scale: int, w: dict[str, Array]) -> list[Array
     for row in range(rows):
         for column in range(columns):
             patch = board[:, row * 32 : row * 32 + 32, column * 32 : column * 32 + 32].transpose(1, 2, 0)
-            x = _convolved(np.pad(patch, ((2, 3), (2, 3), (0, 0))), w["conv_root.kernel"], 2)
+            x = _convolved(np.pad(patch, ((2, 3), (2, 3), (0, 0))), w["conv_root.kernel"], 2, ported)
             x = np.maximum(_group_norm(x, w, "gn_root", 1e-6), 0)
             x = np.pad(x, ((0, 1), (0, 1), (0, 0)), constant_values=-np.inf)
             x = np.array(
@@ -142,11 +153,15 @@ def _patch_tokens(picture: Array, scale: int, w: dict[str, Array]) -> list[Array
                 ]
             )
             at = "block1.unit1"
-            kept = _group_norm(_convolved(x, w[f"{at}.conv_proj.kernel"], 1), w, f"{at}.gn_proj", 1e-4)
-            x = np.maximum(_group_norm(_convolved(x, w[f"{at}.conv1.kernel"], 1), w, f"{at}.gn1", 1e-4), 0)
-            x = _convolved(np.pad(x, ((1, 1), (1, 1), (0, 0))), w[f"{at}.conv2.kernel"], 1)
+            kept = _group_norm(
+                _convolved(x, w[f"{at}.conv_proj.kernel"], 1, ported), w, f"{at}.gn_proj", 1e-4
+            )
+            x = np.maximum(
+                _group_norm(_convolved(x, w[f"{at}.conv1.kernel"], 1, ported), w, f"{at}.gn1", 1e-4), 0
+            )
+            x = _convolved(np.pad(x, ((1, 1), (1, 1), (0, 0))), w[f"{at}.conv2.kernel"], 1, ported)
             x = np.maximum(_group_norm(x, w, f"{at}.gn2", 1e-4), 0)
-            x = _group_norm(_convolved(x, w[f"{at}.conv3.kernel"], 1), w, f"{at}.gn3", 1e-4)
+            x = _group_norm(_convolved(x, w[f"{at}.conv3.kernel"], 1, ported), w, f"{at}.gn3", 1e-4)
             token = np.maximum(kept + x, 0).reshape(-1) @ w["embedding.kernel"] + w["embedding.bias"]
             place = (row * 10 // rows) * 10 + column * 10 // columns
             token = token + w["Transformer.posembed_input.pos_embedding"][0, place]
@@ -154,10 +169,11 @@ def _patch_tokens(picture: Array, scale: int, w: dict[str, Array]) -> list[Array
     return found
 
 
-def _convolved(x: Array, kernel: Array, stride: int) -> Array:
+def _convolved(x: Array, kernel: Array, stride: int, ported: bool) -> Array:
     """(H, W, C) with a kernel (h, w, C, out) whose outputs are brought to mean 0 and deviation 1 first."""
     kernel = kernel - kernel.mean(axis=(0, 1, 2))
-    kernel = kernel / (np.sqrt((kernel**2).mean(axis=(0, 1, 2))) + 1e-5)
+    number = kernel[..., 0].size - int(ported)
+    kernel = kernel / (np.sqrt((kernel**2).sum(axis=(0, 1, 2)) / number) + 1e-5)
     windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(0, 1))[::stride, ::stride]
     return np.einsum("ijcab,abco->ijo", windows, kernel, optimize=True)
 
@@ -176,8 +192,11 @@ def _layer_norm(x: Array, w: dict[str, Array], name: str) -> Array:
     return np.asarray((x - mean) / np.sqrt(variance + 1e-6) * w[f"{name}.scale"] + w[f"{name}.bias"])
 
 
-def raft(first: Array, second: Array, folder: Path, updates: int = 20) -> Array:
-    """RAFT's flow (2, H, W) from one picture (3, H, W) of levels to another, padded and enlarged as ours."""
+def raft(first: Array, second: Array, folder: Path, updates: int = 20, padded: bool = False) -> Array:
+    """RAFT's flow (2, H, W) from one picture (3, H, W) of levels to another, padded and enlarged as ours.
+
+    `padded`: with the padding left in place.
+    """
     from safetensors.numpy import load_file
 
     w = {name: value.astype(np.float64) for name, value in load_file(folder / "model.safetensors").items()}
@@ -202,6 +221,8 @@ def raft(first: Array, second: Array, folder: Path, updates: int = 20) -> Array:
         np.maximum(_planes(hidden, w, "mask_predictor.convrelu.0", (1, 1)), 0), w, "mask_predictor.conv"
     )
     fine = _finer(flow, 0.25 * mask)
+    if padded:
+        return np.asarray(fine)
     fine = fine[:, below // 2 :, right // 2 :][:, : height * factor, : width * factor]
     return np.asarray(fine.reshape(2, height, factor, width, factor).mean(axis=(2, 4)) / factor)
 

@@ -157,6 +157,47 @@ def test_measurements_of_different_methods_are_not_compared(tmp_path: Path) -> N
         contest.run([tmp_path / "a.json", tmp_path / "b.json"], RESAMPLES)
 
 
+def test_our_variant_is_not_compared_with_the_published_one(tmp_path: Path) -> None:
+    for name, variant in (("a", ""), ("b", "ours"), ("c", "ours")):
+        more = {"variant": variant} if variant else {}
+        entries = {"color": Result(0.5, (VideoResult("p-0.mp4", 0.5, more),))}
+        write_results(
+            tmp_path / f"{name}.json", entries | {"scene": Result(0.5, (VideoResult("p-0.mp4", 0.5),))}
+        )
+    found = contest.run([tmp_path / "a.json", tmp_path / "b.json"], RESAMPLES)
+    assert found.skipped["b"] == {"color": "measured by VBench and by our variant"}
+    both = contest.run([tmp_path / "b.json", tmp_path / "c.json"], RESAMPLES)
+    assert {name: one.measured for name, one in both.changes["c"].items()} == {
+        "color": "our variant",
+        "scene": "",
+    }
+    assert "color                    not VBench's: our variant" in contest.as_table(both)
+
+
+@pytest.mark.parametrize(
+    ("score", "video", "message"),
+    [
+        (92.0, 92.0, "color is 92; .* per cent"),
+        (0.92, 92.0, "color is 92; .* per cent"),
+    ],
+)
+def test_percentages_are_refused(tmp_path: Path, score: float, video: float, message: str) -> None:
+    sound = write(tmp_path / "a.json", color={"p-0.mp4": 0.9})
+    write_results(tmp_path / "b.json", {"color": Result(score, (VideoResult("p-0.mp4", video),))})
+    with pytest.raises(InputError, match=rf"b\.json: {message}"):
+        contest.run([sound, tmp_path / "b.json"], RESAMPLES)
+
+
+def test_imaging_quality_on_the_wrong_scale_is_refused(tmp_path: Path) -> None:
+    """VBench writes the videos of this dimension on 0..100."""
+    sound = write(tmp_path / "a.json", imaging_quality={"p-0.mp4": 65.0})
+    (tmp_path / "b.json").write_text(
+        json.dumps({"imaging_quality": [0.65, [{"video_path": "p-0.mp4", "video_results": 0.65}]]})
+    )
+    with pytest.raises(InputError, match=r"b\.json: the videos of imaging_quality have figures of 0\.\.1"):
+        contest.run([sound, tmp_path / "b.json"], RESAMPLES)
+
+
 def test_seeds_that_differ_are_said(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         entry = VideoResult("p-0.mp4", 0.5, {"seed": seed})

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from components.evaluation import step
 from components.evaluation.__main__ import app
+from components.evaluation.sample_record import read_record, record_file
 from components.evaluation.sampling import sample_suite, suite_requests
-from components.evaluation.scoring import read_record
 from components.evaluation.suites import Entry, Suite
 from components.runtime.artifacts import Artifact
 from components.runtime.errors import InputError, Interrupted
@@ -112,11 +112,94 @@ def test_videos_of_unknown_origin_are_kept_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw(Grey(), tmp_path)
-    (tmp_path / "samples.jsonl").unlink()
+    record_file(tmp_path).unlink()
     (tmp_path / "a cat.-0.mp4").unlink()
     assert draw(Grey(), tmp_path) == 1
-    assert "4 videos that samples.jsonl does not know are kept" in capsys.readouterr().err
+    name = record_file(tmp_path).name
+    assert f"4 videos that {name} does not know are kept" in capsys.readouterr().err
     assert list(read_record(tmp_path)) == ["a cat.-0.mp4"]
+
+
+def vbench_finds(folder: Path, prompt: str) -> list[str]:
+    """VBench's way to find a prompt's videos: the suffix is that of whatever file comes first."""
+    there = sorted(path.name for path in folder.iterdir())
+    found = []
+    for first in there:  # os.listdir has no order
+        suffix = Path(first).suffix
+        found.append([f"{prompt}-{index}{suffix}" in there for index in range(2)])
+    return ["all" if all(one) else "none" for one in found]
+
+
+def test_nothing_but_videos_lies_in_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    draw(Grey(), folder)
+    assert set(vbench_finds(folder, "a cat.")) == {"all"}
+    assert (tmp_path / "videos.samples.jsonl").is_file()
+
+
+def test_a_note_of_an_earlier_release_is_read_and_moved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "videos"
+    draw(Grey(), folder)
+    record = read_record(folder)
+    record_file(folder).rename(folder / "samples.jsonl")
+    assert read_record(folder) == record
+    with pytest.raises(InputError, match="another model"):
+        draw(Grey(), folder, model="other")
+    assert (folder / "samples.jsonl").is_file()
+    assert draw(Grey(), folder) == 0
+    assert "moved to" in capsys.readouterr().err
+    assert not (folder / "samples.jsonl").exists() and read_record(folder) == record
+    (folder / "samples.jsonl").write_text('{"file": "mine", "note": "not of this program"}\n')
+    draw(Grey(), folder)
+    assert (folder / "samples.jsonl").is_file()
+
+
+def test_a_prompts_videos_are_drawn_from_its_rewritten_text(tmp_path: Path) -> None:
+    """Under the original's name and with its seeds."""
+    longer = {"a cat.": "x" * 1400, "a dog": "x" * 1399 + "y"}
+    sampler, asked = Grey(), suite_requests(SUITE, 0)
+    assert sample_suite(sampler, asked, tmp_path / "v", 8.0, 2, "m", augmented=longer) == 5
+    assert names(tmp_path / "v") == [f"{one.prompt}-{one.index}.mp4" for one in asked]
+    assert sampler.asked == [(longer[one.prompt], one.seed) for one in asked]
+    line = read_record(tmp_path / "v")["a dog-0.mp4"]
+    assert (line["prompt"], line["augmented"]) == ("a dog", longer["a dog"])
+    with pytest.raises(InputError, match="from another text"):
+        draw(Grey(), tmp_path / "v")
+
+
+def test_odd_prompts_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colon is no protocol, a slash no folder, a dot hides nothing; `score` knows the prompts again."""
+    generator = make(tmp_path / "generator", "generator", {"generator.json": json.dumps({"fps": 12.0})})
+    sampler = Grey()
+    monkeypatch.setattr(step, "open_sampler", lambda generator, device, lora: sampler)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    odd = [
+        "Zoom: in",
+        '../../etc/passwd / "quote" 100% a?b*c|d<e>f',
+        "走る",
+        ".hidden",
+        "a cat -5",
+        "w " * 400 + "w",
+    ]
+    (tmp_path / "suite.jsonl").write_text("\n".join(json.dumps({"prompt": one}) for one in odd))
+    (tmp_path / "longer.json").write_text(json.dumps([f"{one}, in great detail" for one in odd]))
+    arguments = ["sample", "--videos", ".", "--suite", str(tmp_path / "suite.jsonl"), "--samples", "1"]
+    arguments += ["--augmented", str(tmp_path / "longer.json")]
+    arguments += ["--generator", str(generator), "--set", "run.device=cpu"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert [prompt for prompt, _ in sampler.asked] == [f"{one}, in great detail" for one in odd]
+    assert len(names(here)) == len(list(here.iterdir())) == len(odd)
+    score = ["score", "--videos", ".", "--out", str(tmp_path / "r"), "--dimension", "temporal_flickering"]
+    shown = CliRunner().invoke(app, [*score, "--set", "run.device=cpu"])
+    assert shown.exit_code == 0, shown.output
+    info = json.loads((tmp_path / "r" / "here_full_info.json").read_text())
+    assert sorted(entry["prompt_en"] for entry in info) == sorted(odd)
+    assert not any((tmp_path / place).exists() for place in ("etc", "here/etc"))
 
 
 def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

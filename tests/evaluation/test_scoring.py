@@ -21,6 +21,7 @@ from components.evaluation.params import EvaluationParams
 from components.evaluation.scoring import Settings, notes, score
 from components.evaluation.suites import Suite, load_suite
 from components.evaluation.totals import QUALITY, SEMANTIC, read_raw
+from components.evaluation.vbench_files import Result, VideoResult
 from components.runtime.errors import InputError
 
 STEP = 51  # grey levels; a fifth of the range
@@ -165,6 +166,29 @@ def test_faults_are_named_and_counted_and_the_rest_is_measured(tmp_path: Path) -
     assert "n/a" in text
 
 
+def test_results_beside_the_videos_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    write(folder / "blink-0.mkv", levels(0, STEP, 0))
+    with pytest.raises(InputError, match="that is the folder of the videos"):
+        commands.score(EvaluationParams(), str(folder), str(folder), f"{folder}/../videos", "", [], None, 0.0)
+    assert [path.name for path in folder.iterdir()] == ["blink-0.mkv"]
+
+
+def test_the_notes_have_no_official_total_of_our_variants(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    write(folder / "blink-0.mkv", levels(0, STEP, 0))
+    suite = suite_of(folder, "temporal_flickering")
+    found = measured(suite, folder)
+    found.results = {name: Result(0.5, (VideoResult("a", 0.5),)) for name in QUALITY + SEMANTIC}
+    found.used = dict.fromkeys(QUALITY + SEMANTIC, found.used["temporal_flickering"])
+    whole = notes(suite, found, Settings())[0]
+    assert whole["total"] is not None
+    found.results["temporal_flickering"] = Result(0.5, (VideoResult("a", 0.5, {"variant": "ours"}),))
+    whole = notes(suite, found, Settings())[0]
+    assert (whole["quality"], whole["total"]) == (None, None)
+    assert "1 videos  our variant" in commands.as_text(found)
+
+
 def test_a_video_too_short_for_a_dimension_is_said_to_be_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     write(folder / "blink-0.mkv", levels(0, STEP, 0))
@@ -198,7 +222,8 @@ def test_the_published_variant_of_flickering_counts_static_videos_only(
     """At most five static videos of a prompt, by file name: -10 comes before -2."""
     from components.evaluation.models.raft import Raft
 
-    def moved(self: Raft, first: torch.Tensor, second: torch.Tensor, updates: int = 20) -> torch.Tensor:
+    def moved(self: Raft, first: torch.Tensor, second: torch.Tensor, border: bool = False) -> torch.Tensor:
+        assert border  # VBench's filter counts the padding as well
         way = (first.float() - second.float()).abs().mean()  # a stand-in for the flow: how far levels go
         return way.expand(1, 2, *first.shape[-2:]) / 2**0.5
 

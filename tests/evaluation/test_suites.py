@@ -99,8 +99,8 @@ def test_a_list_of_prompts_gets_what_needs_no_more_than_a_prompt(tmp_path: Path)
     ("content", "message"),
     [
         ("[]", "no prompt in it"),
-        ("{}", "no prompt in it"),
-        ('[{"prompt": "a"}]', "prompt_en"),
+        ("{}", "expected a list of prompts, or an object with `prompts`"),
+        ('[{"prompt": "a", "dimension": ["color"]}]', "prompt_en"),
         ('[{"prompt_en": "a", "dimension": ["beauty"]}]', "'beauty' is not one of VBench's sixteen"),
         ("not json", "not readable as JSON"),
         ('[{"prompt_en": "a", "dimension": [["color"]]}]', "expected a list"),
@@ -178,8 +178,29 @@ def test_prompts_whose_videos_would_share_names_are_refused(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"'either_or' and of 'either/or' would have the same names"):
         load_suite(str(file))
     file.write_text(f"{'a' * 240}b\n{'a' * 240}c\n")
-    with pytest.raises(InputError, match="would have the same names"):
+    with pytest.raises(InputError, match=r"would have the same names .* give this list as --augmented"):
         load_suite(str(file))
+
+
+def test_rewritten_prompts_stand_for_the_suites_own_line_by_line(wheel: Path, tmp_path: Path) -> None:
+    """VBench's own rewrites: longer than 1,000 characters, alike in their first 240 bytes."""
+    suite, file = load_suite(str(wheel)), tmp_path / "longer.txt"
+    longer = [f"{'x' * 1400} {number}" for number in range(4)]
+    file.write_text("\n".join(longer))
+    found = suite.augmented_by(str(file))
+    assert found.augmented == {
+        "a still car, frozen in time": longer[0],
+        "a red car": longer[1],
+        "a dog runs.": longer[2],  # twice in the suite: the first one counts
+    }
+    assert (found.wanted(), found.digest) == (suite.wanted(), suite.digest)
+    part = suite.only(["color"])
+    assert part.augmented_by(str(file), suite).augmented == found.augmented
+    file.write_text("a shiny red car\n")
+    assert part.augmented_by(str(file), suite).augmented == {"a red car": "a shiny red car"}
+    file.write_text("one\ntwo\n")
+    with pytest.raises(InputError, match=r"longer\.txt: 2 prompts, suite vbench-9.9.* needs 4 or 1"):
+        part.augmented_by(str(file), suite)
 
 
 def test_a_folder_is_its_own_suite(tmp_path: Path) -> None:
@@ -189,6 +210,23 @@ def test_a_folder_is_its_own_suite(tmp_path: Path) -> None:
     found = find_videos(suite, folder)
     assert {prompt: len(paths) for prompt, paths in found.videos.items()} == {"a cat": 2, "a dog": 1}
     assert [(one.kind, one.name) for one in found.problems] == [("extra", "readme.md")]
+
+
+def test_a_folder_has_the_prompts_that_were_noted_when_it_was_drawn(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    long = "many words " * 40
+    prompts = {video_name(one, 0): one for one in ("either/or: a cat", long.strip(), ".hidden")}
+    touch(folder, *prompts, "a dog-0.mp4")
+    lines = [json.dumps({"file": name, "prompt": prompt, "seed": 1}) for name, prompt in prompts.items()]
+    for place in (tmp_path / "videos.samples.jsonl", folder / "samples.jsonl"):  # where it is, where it was
+        place.write_text("\n".join(lines))
+        suite = load_suite(str(folder))
+        found = find_videos(suite, folder)
+        assert {prompt: [path.name for path in paths] for prompt, paths in found.videos.items()} == {
+            prompt: [name] for name, prompt in prompts.items()
+        } | {"a dog": ["a dog-0.mp4"]}
+        assert not found.problems
+        place.unlink()
 
 
 def test_other_containers_are_taken(wheel: Path, tmp_path: Path) -> None:

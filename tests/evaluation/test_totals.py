@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from components.evaluation.totals import QUALITY, SEMANTIC, Raw, read_raw, scale, totals
+from components.evaluation.__main__ import app
+from components.evaluation.dimensions import catalogue
+from components.evaluation.totals import QUALITY, SEMANTIC, Raw, read_raw, scale, sums, totals
 from components.runtime.errors import InputError
 
 VIDEOCRAFTER2 = {
@@ -86,3 +89,80 @@ def test_a_bad_results_file_is_one_clear_line(tmp_path: Path, text: str) -> None
 def test_a_missing_results_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json: No such file"):
         read_raw(tmp_path / "none.json")
+
+
+def file_of(file: Path, marks: dict[str, dict[str, str]] | None = None) -> Path:
+    """The published row as a results file, its videos with the marks given by dimension."""
+    found = {}
+    for name, value in VIDEOCRAFTER2.items():
+        figure = value if name == "imaging_quality" else value / 100
+        video = {"video_path": "a-0.mp4", "video_results": figure} | (marks or {}).get(name, {})
+        found[name] = [value / 100, [video]]
+    file.write_text(json.dumps(found))
+    return file
+
+
+def shown(file: Path) -> tuple[str, dict[str, object]]:
+    """The verb's text and its JSON."""
+    text = CliRunner().invoke(app, ["totals", "--results", str(file)]).output
+    return text, json.loads(CliRunner().invoke(app, ["totals", "--results", str(file), "--json"]).output)
+
+
+#: Dimensions of which there are two variants by models that VBench uses.
+TWOFOLD = ("temporal_flickering", "dynamic_degree", "imaging_quality")
+
+
+def test_a_file_of_vbenchs_own_has_the_official_totals(tmp_path: Path) -> None:
+    text, found = shown(file_of(tmp_path / "a.json"))
+    assert found["total"] == pytest.approx(80.44, abs=0.005)
+    assert "n/a" not in text and "with" not in text
+
+
+def test_our_variants_are_in_no_official_total(tmp_path: Path) -> None:
+    names = [name for name, providers in catalogue().items() if any(one.variant for one in providers)]
+    names = [name for name in names if name in VIDEOCRAFTER2]
+    assert set(TWOFOLD) <= set(names)
+    text, found = shown(file_of(tmp_path / "a.json", {name: {"variant": "ours"} for name in names}))
+    assert (found["quality"], found["semantic"], found["total"]) == (None, None, None)
+    ours = found["with_our_variants"]
+    assert isinstance(ours, dict) and ours["total"] == pytest.approx(80.44, abs=0.005)
+    assert "total                        n/a  80.44 with our variants, not comparable with published" in text
+
+
+def test_substitutes_are_in_no_official_total(tmp_path: Path) -> None:
+    text, found = shown(file_of(tmp_path / "a.json", {"scene": {"method": "BLIP captions"}}))
+    assert found["quality"] == pytest.approx(82.20, abs=0.005)
+    assert (found["semantic"], found["total"]) == (None, None)
+    assert "semantic                     n/a  73.42 with substitutes, not comparable with published" in text
+
+
+def test_no_total_mixes_our_variants_with_published_ones(tmp_path: Path) -> None:
+    marks = {"dynamic_degree": {"variant": "ours"}, "scene": {"method": "BLIP captions"}}
+    text, found = shown(file_of(tmp_path / "a.json", marks))
+    for key in ("with_our_variants", "with_substitutes"):
+        one = found[key]
+        assert isinstance(one, dict) and set(one.values()) == {None}
+    assert "no total: dynamic_degree in our variant, temporal_flickering, imaging_quality" in text
+    assert "measure all with one evaluation.compat" in text
+    assert "80.44" not in text
+    # A flow that stands in for RAFT has one variant only.
+    raw = {"temporal_flickering": Raw(0.9, variant="ours"), "dynamic_degree": Raw(0.5, "classical flow")}
+    assert not sums(raw, TWOFOLD).mixed
+
+
+def test_per_cent_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({name: [value, []] for name, value in VIDEOCRAFTER2.items()}))
+    with pytest.raises(
+        InputError, match=r"a\.json: subject_consistency is 96\.85; .* per cent, divide by 100"
+    ):
+        read_raw(file)
+
+
+def test_a_dimension_measured_in_two_ways_is_refused(tmp_path: Path) -> None:
+    videos = [
+        {"video_path": f"{method}-0.mp4", "video_results": 0.5, "method": method} for method in ("", "X")
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"color": [0.5, videos]}))
+    with pytest.raises(InputError, match=r"color: some videos were measured by VBench, some by X"):
+        read_raw(tmp_path / "a.json")

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from components.evaluation.dimensions import Dimension, LeftOut, Outcome, Video, catalogue
 from components.evaluation.dimensions.motion import DYNAMIC_SHARE, STATIC_SHARE, _lengths
 from components.evaluation.models import Shelf
+from components.evaluation.models.musiq import Musiq
 from tests.evaluation import literal, literal_models
 from tests.evaluation.literal_models import captions, double
-from tests.evaluation.tiny_weights import ACTIONS, OBJECTS
+from tests.evaluation.tiny_weights import ACTIONS, OBJECTS, musiq_tensors
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 DINO_MEAN, DINO_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -138,8 +139,9 @@ def test_aesthetic_quality(shelf: Shelf, tiny_weights: Path) -> None:
     assert max(scores) - min(scores) > 0.01
 
 
+@pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("size", [(40, 56), (26, 600)])
-def test_imaging_quality(shelf: Shelf, tiny_weights: Path, size: tuple[int, int]) -> None:
+def test_imaging_quality(shelf: Shelf, tiny_weights: Path, size: tuple[int, int], compat: bool) -> None:
     """600 px are more than the 512 that are looked at."""
     shown = frames(3, *size)[1:]
     scores = []
@@ -148,11 +150,35 @@ def test_imaging_quality(shelf: Shelf, tiny_weights: Path, size: tuple[int, int]
             new = [int(512 / max(size) * side) for side in size]
             weights = [literal.plain_weights(old, to, "bilinear") for old, to in zip(size, new, strict=True)]
             frame = literal.resized(frame, *weights)
-        scores.append(literal_models.musiq(frame / 255, tiny_weights / "musiq"))
-    found = with_weights("imaging_quality").of(Video(shown, 8.0), shelf)
+        scores.append(literal_models.musiq(frame / 255, tiny_weights / "musiq", ported=compat))
+    found = with_weights("imaging_quality").of(Video(shown, 8.0), shelf, compat)
     assert isinstance(found, Outcome)
     assert found.value == pytest.approx(sum(scores) / 2 / 100, abs=1e-5)
     assert abs(scores[0] - scores[1]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("size", "theirs"),
+    [
+        ((40, 56), -0.17560473084449768),
+        ((120, 300), 0.1204950362443924),
+        ((200, 150), 1.4606271982192993),
+        ((512, 288), 0.9168094992637634),
+    ],
+)
+def test_the_published_imaging_quality_is_pyiqas(size: tuple[int, int], theirs: float) -> None:
+    """Scores that pyiqa 0.1.16's own MUSIQ (0.1.10's as well) gave with these weights, on these pictures."""
+    tensors = {}
+    for place, (name, like) in enumerate(sorted(musiq_tensors(24, 3, 2, 32, 64).items())):
+        wave = 0.3 * torch.sin(1.7 * torch.arange(like.numel(), dtype=torch.float64) + place)
+        tensors[name] = (wave.reshape(like.shape) + float(name.endswith("scale"))).float()
+    y, x = np.mgrid[: size[0], : size[1]]
+    picture = [
+        0.5 + 0.4 * np.sin(0.31 * x + 0.17 * y * c) * np.cos(0.011 * x * y / (c + 1)) for c in (1, 2, 3)
+    ]
+    shown = torch.from_numpy(np.stack(picture))[None].float()
+    assert float(Musiq(tensors).scores(shown, ported=True)) == pytest.approx(theirs, abs=5e-5)
+    assert abs(float(Musiq(tensors).scores(shown)) - theirs) > 0.04
 
 
 def flows(folder: Path, first: torch.Tensor, second: torch.Tensor) -> list[literal.Array]:
@@ -176,6 +202,46 @@ def test_dynamic_degree(shelf: Shelf, tiny_weights: Path) -> None:
     threshold = 6.0 * 40 / 256
     moving = sum(length > threshold for length in expected)
     assert value("dynamic_degree", shelf) == float(moving >= round(4 * 5 / 16))
+
+
+def test_the_published_dynamic_degree_counts_raft_s_padding(shelf: Shelf, tiny_weights: Path) -> None:
+    """132 rows become 136; VBench takes the fastest 5 % of all of them."""
+    one, other = frames(2, 132, 128)
+    pair = [frame.numpy().astype(np.float64) for frame in (one, other)]
+    whole = literal_models.raft(*pair, tiny_weights / "raft", padded=True)
+    assert whole.shape == (2, 136, 128)
+    expected = literal.fastest(whole, 0.05)
+    raft = shelf.open("raft")
+    assert _lengths(raft, one[None], other[None], DYNAMIC_SHARE, border=True) == pytest.approx(
+        [expected], abs=1e-4
+    )
+    ours = literal.fastest(whole[:, 2:-2], 0.05)
+    assert _lengths(raft, one[None], other[None], DYNAMIC_SHARE) == pytest.approx([ours], abs=1e-4)
+    assert abs(ours - expected) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("number", "fps", "ours", "published"),
+    [
+        (2, 8.0, 0.0, 1.0),  # round(4 x 2 / 16) = 0 steps are enough
+        (3, 8.0, 0.0, 0.0),  # 1 of 2
+        (2, 16.0, 0.0, 0.0),  # one frame in 1/8 s: no step to decide after
+    ],
+)
+def test_two_still_frames_are_dynamic_as_published(
+    shelf: Shelf, number: int, fps: float, ours: float, published: float
+) -> None:
+    still = Video(torch.full((number, 3, 40, 56), 90, dtype=torch.uint8), fps)
+    for compat, wanted in ((False, ours), (True, published)):
+        found = with_weights("dynamic_degree").of(still, shelf, compat)
+        assert isinstance(found, Outcome)
+        assert found.value == wanted
+
+
+def test_a_variant_of_ours_has_the_published_one_beside_it() -> None:
+    for providers in catalogue().values():
+        for one in providers:
+            assert bool(one.variant) == bool(one.compat or one.keep), one.name
 
 
 def test_the_static_filter(shelf: Shelf, tiny_weights: Path) -> None:

@@ -17,7 +17,7 @@ from components.corpus.dataset import ClipRecord, Corpus, write_corpus
 from components.corpus.prompts import Prompt, read_prompts
 from components.evaluation.models import fetch
 from components.evaluation.models.images import Preparation
-from components.evaluation.scoring import read_record
+from components.evaluation.sample_record import read_record
 from components.evaluation.suites import INFO, load_suite
 from components.evaluation.totals import QUALITY, SEMANTIC, read_raw, totals
 from components.evaluation.vbench_files import read_results
@@ -349,6 +349,8 @@ JOB = {
 PROFILE = {"description": "x", "params": {"run": {"seed": 1}}, "steps": {"reward": {"gpus": 1}}}
 SETTINGS = [b"alignment.iterations=3", b"corpus.sources=[world, packaged]"]
 SAMPLES = [b'{"file": "a-0.mp4", "seed": 1}\n{"file": "b-0.mp4"}\n']
+PROMPT_OBJECTS = {"prompts": [{"prompt": "a cat"}, {"prompt": "ein Hund é"}]}
+PROMPT_TABLE = ['prompt,seed\n"a cat, running",1\nein Hund é,2\n'.encode()]
 PROMPT_LIST = ["a cat\n\nein Hund é\n日本\n".encode()]
 
 
@@ -365,6 +367,15 @@ def parsers() -> list[Parser]:
         Parser("TrainJob settings", texts(JOB), job_read, json_turned),
         Parser("executor input", texts(MESSAGE), message_read, json_turned),
         Parser("prompt list", lambda _: PROMPT_LIST, of_file("p.txt", read_prompts), bytes_turned),
+        Parser(
+            "prompt list (JSON)", texts(PROMPT_OBJECTS), of_file("p.json", read_prompts), json_turned, 0.3
+        ),
+        Parser(
+            "prompt list (YAML)", texts(PROMPT_OBJECTS), of_file("p.yaml", read_prompts), json_turned, 0.3
+        ),
+        Parser(
+            "prompt list (CSV)", lambda _: PROMPT_TABLE, of_file("p.csv", read_prompts), bytes_turned, 0.3
+        ),
         Parser("video", video_examples, of_file("v.mp4", video_read), bytes_turned, 2.0),
         Parser("VBench results", texts(RESULTS), of_file("r.json", read_results), json_turned),
         Parser("totals", texts(RESULTS), of_file("r.json", totals_read), json_turned),

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from components.corpus.dataset import Corpus
 from components.reward.baselines import Baselines
-from components.reward.crew import Crew
 from components.reward.distortions import REGISTRY
 from components.reward.heldout import FIT_LEVELS, PIECE, built, fit_baselines, pieces, pools
 from components.reward.ladders import join
 from components.reward.material import Clips, Material, gather
 from components.runtime.artifacts import open_artifact
 from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 from tests.reward.conftest import textured, world
 
 TYPES = ("blur", "frame_noise", "freeze")
@@ -60,7 +60,7 @@ def test_ladders_and_baselines_are_the_same_in_other_processes(tmp_path: Path) -
     assert len(work) == 2
     results = []
     for count in (0, 2):
-        with Crew(count, StopSignal()) as crew:
+        with ProcessPool(count, StopSignal()) as crew:
             results.append(list(built(crew, work)))
     here, there = (join([part.ladders for part in parts]) for parts in results)
     for name in ("frames", "labels", "statistics", "seen", "levels"):
@@ -86,7 +86,7 @@ def test_baselines_are_fitted_to_training_content(
         return fit(pristine, damaged, labels, contents)
 
     monkeypatch.setattr(Baselines, "fit", watched)
-    with Crew(0, StopSignal()) as crew:
+    with ProcessPool(0, StopSignal()) as crew:
         found = fit_baselines(crew, material, ("blur",), 0, tmp_path)
     train = {name for pool in material.train.values() for name in pool.contents}
     assert len(given["pristine"]) == len(train) == 16 and set(given["contents"]) <= train

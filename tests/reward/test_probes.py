@@ -11,7 +11,6 @@ from torch import Tensor
 from components.corpus.world.judge import judge
 from components.reward import probes
 from components.reward.card import Wins
-from components.reward.crew import Crew
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS
 from components.reward.material import Clips
 from components.reward.probes import (
@@ -25,6 +24,7 @@ from components.reward.probes import (
 )
 from components.reward.scorer import Geometry
 from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 from tests.reward.conftest import textured, world
 
 SCENES = ["world/red-circle-left-slowly-grey/0", "world/blue-cross-down-quickly-white/3"]
@@ -47,7 +47,7 @@ def pools() -> dict[str, Clips]:
 
 
 def test_attacks_are_seen_through_or_not(pools: dict[str, Clips]) -> None:
-    with Crew(0, StopSignal()) as crew:
+    with ProcessPool(0, StopSignal()) as crew:
         by_motion = attack_wins(lively, pools, 4, 0, crew)
         by_calm = attack_wins(calm, pools, 4, 0, crew)
     assert set(by_motion) == {"world", "footage"} and set(by_motion["world"]) == set(ATTACKS)
@@ -61,7 +61,7 @@ def test_copies_that_look_the_same_are_left_out_and_counted() -> None:
     grey = torch.full((2, 9, 3, 48, 48), 120, dtype=torch.uint8)
     moving = textured(2, 9, 48)
     clips = {"footage": Clips(torch.cat((grey, moving)), list("abcd"))}
-    with Crew(0, StopSignal()) as crew:
+    with ProcessPool(0, StopSignal()) as crew:
         wins = attack_wins(lively, clips, 10, 0, crew)["footage"]
     assert wins["frozen"] == Wins(2, 2, same=2)  # nothing moved in the grey ones
     assert wins["blurred"].same == 2 and wins["flickering"].same == 0
@@ -76,7 +76,7 @@ def test_attacks_do_not_depend_on_who_makes_them(pools: dict[str, Clips]) -> Non
             into.append(frames.clone())
             return torch.zeros(len(frames))
 
-        with Crew(count, StopSignal()) as crew:
+        with ProcessPool(count, StopSignal()) as crew:
             attack_wins(keep, {"footage": pools["footage"]}, 3, 7, crew)
         seen.append(clips)
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from components.corpus.world.scene import Scene, parse_caption
 from components.evaluation.dimensions.classical import fastest_motion, smoothness
 from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.models.shelf import UNKNOWN
+from components.runtime.process_pool import ProcessPool
 
 Array = NDArray[np.float64]
 
@@ -253,7 +253,7 @@ class Clips:
     frames: Tensor
     fps: float
     prompts: tuple[str, ...]
-    pool: Executor | None = None
+    pool: ProcessPool | None = None
     flow_on: NDArray[np.bool_] | None = None
     videos: tuple[Video, ...] = field(init=False)
 
@@ -279,11 +279,17 @@ class Clips:
         return any(video.scene is not None for video in self.videos)
 
     def work_out(self, what: str) -> None:
-        """Fill a property of every video on the worker processes, where there are any and it is not known."""
+        """Fill a property of every video on the worker processes, where there are any and it is not known.
+
+        Raises:
+            InputError: a worker died.
+            Interrupted: a stop was asked for.
+        """
         waiting = [video for video in self.videos if video.flow and what not in vars(video)]
         if self.pool is None or not waiting:
             return
         strides = [video.stride if what == "flow_lengths" else 1 for video in waiting]
         arrays = [video.frames[::stride].numpy() for video, stride in zip(waiting, strides, strict=True)]
-        for video, value in zip(waiting, self.pool.map(_POOLED[what], arrays, chunksize=4), strict=True):
-            vars(video)[what] = value  # where cached_property keeps what it worked out
+        with self.pool.stop:
+            for video, value in zip(waiting, self.pool.map(_POOLED[what], arrays), strict=True):
+                vars(video)[what] = value  # where cached_property keeps what it worked out

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
-from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -15,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.runtime.devices import available_cpus
+from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 from components.video.flow import METHOD, interpolate_middle, optical_flow
 
 #: Share of a frame's pixels, the fastest, that stand for its motion (as in VBench's dynamic degree).
@@ -28,16 +28,14 @@ WORTH_WORKERS = 64
 
 
 @contextmanager
-def workers(clips: int) -> Iterator[Executor | None]:
+def workers(clips: int) -> Iterator[ProcessPool | None]:
     """A pool of one process per core for the flow of many clips, or None when a pool would not pay."""
     cores = available_cpus()
     if clips < WORTH_WORKERS or cores < 2:
         yield None
         return
-    # Spawned, not forked: a fork after torch has started its threads may hang.
-    with ProcessPoolExecutor(
-        min(cores, 8), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    # Whoever maps over it enters the signal: between two maps a stop ends the process at once.
+    with ProcessPool(min(cores, 8), StopSignal()) as pool:
         yield pool
 
 

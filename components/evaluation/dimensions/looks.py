@@ -29,10 +29,14 @@ def _aesthetic(video: Video, shelf: Shelf) -> Outcome:
     return Outcome(float(scores.double().mean()) / 10.0)
 
 
-def _imaging(video: Video, shelf: Shelf) -> Outcome:
-    musiq = shelf.open("musiq")
-    scores = [float(score) for part in video.frames.split(BATCH) for score in musiq.scores(for_imaging(part))]
+def _imaging(video: Video, shelf: Shelf, ported: bool = False) -> Outcome:
+    musiq, parts = shelf.open("musiq"), video.frames.split(BATCH)
+    scores = [float(score) for part in parts for score in musiq.scores(for_imaging(part), ported)]
     return Outcome(sum(scores) / len(scores) / 100.0)
+
+
+def _imaging_ported(video: Video, shelf: Shelf) -> Outcome:
+    return _imaging(video, shelf, ported=True)
 
 
 DIMENSIONS = (
@@ -51,6 +55,8 @@ DIMENSIONS = (
         needs="weights",
         score=_imaging,
         models=("musiq",),
-        variant="MUSIQ as its authors wrote it; the published figure comes from a port of it",
+        variant="MUSIQ as its authors wrote it; the published figure comes from pyiqa's port, which resizes "
+        "by another filter and has another GELU",
+        compat=_imaging_ported,
     ),
 )

@@ -33,7 +33,7 @@ class Raft:
         return cls(tensors)
 
     @torch.no_grad()
-    def flow(self, first: Tensor, second: Tensor, updates: int = 20) -> Tensor:
+    def flow(self, first: Tensor, second: Tensor, updates: int = 20, border: bool = False) -> Tensor:
         """Where each pixel of ``first`` went in ``second``.
 
         Frames are padded to a multiple of 8 px by repeating their borders, and enlarged by a whole factor
@@ -43,9 +43,11 @@ class Raft:
             first: (N, 3, H, W), uint8 0..255.
             second: the same, the later frames.
             updates: refinements of the estimate.
+            border: keep the flow of the padding, too, as VBench does.
 
         Returns:
-            float32 (N, 2, H, W) in pixels of the frames given, channel 0 to the right, channel 1 down.
+            float32 (N, 2, H, W) in pixels of the frames given, channel 0 to the right, channel 1 down; larger
+            by the padding where `border` is asked for.
         """
         height, width = int(first.shape[-2]), int(first.shape[-1])
         factor = -(-SMALLEST_SIDE // min(height, width))
@@ -53,10 +55,12 @@ class Raft:
         if factor > 1:
             pair = pair.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
         rows, columns = -pair.shape[-2] % 8, -pair.shape[-1] % 8
-        border = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-        one, other = (F.pad(2 * (part / 255.0) - 1, border, mode="replicate") for part in pair)
+        left, top = columns // 2, rows // 2
+        pads = (left, columns - left, top, rows - top)
+        one, other = (F.pad(2 * (part / 255.0) - 1, pads, mode="replicate") for part in pair)
         found = self._estimate(one, other, updates)
-        found = found[..., border[2] : found.shape[-2] - border[3], border[0] : found.shape[-1] - border[1]]
+        if not border:
+            found = found[..., top : top + factor * height, left : left + factor * width]
         if factor > 1:
             found = F.avg_pool2d(found, factor) / factor
         return found.float()

@@ -5,10 +5,10 @@ A stated share of them is degraded.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 from components.corpus.world.degrade import degrade
 from components.corpus.world.render import render
 from components.corpus.world.scene import Scene
+from components.runtime.devices import available_cpus
 from components.runtime.seeds import derive, numpy_rng
+from components.runtime.workers import begin
 
 
 def make_clip(
@@ -44,7 +46,7 @@ def make_footage(
     work = partial(
         make_clip, scenes=scenes, seed=seed, degraded_share=degraded_share, frames=frames, size=size
     )
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(available_cpus(), get_context("spawn"), begin) as pool:
         clips = list(pool.map(work, range(count), chunksize=64))
     captions = [scenes[index % len(scenes)].caption for index in range(count)]
     return torch.from_numpy(np.stack(clips)), captions

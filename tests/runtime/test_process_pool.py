@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from components.reward.crew import Crew
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.interrupts import StopSignal
+from components.runtime.process_pool import ProcessPool
 
 
 def slow_first(number: int) -> tuple[int, int]:
@@ -30,7 +30,7 @@ def fail(number: int) -> int:
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
-    with Crew(2, StopSignal()) as crew:
+    with ProcessPool(2, StopSignal()) as crew:
         found = list(crew.map(slow_first, range(12)))
         again = list(crew.map(slow_first, [5]))
     assert [value for value, _ in found] == [n * n for n in range(12)] and again[0][0] == 25
@@ -38,26 +38,26 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
 
 
 def test_without_workers_the_work_is_done_here() -> None:
-    with Crew(0, StopSignal()) as crew:
+    with ProcessPool(0, StopSignal()) as crew:
         assert list(crew.map(slow_first, [2])) == [(4, os.getpid())]
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_stop_is_heard_between_tasks(count: int) -> None:
     stop = StopSignal()
-    with pytest.raises(Interrupted), Crew(count, stop) as crew:
+    with pytest.raises(Interrupted), ProcessPool(count, stop) as crew:
         for value, _ in crew.map(slow_first, range(100)):
             stop.requested = value >= 4
             assert value <= 16
 
 
 def test_a_dead_worker_is_one_line() -> None:
-    with pytest.raises(InputError, match="worker of the reward card died"), Crew(1, StopSignal()) as crew:
+    with pytest.raises(InputError, match="a worker process died"), ProcessPool(1, StopSignal()) as crew:
         list(crew.map(die, range(4)))
 
 
 def test_an_error_of_a_task_comes_through() -> None:
-    with pytest.raises(InputError, match="task 0 is no good"), Crew(1, StopSignal()) as crew:
+    with pytest.raises(InputError, match="task 0 is no good"), ProcessPool(1, StopSignal()) as crew:
         list(crew.map(fail, range(4)))
     with pytest.raises(ValueError, match="-1 workers"):
-        Crew(-1, StopSignal())
+        ProcessPool(-1, StopSignal())

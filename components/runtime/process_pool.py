@@ -1,7 +1,6 @@
-"""Processes that do the card's work side by side.
+"""A pool of processes that work side by side and never outlive the process that started them.
 
-Workers are spawned, never forked: a forked copy of a process whose torch has threads may hang. A worker ends
-by itself when the process that started it is gone.
+Workers are spawned, never forked: a forked copy of a process whose torch has threads may hang.
 """
 
 from __future__ import annotations
@@ -26,8 +25,11 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-class Crew:
-    """`count` processes, or this one if `count` is 0. Use as a context, for many calls."""
+class ProcessPool:
+    """`count` processes, or this one if `count` is 0. Use as a context, for many calls.
+
+    A worker has one thread, leaves signals to its parent, and ends when the parent is gone, even by kill -9.
+    """
 
     def __init__(self, count: int, stop: StopSignal) -> None:
         if count < 0:
@@ -35,7 +37,7 @@ class Crew:
         self.count, self.stop = count, stop
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ProcessPool:
         if self.count:
             self._pool = ProcessPoolExecutor(self.count, get_context("spawn"), begin)
         return self
@@ -80,7 +82,7 @@ class Crew:
         except BrokenProcessPool as error:
             self.stop.raise_if_requested()
             raise InputError(
-                "a worker of the reward card died (killed, or out of memory); fewer workers need less memory"
+                "a worker process died (killed, or out of memory); fewer workers need less memory"
             ) from error
         finally:
             for future in ordered:
