@@ -60,11 +60,10 @@ def test_tiny_and_odd_sizes_become_what_browsers_play(tmp_path: Path) -> None:
     assert (back.num_frames, back.height, back.width) == (1, 32, 18)
 
 
-def test_part_of_a_file(drifting: Clip, tmp_path: Path) -> None:
+def test_the_beginning_of_a_file(drifting: Clip, tmp_path: Path) -> None:
     write_video(drifting, tmp_path / "a.mp4", scale=1)
-    whole, part = read_video(tmp_path / "a.mp4"), read_video(tmp_path / "a.mp4", start=5, max_frames=4)
-    assert torch.equal(part.frames, whole.frames[5:9]) and part.fps == whole.fps
-    assert "no video frames after frame 24" in line_about(tmp_path / "a.mp4", start=24)
+    whole, part = read_video(tmp_path / "a.mp4"), read_video(tmp_path / "a.mp4", max_frames=4)
+    assert torch.equal(part.frames, whole.frames[:4]) and part.fps == whole.fps
 
 
 def test_shrinking_while_reading_averages(drifting: Clip, tmp_path: Path) -> None:
