@@ -22,7 +22,7 @@ from components.runtime.files import sha256_file
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
 from components.runtime.untrusted import read_json_lines
-from components.video.codec import read_video
+from components.video.frames import open_frames
 
 
 @dataclass(frozen=True)
@@ -195,17 +195,10 @@ def _measured(task: Task, scores: Scores, shelf: Shelf, settings: Settings, keep
 
 def _measure(task: Task, chosen: Mapping[str, Dimension], shelf: Shelf, settings: Settings) -> dict[str, Any]:
     try:
-        clip = read_video(task.path)
+        frames, rate = open_frames(task.path)
     except InputError as error:
         return {"broken": str(error).removeprefix(f"{task.path}: ")}
-    video = Video(
-        clip.as_uint8().frames,
-        task.fps or clip.fps,
-        task.prompt,
-        task.facts,
-        task.path.name,
-        clip.fps,
-    )
+    video = Video(frames, task.fps or rate, task.prompt, task.facts, task.path.name, rate)
     outcomes: dict[str, Any] = {}
     silent: dict[str, str] = {}
     for name, dimension in chosen.items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from components.runtime.errors import InputError
@@ -56,6 +57,7 @@ def read_video(
     with opened(path) as (container, stream):
         declared, form = info_of(path, stream).fps, container.format.name
         for time, pixels in rgb_frames(path, container, stream, short_side):
+            assert pixels is not None
             frames.append(pixels)
             times.append(time)
             refuse_large(path, len(frames), pixels.shape, max_pixels)
@@ -64,24 +66,35 @@ def read_video(
     timing = timed(path, times, declared, form)
     length = min(timing.length(len(frames)), max_frames or MAX_CLIP_PIXELS)
     refuse_large(path, length, frames[0].shape, max_pixels)
-    return Clip(_stacked(frames, timing, length), timing.fps)
+    return Clip(stacked(frames, timing.shown(len(frames), length)), timing.fps)
 
 
 def rgb_frames(
-    path: str | Path, container: Any, stream: Any, short_side: int | None = None
-) -> Iterator[tuple[float | None, Pixels]]:
+    path: str | Path,
+    container: Any,
+    stream: Any,
+    short_side: int | None = None,
+    wanted: Callable[[int], bool] = lambda number: True,
+) -> Iterator[tuple[float | None, Pixels | None]]:
     """Each shown frame's time in seconds and its pixels, uint8 (h, w, 3), all of the first one's size.
+
+    Args:
+        path: of the opened file, for messages.
+        container: as `opened` gives it.
+        stream: as `opened` gives it.
+        short_side: as in `read_video`.
+        wanted: by a frame's number, whether its pixels are; None comes instead of the others.
 
     Raises:
         InputError: truncated, damaged, or in colours that cannot be read.
     """
     reader = RgbReader()
     size: tuple[int, int] | None = None
-    for frame in decoded(path, container, stream):
+    for number, frame in enumerate(decoded(path, container, stream)):
         # A stream may change its size on the way; the first frame's size holds for all.
         size = size or _scaled_size(frame.height, frame.width, short_side)
         try:
-            yield frame.time, reader.pixels(frame, size)
+            yield frame.time, reader.pixels(frame, size) if wanted(number) else None
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -110,16 +123,14 @@ def refuse_large(path: str | Path, frames: int, shape: tuple[int, ...], max_pixe
         )
 
 
-def _stacked(frames: list[Pixels], timing: Timing, length: int) -> Tensor:
-    """uint8 (length, 3, h, w). Empties the list on the way: two copies of a video would be one too many."""
-    shown = timing.shown(len(frames), length)
+def stacked(frames: list[Pixels], shown: NDArray[np.int64]) -> Tensor:
+    """uint8 (T, 3, h, w) of the frames' numbers in order; empties the list, lest memory hold two copies."""
     height, width, _ = frames[0].shape
-    stacked = torch.empty((length, 3, height, width), dtype=torch.uint8)
-    steps = np.searchsorted(shown, np.arange(len(frames) + 1))
-    for place in reversed(range(len(frames))):
-        planes = torch.from_numpy(frames.pop()).permute(2, 0, 1)
-        stacked[int(steps[place]) : int(steps[place + 1])] = planes
-    return stacked
+    whole = torch.empty((len(shown), 3, height, width), dtype=torch.uint8)
+    steps = np.searchsorted(shown, np.arange(len(frames) + 1)).tolist()
+    for number in reversed(range(len(frames))):
+        whole[steps[number] : steps[number + 1]] = torch.from_numpy(frames.pop()).permute(2, 0, 1)
+    return whole
 
 
 def write_video(clip: Clip, path: str | Path, crf: int = 12, scale: int | None = None) -> None:

@@ -1,11 +1,11 @@
 """From a decoded frame to the RGB pixels that a player shows: colours, size, orientation, dynamic range.
 
-Everything comes out as 8-bit RGB with BT.709's primaries, full range. YUV is read by the matrix and range that
-the file names; where it names none FFmpeg's rule holds, BT.601 of limited range.
+Everything comes out as 8-bit RGB, full range. YUV is read by the matrix and range that the file names; where
+it names none FFmpeg's rule holds, BT.601 of limited range.
 
-HDR (HLG or PQ) is shown as on an SDR screen: HDR's diffuse white, 203 cd/m2 (ITU-R BT.2408), becomes SDR's white
-and what is brighter or outside BT.709's colours is clipped. A picture that was SDR before it was put into an HDR
-file comes out as it was.
+HDR (HLG or PQ) is shown as on an SDR screen: HDR's diffuse white, 203 cd/m2 (ITU-R BT.2408), becomes SDR's
+white, and what is brighter or outside BT.709's colours is clipped. A picture that was SDR before it was put
+into an HDR file comes out as it was.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class RgbReader:
         """(height, width, 3) in a pixel format.
 
         A filter graph and not PyAV's `reformat`: that takes H.264's chroma to lie left of the luma, by the
-        letter of the standard, where encoders that are fed RGB (ours too) put it in the middle, and FFmpeg reads
-        it there.
+        letter of the standard. Encoders that are fed RGB (ours too) put it in the middle, and FFmpeg reads it
+        there.
         """
         key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, size, form)
         if key != self._key:
@@ -144,10 +144,10 @@ def display_matrix(frame: Any) -> tuple[int, int, int, int]:
 
 
 def oriented(pixels: Pixels, matrix: tuple[int, int, int, int]) -> Pixels:
-    """(h, w, 3) turned and mirrored by a display matrix; one that is between two quarter turns takes the nearer.
+    """(h, w, 3) turned and mirrored by a display matrix; one between two quarter turns takes the nearer.
 
-    All eight orientations: where x' depends on y, rows and columns change places; then each axis whose entry is
-    negative runs the other way.
+    All eight orientations: where x' depends on y, rows and columns change places; then each axis whose entry
+    is negative runs the other way.
     """
     a, b, c, d = matrix
     if abs(b) + abs(c) > abs(a) + abs(d):

@@ -56,7 +56,7 @@ def probe(path: str | Path) -> VideoInfo:
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """Open a file's container and its video stream; every way in which that fails is one line naming the file.
+    """Open a file's container and its video stream; whatever fails ends in one line that names the file.
 
     Raises:
         InputError: as `probe`, and for what goes wrong while the file is read in the `with` block.
@@ -195,7 +195,7 @@ def _refuse_truncated(path: str | Path, container: Any, stream: Any, count: int,
     if seconds is None or last is None:
         return
     gap = 1 / float(stream.average_rate) if stream.average_rate else 0.0
-    # Stamps need not begin at 0: a piece of a longer file keeps those of the whole, and a container then gives
-    # either the length or the time of the end. The later of the two readings refuses nothing that is whole.
+    # Stamps need not begin at 0: a piece of a longer file keeps those of the whole. Its header then gives the
+    # length or the time of the end; taking it for the time of the end refuses nothing that is whole.
     if last + 2 * gap < seconds * (1 - MISSING_TAIL):
         raise InputError(f"{path}: truncated, its header promises {seconds:.2f} s and {last:.2f} s are there")

@@ -1,7 +1,7 @@
 """Whether a container's bytes stop inside its pictures: some demuxers end quietly there.
 
-Each format says how long its parts are. A part of pictures that is longer than the rest of the file was cut; a
-part after the pictures (an index, tags) may be cut and nothing of the video is lost.
+Each format says how long its parts are. A part of pictures that is longer than the rest of the file was cut.
+A part after the pictures (an index, tags) may be cut and nothing of the video is lost.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _ogg(stream: BinaryIO, size: int) -> bool:
 
 
 def _gif(stream: BinaryIO) -> bool:
-    """Blocks that stop before their terminator (GIF89a). A file without a trailer after whole blocks is whole."""
+    """Blocks that stop before their terminator (GIF89a). Whole blocks without a trailer after them are whole."""
     head = stream.read(13)
     if len(head) < 13:
         return True

@@ -34,19 +34,17 @@ class Timing:
     def shown(self, decoded: int, most: int | None = None) -> NDArray[np.int64]:
         """The index of the frame on screen at each step, for `most` steps at most.
 
-        A frame stays until the next one's step, so a hold repeats it; of frames on one step the last is taken.
+        A frame stays until the next one's step, so a hold repeats it; of frames on one step the last counts.
         """
         grid = np.arange(min(self.length(decoded), most or self.length(decoded)))
         return grid if self.steps is None else np.searchsorted(self.steps, grid, side="right") - 1
 
 
-def timing_of(
-    times: Sequence[float | None], declared: float | None, container: str = ""
-) -> Timing | None:
+def timing_of(times: Sequence[float | None], declared: float | None, container: str = "") -> Timing | None:
     """The constant rate of a video whose gaps may vary.
 
-    The rate of a variable one is that of its usual gap, the median, and not the average: one long hold must not
-    thin out the motion around it.
+    The rate of a variable one is that of its usual gap, the median, and not the average: one long hold must
+    not thin out the motion around it.
 
     Args:
         times: of each frame, in seconds.
@@ -59,8 +57,8 @@ def timing_of(
     """
     known = np.asarray([time for time in times if time is not None], dtype=float)
     gaps = np.diff(known)
-    # Old containers store the order of decoding and call it time, and joined files begin anew: such stamps run
-    # backwards and say nothing.
+    # Old containers store the order of decoding and call it time, and joined files begin anew: such stamps
+    # run backwards and say nothing.
     if len(known) != len(times) or len(known) < 2 or not np.all(gaps > 0):
         return None if declared is None else Timing(declared)
     usual = float(np.quantile(gaps, 0.5, method="lower"))
