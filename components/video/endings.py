@@ -102,7 +102,7 @@ def _ogg(stream: BinaryIO, size: int) -> bool:
 
 
 def _gif(stream: BinaryIO) -> bool:
-    """Blocks that stop before their terminator (GIF89a). Whole blocks without a trailer after them are whole."""
+    """Blocks that stop before their terminator (GIF89a). Whole blocks need no trailer after them."""
     head = stream.read(13)
     if len(head) < 13:
         return True
