@@ -82,18 +82,6 @@ def test_other_containers(drifting: Clip, tmp_path: Path, suffix: str) -> None:
     assert back.num_frames == 24 and back.fps == pytest.approx(24.0, rel=0.01)
 
 
-def test_uneven_time_stamps_become_an_even_rate(drifting: Clip, tmp_path: Path) -> None:
-    # Frames 0..11 at 24 per second, then 12..23 at 6 per second: 11/24 + 12/6 s between first and last.
-    times = [k / 24 for k in range(12)] + [11 / 24 + (k - 11) / 6 for k in range(12, 24)]
-    path = encode(drifting, tmp_path / "vfr.mkv", times=times)
-    clip = read_video(path)
-    assert clip.fps == pytest.approx(23 / (11 / 24 + 2), rel=0.01)
-    assert clip.num_frames == 24
-    for index in (0, 3, 8, 15, 23):
-        nearest = min(range(24), key=lambda k, t=index / clip.fps: abs(times[k] - t))
-        assert psnr(clip.frames[index], drifting.frames[nearest]) > 28, index
-
-
 @pytest.mark.parametrize("fast", [True, False], ids=["index first", "index last"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
 def test_truncated_mp4(drifting: Clip, tmp_path: Path, share: float, fast: bool) -> None:
