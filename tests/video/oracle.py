@@ -70,7 +70,7 @@ def make(path: Path, frames: Pictures, *options: str, fps: int = 24) -> Path:
 
 
 def read(path: Path, stream: int = 0, timing: str = "passthrough") -> Pictures:
-    """What ffmpeg shows of a file, (T, H, W, 3): every frame once, or by "cfr" at the file's constant rate."""
+    """What ffmpeg shows of a file, (T, H, W, 3): every frame once, or by "cfr" at its constant rate."""
     found = ffmpeg(
         *("-v", "error", "-i", path, "-map", f"0:v:{stream}", "-fps_mode", timing),
         *("-vf", f"scale=flags={FLAGS},format=rgb24", "-f", "image2pipe", "-c:v", "ppm", "-"),

@@ -145,10 +145,9 @@ def test_a_cover_picture_is_no_video(whole: Path, tmp_path: Path) -> None:
 
 
 def test_a_phones_wide_colours_of_high_range_come_out_as_the_picture_was(tmp_path: Path) -> None:
-    """SDR put into HDR by the formulas of ITU-R BT.2100 in float64: white at 203 cd/m2, a 2.4 gamma screen."""
-    shown = (
-        np.repeat(np.array(oracle.COLOURS, np.uint8)[None], 48, axis=0).repeat(16, axis=1)[None].repeat(3, 0)
-    )
+    """SDR put into HDR by the formulas of ITU-R BT.2100 in float64: white at 203 cd/m2, a gamma of 2.4."""
+    row = np.array(oracle.COLOURS, np.uint8).repeat(16, axis=0)
+    shown = np.broadcast_to(row, (3, 48, *row.shape))
     to_2020 = np.array(
         [[0.627404, 0.329283, 0.043313], [0.069097, 0.919540, 0.011362], [0.016391, 0.088013, 0.895595]]
     )

@@ -42,8 +42,8 @@ def test_every_way_of_looking_gives_the_same_frames(both: tuple[StreamedFrames, 
         assert torch.equal(streamed[place], whole[place])
     for part in (slice(None, -1), slice(1, None), slice(2, 30, 5), slice(None, None, 3), slice(4, 9)):
         assert torch.equal(held(streamed[part]), whole[part])
-    pairs = zip(streamed[:-1], streamed[1:], strict=True)
-    assert all(torch.equal(after, whole[place + 1]) for place, (_, after) in enumerate(pairs))
+    for place, (before, after) in enumerate(zip(streamed[:10], streamed[10:20], strict=True)):
+        assert torch.equal(before, whole[place]) and torch.equal(after, whole[place + 10])
     with pytest.raises(ValueError, match="forwards"):
         streamed[::-1]
 
