@@ -46,6 +46,7 @@ class RgbReader:
         self._key: tuple[object, ...] = ()
         self._graph: Any = None
         self._count = 0
+        self._matrix: tuple[int, int, int, int] | None = None
 
     def pixels(self, frame: Any, size: tuple[int, int]) -> Pixels:
         """uint8 (h, w, 3) of a decoded frame, scaled to (height, width) as stored, then turned as shown.
@@ -55,14 +56,16 @@ class RgbReader:
         """
         if frame.colorspace in _UNREADABLE:
             raise InputError(f"its colours are {_UNREADABLE[frame.colorspace]}, which cannot be read")
-        matrix = display_matrix(frame)
+        # The first frame's orientation holds for all. Asking each would also tie it into a circle of
+        # references, which keeps it alive until Python's collector comes by.
+        self._matrix = self._matrix or display_matrix(frame)
         if frame.color_trc in (_PQ, _HLG):
             hlg, wide = frame.color_trc == _HLG, frame.color_primaries != _BT709_PRIMARIES
             light = self._scaled(frame, size, "gbrpf32le")
             shown = sdr(torch.from_numpy(light), hlg=hlg, wide=wide).numpy()
         else:
             shown = self._scaled(frame, size, "rgb24")
-        return oriented(shown, matrix)
+        return oriented(shown, self._matrix)
 
     def _scaled(self, frame: Any, size: tuple[int, int], form: str) -> Any:
         """(height, width, 3) in a pixel format.

@@ -102,17 +102,21 @@ def open_frames(path: str | Path, held_pixels: int = HELD_PIXELS) -> tuple[Frame
         return frames * math.prod(shape[:2]) <= held_pixels
 
     with opened(path) as (container, stream):
-        declared, form = info_of(path, stream).fps, container.format.name
-        # The pixels of those frames alone that may yet be kept.
-        for time, pixels in rgb_frames(path, container, stream, wanted=lambda number: few(number + 1)):
+        info, form = info_of(path, stream), container.format.name
+        hopeless = (info.frames or 0) * info.width * info.height > held_pixels
+        # The pixels of those frames alone that may yet be kept; the first one's tell the size as shown.
+        wanted = rgb_frames(
+            path, container, stream, wanted=lambda number: not number or (not hopeless and few(number + 1))
+        )
+        for time, pixels in wanted:
             times.append(time)
             if pixels is not None:
                 kept.append(pixels)
                 shape = pixels.shape
-            if not few(len(times)):
+            if hopeless or not few(len(times)):
                 kept.clear()
             refuse_large(path, len(times), shape, MAX_STREAMED_PIXELS)
-    timing = timed(path, times, declared, form)
+    timing = timed(path, times, info.fps, form)
     length = timing.length(len(times))
     refuse_large(path, length, shape, MAX_STREAMED_PIXELS)
     shown = timing.shown(len(times))

@@ -43,7 +43,7 @@ _NO_FLOW = LeftOut("not among the videos on which optical flow is estimated")
 
 def flickering(frames: Frames) -> float:
     """VBench's temporal flickering of one clip: (255 - mean |f_t+1 - f_t|) / 255 over uint8 (T, 3, H, W)."""
-    total = sum(int((after.int() - before.int()).abs().sum()) for before, after in pairwise(frames))
+    total = sum(int((after.short() - before.short()).abs().sum()) for before, after in pairwise(frames))
     return (255.0 - total / (math.prod(frames.shape[1:]) * (len(frames) - 1))) / 255.0
 
 
