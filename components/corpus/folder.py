@@ -15,13 +15,8 @@ from components.corpus.params import CorpusParams
 from components.corpus.world.splits import ClipSplit
 from components.runtime.errors import InputError
 from components.runtime.storage import download_dir, is_remote
+from components.video.names import VIDEO_SUFFIXES, is_video_name
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts",
-    ".m2ts", ".mts", ".ogv", ".ogg", ".flv", ".wmv", ".asf", ".y4m", ".ivf", ".gif",
-})
-# fmt: on
 REASONS_SHOWN = 5
 STILL = "no part of it both shows something and moves"
 
@@ -118,9 +113,7 @@ def _video_files(root: Path, uri: str) -> list[Path]:
         raise InputError(f"{uri}: no such folder or file")
     # A link could lead out of the folder that was named, or back into it for ever.
     files = sorted(
-        file
-        for file in root.rglob("*")
-        if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file() and not file.is_symlink()
+        file for file in root.rglob("*") if is_video_name(file) and file.is_file() and not file.is_symlink()
     )
     if not files:
         raise InputError(f"{uri}: no video files in it ({' '.join(sorted(VIDEO_SUFFIXES))})")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from components.evaluation.sample_record import INSIDE
-from components.evaluation.suites import SUFFIXES, Suite
+from components.evaluation.suites import Suite
 from components.evaluation.vbench_files import prompt_of, video_name
 from components.runtime.errors import InputError
+from components.video.names import VIDEO_SUFFIXES, composed, is_video_name
 
 Kind = Literal["missing", "extra", "misnamed", "broken"]
 KINDS: tuple[Kind, ...] = ("missing", "extra", "misnamed", "broken")
@@ -38,7 +39,8 @@ class Found:
 def find_videos(suite: Suite, folder: Path) -> Found:
     """Match the files of one flat folder with a suite's prompts by VBench's names, exactly.
 
-    A file whose name differs from an expected one only in case, spaces, punctuation or a missing number is
+    Names are compared in composed Unicode, the ending in either case. A file whose name differs from an
+    expected one only in case, spaces, punctuation or a missing number is
     reported as misnamed, with the name it should have; it is not used. Numbers beyond those asked for are
     extra.
 
@@ -52,12 +54,12 @@ def find_videos(suite: Suite, folder: Path) -> Found:
     if suite.samples == 0:
         return _as_they_are(suite, files)
     videos: dict[str, list[Path]] = {}
-    problems: list[Problem] = []
+    files, problems = _by_plain_name(files)
     absent: dict[str, str] = {}
     for prompt, most in suite.wanted().items():
         here: dict[int, Path] = {}
         for index in range(most):
-            names = [video_name(prompt, index, suffix) for suffix in SUFFIXES]
+            names = [composed(video_name(prompt, index, suffix)) for suffix in VIDEO_SUFFIXES]
             name = next((name for name in names if name in files), None)
             if name is None:
                 absent[_rough(names[0])] = names[0]
@@ -73,6 +75,17 @@ def find_videos(suite: Suite, folder: Path) -> Found:
     return Found(videos, problems)
 
 
+def _by_plain_name(files: Mapping[str, Path]) -> tuple[dict[str, Path], list[Problem]]:
+    """Files by their names in composed Unicode, endings in lower case, and those whose name is taken."""
+    found: dict[str, Path] = {}
+    doubles = []
+    for path in files.values():
+        name = composed(path.stem) + path.suffix.lower()
+        if found.setdefault(name, path) is not path:
+            doubles.append(Problem("extra", path.name, f"the same name as {found[name].name}"))
+    return found, doubles
+
+
 def counts(problems: Sequence[Problem]) -> dict[str, int]:
     """How many problems of each kind there are."""
     found = Counter(one.kind for one in problems)
@@ -85,7 +98,7 @@ def _as_they_are(suite: Suite, files: dict[str, Path]) -> Found:
     problems = []
     for path in files.values():
         prompt = suite.files.get(path.name, prompt_of(path.name))
-        if path.suffix.lower() in SUFFIXES and prompt in videos:
+        if is_video_name(path) and prompt in videos:
             videos[prompt].append(path)
         else:
             problems.append(Problem("extra", path.name, "not a video of the suite"))
@@ -94,7 +107,7 @@ def _as_they_are(suite: Suite, files: dict[str, Path]) -> Found:
 
 def _left_over(path: Path, absent: dict[str, str]) -> Problem:
     """A file that nothing asks for; ``absent`` are the names without a file, by their `_rough` form."""
-    if path.suffix.lower() in SUFFIXES and not path.is_dir():
+    if is_video_name(path) and not path.is_dir():
         for guess in (path.name, f"{path.stem}-0{path.suffix}"):
             meant = absent.get(_rough(guess))
             if meant is not None:

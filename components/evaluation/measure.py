@@ -18,6 +18,7 @@ from components.evaluation.diversity import diversity
 from components.evaluation.models import Shelf
 from components.reward.interface import Reward
 from components.runtime.process_pool import ProcessPool
+from components.video.frames import held
 
 NO_WORLD = "the judge reads scenes of the miniature world, and no prompt of the run describes one"
 
@@ -120,7 +121,7 @@ def _judged(clips: Clips) -> tuple[Array | None, dict[str, Array]]:
     if not clips.has_world:
         return None, {}
     verdicts = [
-        None if video.reading is None else judge(video.frames, video.reading) for video in clips.videos
+        None if video.reading is None else judge(held(video.frames), video.reading) for video in clips.videos
     ]
     quality = np.array([np.nan if verdict is None else verdict.quality for verdict in verdicts])
     parts = {

@@ -22,7 +22,8 @@ from components.runtime.errors import InputError, Interrupted
 from components.runtime.files import sha256_file
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
-from components.video.codec import read_video
+from components.video.frames import open_frames
+from components.video.names import composed
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def score(
     removed at the end. Videos are dealt out to the processes in turn, and every process returns the same.
 
     Raises:
-        InputError: no such folder, no dimension can be measured, or no video of the suite is there.
+        InputError: no such folder, no dimension can be measured, no video of the suite is there, or none can
+            be read.
         Interrupted: stopped on request.
     """
     ranks = ranks or Ranks()
@@ -110,11 +112,32 @@ def score(
     together: dict[int, dict[str, Any]] = {}
     for part, _ in gathered:
         together |= part
+    _refuse_all_broken(folder, tasks, together, keep, ranks)
     _collect(suite, found, tasks, together, scores, settings)
     ranks.barrier()
     if ranks.is_main:
         shutil.rmtree(keep, ignore_errors=True)
     return scores
+
+
+def _refuse_all_broken(
+    folder: Path, tasks: Sequence[Task], measured: Mapping[int, Mapping[str, Any]], keep: Path, ranks: Ranks
+) -> None:
+    """Nothing was measured where no video can be read: that is no result, and no success."""
+    reasons = [
+        f"{task.path.name}: {measured[place]['broken']}"
+        for place, task in enumerate(tasks)
+        if "broken" in measured[place]
+    ]
+    if len(reasons) < len(tasks):
+        return
+    ranks.barrier()
+    if ranks.is_main:
+        shutil.rmtree(keep, ignore_errors=True)
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    raise InputError(
+        f"videos {folder}: none of the {len(reasons)} can be read ({'; '.join(reasons[:3])}{more})"
+    )
 
 
 def _choose(suite: Suite, shelf: Shelf, compat: bool, scores: Scores) -> None:
@@ -138,7 +161,7 @@ def _choose(suite: Suite, shelf: Shelf, compat: bool, scores: Scores) -> None:
 
 def _tasks(suite: Suite, found: Found, folder: Path, settings: Settings) -> list[Task]:
     """Each file once, in the suite's order; duplicated prompts ask for the same files."""
-    record = read_record(folder)
+    record = {composed(name): noted for name, noted in read_record(folder).items()}
     facts: dict[str, dict[str, Any]] = {}
     for entry in suite.entries:
         facts.setdefault(entry.prompt, {}).update(entry.facts())
@@ -147,8 +170,8 @@ def _tasks(suite: Suite, found: Found, folder: Path, settings: Settings) -> list
             path,
             prompt,
             facts[prompt],
-            settings.fps or float(record.get(path.name, {}).get("fps", 0.0)),
-            record.get(path.name, {}).get("seed"),
+            settings.fps or float(record.get(composed(path.name), {}).get("fps", 0.0)),
+            record.get(composed(path.name), {}).get("seed"),
         )
         for prompt, paths in found.videos.items()
         for path in paths
@@ -179,17 +202,10 @@ def _measured(task: Task, scores: Scores, shelf: Shelf, settings: Settings, keep
 
 def _measure(task: Task, chosen: Mapping[str, Dimension], shelf: Shelf, settings: Settings) -> dict[str, Any]:
     try:
-        clip = read_video(task.path)
+        frames, rate = open_frames(task.path)
     except InputError as error:
         return {"broken": str(error).removeprefix(f"{task.path}: ")}
-    video = Video(
-        clip.as_uint8().frames,
-        task.fps or clip.fps,
-        task.prompt,
-        task.facts,
-        task.path.name,
-        clip.fps,
-    )
+    video = Video(frames, task.fps or rate, task.prompt, task.facts, task.path.name, rate)
     outcomes: dict[str, Any] = {}
     silent: dict[str, str] = {}
     for name, dimension in chosen.items():

@@ -24,6 +24,7 @@ from components.runtime.artifacts import cache_dir
 from components.runtime.errors import InputError
 from components.runtime.prompt_lists import FORMATS, read_prompt_list
 from components.runtime.untrusted import content, parse_json
+from components.video.names import VIDEO_SUFFIXES
 
 #: The published wheel that VBench's prompts are read from, as package data; its code is never imported.
 WHEEL = "vbench==0.1.5"
@@ -31,7 +32,7 @@ INFO = "vbench/VBench_full_info.json"
 MAX_INFO_BYTES = 64 * 2**20
 #: Videos of each prompt, and of each prompt for temporal flickering, which loses some to the static filter.
 SAMPLES, FLICKERING_SAMPLES = 5, 25
-SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
+SUFFIXES = VIDEO_SUFFIXES
 _FLICKERING = "temporal_flickering"
 
 

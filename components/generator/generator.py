@@ -183,6 +183,24 @@ class Generator:
         return self.decode(latents), latents
 
 
+def _refuse_other_folder(base: str) -> None:
+    """Raise an InputError for a folder without a pipeline: nothing is copied, the user's path is named."""
+    index = f"{base.rstrip('/')}/model_index.json"
+    content = storage.read_bytes(index)
+    if content is None:
+        raise InputError(
+            f"generator.base = {base!r}: no diffusers pipeline, there is no model_index.json in it; "
+            "allowed are a folder or an s3:// prefix with one, or a hub id owner/name"
+        )
+    try:
+        name = str(json.loads(content)["_class_name"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"generator.base = {base!r}: {index} is no pipeline's index ({error})") from error
+    if name not in FAMILIES:
+        allowed = ", ".join(sorted(FAMILIES))
+        raise InputError(f"generator.base = {base!r}: pipeline {name} is not supported; allowed: {allowed}")
+
+
 def fetch_base(base: str, revision: str | None, to: Path) -> Path:
     """Return a local folder with the base model.
 
@@ -191,7 +209,8 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
     HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
 
     Raises:
-        InputError: nothing there, the hub cannot be reached, or a revision that would have no effect.
+        InputError: nothing there, no pipeline of a known family there, the hub cannot be reached, or a
+            revision that would have no effect.
     """
     local = storage.is_remote(base) or Path(base).is_dir()
     if local and revision is not None:
@@ -199,6 +218,7 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
             f"generator.revision = {revision!r}: has no effect on {base}; only a hub id has revisions"
         )
     if local:
+        _refuse_other_folder(base)
         # Our own base carries digests: an altered weight is found here, not in strange samples.
         if storage.read_bytes(f"{base.rstrip('/')}/{MANIFEST}") is not None:
             return open_artifact(base).path

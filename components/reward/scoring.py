@@ -24,6 +24,7 @@ from components.runtime import storage
 from components.runtime.devices import available_cpus
 from components.runtime.errors import InputError
 from components.video import Clip, probe, read_video
+from components.video.names import is_video_name
 
 LONGEST = 512
 """Frames read from one file; a longer video is judged by its beginning."""
@@ -70,10 +71,11 @@ class Result:
 
 
 def sources(arguments: Iterable[str]) -> list[Source]:
-    """The files that arguments name: a file, all files under a folder, an object or all under a prefix.
+    """The files that arguments name: a file, an object, the videos under a folder or prefix.
 
-    A folder's files come in order of their paths, hidden ones and ones that are no video included; links to
-    folders are not followed. Nothing is left out because it came before.
+    What counts as a video is told by its name (`is_video_name`); a file that is named itself is always tried.
+    A folder's files come in order of their paths; links to folders are not followed. Nothing is left out
+    because it came before.
     """
     found: list[Source] = []
     for argument in arguments:
@@ -129,7 +131,10 @@ def _of(argument: str) -> list[Source]:
     if storage.is_remote(argument):
         base = argument.rstrip("/")
         names = [file.name for file in storage.list_files(argument)]
-        return [Source(f"{base}/{name}") for name in names] or [Source(argument)]
+        found = [Source(f"{base}/{name}") for name in names if is_video_name(name)]
+        if names and not found:
+            return [Source(argument, f"{shown(argument)}: no video under this prefix")]
+        return found or [Source(argument)]
     path = storage.local_path(argument)
     if not os.path.isdir(path):
         return [Source(str(path))]
@@ -138,10 +143,11 @@ def _of(argument: str) -> list[Source]:
         Source(os.path.join(folder, name))
         for folder, _, names in os.walk(path, onerror=closed.append)
         for name in names
+        if is_video_name(name)
     ]
     files += [_unlisted(error) for error in closed]
     if not files:
-        return [Source(str(path), f"{shown(str(path))}: no file in this folder")]
+        return [Source(str(path), f"{shown(str(path))}: no video in this folder")]
     return sorted(files, key=lambda file: Path(file.name).parts)
 
 
@@ -185,8 +191,6 @@ def _attempt(file: Source, reading: Reading) -> Clip | str:
 
 
 def _read(path: Path, name: str, reading: Reading) -> Clip:
-    # FFmpeg takes what stands before a colon for a protocol, unless the path begins at the root.
-    path = path.absolute()
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path}: not a regular file")

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from components.video.clip import Clip
+from components.video.fonts import label
 from components.video.resample import resize
 
 BACKGROUND = (250, 250, 250)
@@ -39,11 +40,13 @@ def contact_sheet(
     """
     if len(clips) != len(labels) or not clips:
         raise ValueError(f"one label for each of at least one clip, got {len(clips)} and {len(labels)}")
-    font, heading = ImageFont.load_default(LABEL_PIXELS), ImageFont.load_default(LABEL_PIXELS + 4)
+    written = [label(text, LABEL_PIXELS) for text in labels]
+    sizes = [_text_size(text, font) for text, font in written]
+    title, heading = label(title, LABEL_PIXELS + 4)
     rows = [_row_of_frames(clip, columns or min(12, clip.num_frames), cell) for clip in clips]
-    gutter = max(_text_size(label, font)[0] for label in labels) + 2 * GAP
+    gutter = max(size[0] for size in sizes) + 2 * GAP
     top = MARGIN + (_text_size(title, heading)[1] + MARGIN if title else 0)
-    needed = [max(cell, _text_size(label, font)[1]) + GAP for label in labels]
+    needed = [max(cell, size[1]) + GAP for size in sizes]
     width = MARGIN + gutter + max(row.width for row in rows) + MARGIN
     sheet = Image.new(
         "RGB",
@@ -53,10 +56,9 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, fill=INK, font=heading)
     y = top
-    for row, label, height in zip(rows, labels, needed, strict=True):
+    for row, (text, font), size, height in zip(rows, written, sizes, needed, strict=True):
         sheet.paste(row, (MARGIN + gutter, y))
-        text_height = _text_size(label, font)[1]
-        draw.multiline_text((MARGIN, y + (cell - text_height) // 2 - 2), label, fill=INK, font=font)
+        draw.multiline_text((MARGIN, y + (cell - size[1]) // 2 - 2), text, fill=INK, font=font)
         y += height
     return sheet
 
@@ -71,11 +73,11 @@ def side_by_side(clips: Sequence[Clip], labels: Sequence[str], *, height: int = 
         raise ValueError(f"one label for each of at least one clip, got {len(clips)} and {len(labels)}")
     length = max(clip.num_frames for clip in clips)
     panels = []
-    for clip, label in zip(clips, labels, strict=True):
+    for clip, text in zip(clips, labels, strict=True):
         frames = _enlarged(clip, height).as_uint8().frames
         held = frames[-1:].expand(length - clip.num_frames, -1, -1, -1)
         body = torch.cat([frames, held])
-        bar = _label_bar(label, body.shape[3]).expand(length, -1, -1, -1)
+        bar = _label_bar(text, body.shape[3]).expand(length, -1, -1, -1)
         panels.append(F.pad(torch.cat([bar, body], dim=2), (GAP // 2, GAP // 2), value=BACKGROUND[0]))
     return Clip(torch.cat(panels, dim=3).contiguous(), clips[0].fps)
 
@@ -98,12 +100,12 @@ def _enlarged(clip: Clip, height: int) -> Clip:
     return resize(clip, (height, max(1, round(clip.width * factor))))
 
 
-def _label_bar(label: str, width: int) -> Tensor:
-    font = ImageFont.load_default(LABEL_PIXELS)
-    while label and _text_size(label, font)[0] > width and len(label) > 4:
-        label = label[:-4] + "..."
+def _label_bar(text: str, width: int) -> Tensor:
+    written, font = label(text, LABEL_PIXELS)
+    while written and _text_size(written, font)[0] > width and len(written) > 4:
+        written = written[:-4] + "..."
     bar = Image.new("RGB", (width, 2 * LABEL_PIXELS), BACKGROUND)
-    ImageDraw.Draw(bar).text((2, LABEL_PIXELS // 3), label, fill=INK, font=font)
+    ImageDraw.Draw(bar).text((2, LABEL_PIXELS // 3), written, fill=INK, font=font)
     return torch.from_numpy(np.asarray(bar).copy()).permute(2, 0, 1)[None]
 
 
@@ -111,7 +113,7 @@ def _picture(frame: Tensor) -> Image.Image:
     return Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
 
 
-def _text_size(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> tuple[int, int]:
+def _text_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
     if not text:
         return 0, 0
     left, _, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox(

@@ -77,6 +77,25 @@ def test_a_repository_that_is_no_pipeline_is_one_line(hub: list[dict[str, Any]],
         fetch_base("somebody/ltx", None, tmp_path / "unused")
 
 
+def test_a_folder_of_something_else_is_refused_by_the_users_own_name(store: Store, tmp_path: Path) -> None:
+    """Before anything is copied: videos, another step's artifact, an index of another kind."""
+    videos = tmp_path / "my videos"
+    videos.mkdir()
+    (videos / "a.mp4").write_bytes(b"video")
+    storage.upload_dir(videos, "s3://bucket/videos")
+    for base in (str(videos), "s3://bucket/videos"):
+        with pytest.raises(InputError) as caught:
+            fetch_base(base, None, tmp_path / "copy")
+        assert str(caught.value).startswith(f"generator.base = {base!r}: no diffusers pipeline")
+        assert not (tmp_path / "copy").exists()
+    for text in ("not json", "[]", '{"_class_name": "FluxPipeline"}', '{"_class_name": ["x"]}'):
+        (videos / "model_index.json").write_text(text)
+        with pytest.raises(InputError) as caught:
+            fetch_base(str(videos), None, tmp_path / "copy")
+        assert str(caught.value).startswith(f"generator.base = {str(videos)!r}: ")
+        assert "\n" not in str(caught.value)
+
+
 def test_pickled_weights_are_never_read(model_folder: Folder, tmp_path: Path) -> None:
     folder = tmp_path / "pickled"
     shutil.copytree(model_folder("modelscope"), folder)

@@ -105,19 +105,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 GOOD = ["a.mp4", "c.mp4", "deep/d.mp4", "deep/er/e.mp4"]
 BAD = {
-    ".hidden": "not a video",
     "b.mp4": "truncated",
     "dangling.mp4": "no such file",
     "deep/empty.mp4": "empty",
-    "deep/notes.txt": "not a video",
-    "deep/picture.png": "not a video",
     "one_frame.avi": "1 frame only",
     "pipe.mp4": "not a regular file",
 }
 
 
 def test_a_folder_with_good_broken_and_other_files(untrained: Path, folder: Path) -> None:
-    """The whole promise: scores for the good, one line each for the rest, exit 2, nothing lost."""
+    """The whole promise: scores for the good, one line each for the broken, exit 2, nothing lost."""
     done = command("--reward", str(untrained), str(folder))
     assert done.returncode == 2
     rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -137,7 +134,11 @@ def test_a_folder_with_good_broken_and_other_files(untrained: Path, folder: Path
         errors, sorted(BAD.items(), key=lambda item: Path(item[0]).parts), strict=False
     ):
         assert line.startswith(f"error: {folder / name}: ") and said in line, line
-    assert errors[-1] == "error: 8 of 12 files could not be scored, 4 were"
+    assert errors[-1] == "error: 5 of 9 files could not be scored, 4 were"
+    others = [folder / name for name in (".hidden", "deep/notes.txt", "deep/picture.png")]
+    assert not any(str(other) in done.stderr for other in others)
+    named = command("--reward", str(untrained), *map(str, others))
+    assert [line.count("not a video") for line in named.stderr.strip().splitlines()] == [1, 1, 1, 0]
 
 
 def test_good_files_alone_are_exit_0_and_come_as_often_as_they_are_named(
@@ -152,10 +153,11 @@ def test_good_files_alone_are_exit_0_and_come_as_often_as_they_are_named(
 def test_no_video_at_all_is_exit_2(untrained: Path, tmp_path: Path, verb: Verb) -> None:
     code, rows, said = verb("--reward", str(untrained), str(tmp_path))
     assert code == 2 and rows == []
-    assert said[0] == f"error: {tmp_path}: no file in this folder"
-    (tmp_path / "notes.txt").write_text("x" * 500)
+    assert said[0] == f"error: {tmp_path}: no video in this folder"
+    for name in ("notes.txt", ".DS_Store", "._a.mp4"):
+        (tmp_path / name).write_text("x" * 500)
     code, rows, said = verb("--reward", str(untrained), str(tmp_path))
-    assert code == 2 and rows == [] and "notes.txt" in said[0] and "1 of 1" in said[1]
+    assert code == 2 and rows == [] and said[0] == f"error: {tmp_path}: no video in this folder"
 
 
 def test_names_that_hurt(

@@ -60,11 +60,10 @@ def test_tiny_and_odd_sizes_become_what_browsers_play(tmp_path: Path) -> None:
     assert (back.num_frames, back.height, back.width) == (1, 32, 18)
 
 
-def test_part_of_a_file(drifting: Clip, tmp_path: Path) -> None:
+def test_the_beginning_of_a_file(drifting: Clip, tmp_path: Path) -> None:
     write_video(drifting, tmp_path / "a.mp4", scale=1)
-    whole, part = read_video(tmp_path / "a.mp4"), read_video(tmp_path / "a.mp4", start=5, max_frames=4)
-    assert torch.equal(part.frames, whole.frames[5:9]) and part.fps == whole.fps
-    assert "no video frames after frame 24" in line_about(tmp_path / "a.mp4", start=24)
+    whole, part = read_video(tmp_path / "a.mp4"), read_video(tmp_path / "a.mp4", max_frames=4)
+    assert torch.equal(part.frames, whole.frames[:4]) and part.fps == whole.fps
 
 
 def test_shrinking_while_reading_averages(drifting: Clip, tmp_path: Path) -> None:
@@ -81,18 +80,6 @@ def test_other_containers(drifting: Clip, tmp_path: Path, suffix: str) -> None:
     codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
     back = read_video(encode(drifting, tmp_path / f"a{suffix}", codec=codec))
     assert back.num_frames == 24 and back.fps == pytest.approx(24.0, rel=0.01)
-
-
-def test_uneven_time_stamps_become_an_even_rate(drifting: Clip, tmp_path: Path) -> None:
-    # Frames 0..11 at 24 per second, then 12..23 at 6 per second: 11/24 + 12/6 s between first and last.
-    times = [k / 24 for k in range(12)] + [11 / 24 + (k - 11) / 6 for k in range(12, 24)]
-    path = encode(drifting, tmp_path / "vfr.mkv", times=times)
-    clip = read_video(path)
-    assert clip.fps == pytest.approx(23 / (11 / 24 + 2), rel=0.01)
-    assert clip.num_frames == 24
-    for index in (0, 3, 8, 15, 23):
-        nearest = min(range(24), key=lambda k, t=index / clip.fps: abs(times[k] - t))
-        assert psnr(clip.frames[index], drifting.frames[nearest]) > 28, index
 
 
 @pytest.mark.parametrize("fast", [True, False], ids=["index first", "index last"])

@@ -18,11 +18,12 @@ from components.evaluation.dimensions.classical import fastest_motion, smoothnes
 from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.models.shelf import UNKNOWN
 from components.runtime.process_pool import ProcessPool
+from components.video.frames import Frames, held
 
 Array = NDArray[np.float64]
 
 #: What is worth working out on worker processes, by the property of `Video` that holds it.
-_POOLED: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
+_POOLED: dict[str, Callable[[Any], Any]] = {
     "flow_lengths": fastest_motion,
     "classical_smoothness": smoothness,
 }
@@ -33,7 +34,7 @@ class Video:
     """One video with what is known about it; what several dimensions read from it is worked out once.
 
     Attributes:
-        frames: uint8 (T, 3, H, W).
+        frames: uint8 (T, 3, H, W); of a long video decoded anew whenever they are gone through.
         fps: frames per second that the model sampled at, where that is known; else the container's.
         prompt: the text it was sampled for.
         facts: by dimension that the prompt was written for, what a suite says about it (VBench's
@@ -43,7 +44,7 @@ class Video:
         flow: whether a classical flow, which is slow, is worth its time here.
     """
 
-    frames: Tensor
+    frames: Frames
     fps: float
     prompt: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Video:
     @cached_property
     def reading(self) -> Reading | None:
         """The scene read back from the frames; None where the prompt is not of the miniature world."""
-        return None if self.scene is None else read_back(self.frames)
+        return None if self.scene is None else read_back(held(self.frames))
 
     @property
     def stride(self) -> int:
@@ -69,12 +70,12 @@ class Video:
     @cached_property
     def flow_lengths(self) -> list[float] | None:
         """Px per step: mean classical flow of the fastest 5 % of pixels, frames about 1/8 s apart."""
-        return fastest_motion(self.frames[:: self.stride].numpy()) if self.flow else None
+        return fastest_motion(self.frames[:: self.stride]) if self.flow else None
 
     @cached_property
     def classical_smoothness(self) -> float | None:
         """Motion smoothness with a classical flow; None where none is wanted."""
-        return smoothness(self.frames.numpy()) if self.flow else None
+        return smoothness(self.frames) if self.flow else None
 
 
 def eighths(fps: float) -> int:
@@ -289,7 +290,9 @@ class Clips:
         if self.pool is None or not waiting:
             return
         strides = [video.stride if what == "flow_lengths" else 1 for video in waiting]
-        arrays = [video.frames[::stride].numpy() for video, stride in zip(waiting, strides, strict=True)]
+        arrays = [
+            held(video.frames[::stride]).numpy() for video, stride in zip(waiting, strides, strict=True)
+        ]
         with self.pool.stop:
             for video, value in zip(waiting, self.pool.map(_POOLED[what], arrays), strict=True):
                 vars(video)[what] = value  # where cached_property keeps what it worked out

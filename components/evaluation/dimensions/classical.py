@@ -16,6 +16,7 @@ from components.runtime.devices import available_cpus
 from components.runtime.interrupts import StopSignal
 from components.runtime.process_pool import ProcessPool
 from components.video.flow import METHOD, interpolate_middle, optical_flow
+from components.video.frames import Frames
 
 #: Share of a frame's pixels, the fastest, that stand for its motion (as in VBench's dynamic degree).
 FASTEST_SHARE = 0.05
@@ -23,6 +24,8 @@ FASTEST_SHARE = 0.05
 FLOW_SIDE = 128
 #: How the flow is named in results.
 FLOW = f"classical optical flow ({METHOD}, short side <= {FLOW_SIDE} px)"
+#: Frames that are reduced at once.
+BATCH = 16
 #: Below this many clips, starting worker processes costs more than it saves.
 WORTH_WORKERS = 64
 
@@ -39,26 +42,30 @@ def workers(clips: int) -> Iterator[ProcessPool | None]:
         yield pool
 
 
-def reduced(frames: Tensor) -> tuple[Tensor, float]:
+def reduced(clip: Frames | NDArray[np.uint8]) -> tuple[Tensor, float]:
     """Float frames in 0..1, short side at most ``FLOW_SIDE`` px, and the factor they were reduced by."""
-    small = frames.float() / 255.0
-    factor = min(frames.shape[-2:]) / FLOW_SIDE
-    if factor <= 1:
-        return small, 1.0
+    frames = torch.from_numpy(clip) if isinstance(clip, np.ndarray) else clip
+    factor = max(1.0, min(frames.shape[-2:]) / FLOW_SIDE)
     size = (round(frames.shape[-2] / factor), round(frames.shape[-1] / factor))
-    return F.interpolate(small, size, mode="bilinear", antialias=True, align_corners=False), factor
+    small = [
+        part.float() / 255.0
+        if factor == 1
+        else F.interpolate(part.float() / 255.0, size, mode="bilinear", antialias=True, align_corners=False)
+        for part in frames.split(BATCH)
+    ]
+    return torch.cat(small), factor
 
 
-def fastest_motion(clip: NDArray[np.uint8]) -> list[float]:
+def fastest_motion(clip: Frames | NDArray[np.uint8]) -> list[float]:
     """Mean flow length of the fastest 5 % of pixels for each pair of neighbouring frames.
 
     Args:
-        clip: (T, 3, H, W), T >= 2.
+        clip: uint8 (T, 3, H, W), T >= 2.
 
     Returns:
         T - 1 figures in pixels per frame. A pair of identical frames is 0 without estimating a flow.
     """
-    frames, factor = reduced(torch.from_numpy(clip))
+    frames, factor = reduced(clip)
     lengths = []
     for before, after in pairwise(frames):
         if torch.equal(before, after):
@@ -69,13 +76,13 @@ def fastest_motion(clip: NDArray[np.uint8]) -> list[float]:
     return lengths
 
 
-def smoothness(clip: NDArray[np.uint8]) -> float:
+def smoothness(clip: Frames | NDArray[np.uint8]) -> float:
     """VBench's motion smoothness of one clip (T, 3, H, W) with a classical interpolator in place of AMT-S.
 
     Every second frame is dropped and interpolated from its neighbours; the score is
     (255 - mean |guess - frame|) / 255.
     """
-    frames, _ = reduced(torch.from_numpy(clip))
+    frames, _ = reduced(clip)
     errors = [
         float((interpolate_middle(frames[index - 1], frames[index + 1]) - frames[index]).abs().mean())
         for index in range(1, len(frames) - 1, 2)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from components.evaluation.dimensions.base import Dimension, Outcome, Video
 from components.evaluation.models import Shelf
-from components.evaluation.models.images import for_clip, for_dino
+from components.evaluation.models.images import BATCH, for_clip, for_dino
 
 
 def consistency(features: Tensor) -> Outcome:
@@ -23,13 +23,15 @@ def consistency(features: Tensor) -> Outcome:
 @torch.no_grad()
 def _subject(video: Video, shelf: Shelf) -> Outcome:
     dino = shelf.open("dino")
-    return consistency(dino.features(for_dino(video.frames)))
+    parts = [dino.features(for_dino(part)) for part in video.frames.split(BATCH)]
+    return consistency(torch.cat(parts))
 
 
 @torch.no_grad()
 def _background(video: Video, shelf: Shelf) -> Outcome:
     clip = shelf.open("clip-b32")
-    return consistency(clip.features(for_clip(video.frames, clip.side)))
+    parts = [clip.features(for_clip(part, clip.side)) for part in video.frames.split(BATCH)]
+    return consistency(torch.cat(parts))
 
 
 _DEFINITION = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,7 +26,8 @@ def for_imaging(frames: Tensor) -> Tensor:
 
 def _aesthetic(video: Video, shelf: Shelf) -> Outcome:
     clip, head = shelf.open("clip-l14"), shelf.open("aesthetic")
-    scores = head.scores(clip.features(for_clip(video.frames, clip.side)))
+    parts = [clip.features(for_clip(part, clip.side)) for part in video.frames.split(BATCH)]
+    scores = head.scores(torch.cat(parts))
     return Outcome(float(scores.double().mean()) / 10.0)
 
 

@@ -5,7 +5,9 @@ By RAFT where its weights are, else by a classical flow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from components.evaluation.dimensions.classical import FLOW, smoothness
 from components.evaluation.models import Shelf
 from components.evaluation.models.raft import Raft
 from components.video.flow import middle_along
+from components.video.frames import Frames
 
 __all__ = ["flickering", "flow_motion", "is_dynamic", "is_static", "motion", "object_motion", "smoothness"]
 
@@ -38,10 +41,10 @@ STATIC_VIDEOS = 5
 _NO_FLOW = LeftOut("not among the videos on which optical flow is estimated")
 
 
-def flickering(frames: Tensor) -> float:
+def flickering(frames: Frames) -> float:
     """VBench's temporal flickering of one clip: (255 - mean |f_t+1 - f_t|) / 255 over uint8 (T, 3, H, W)."""
-    steps = (frames[1:].float() - frames[:-1].float()).abs()
-    return (255.0 - float(steps.mean())) / 255.0
+    total = sum(int((after.short() - before.short()).abs().sum()) for before, after in pairwise(frames))
+    return (255.0 - total / (math.prod(frames.shape[1:]) * (len(frames) - 1))) / 255.0
 
 
 def fastest(flow: Tensor, share: float) -> list[float]:
@@ -75,7 +78,7 @@ def is_static(lengths: Array, around: Array, side: int) -> bool:
     return few and bool((around <= threshold * allowed * 2).all())
 
 
-def _lengths(raft: Raft, first: Tensor, second: Tensor, share: float, border: bool = False) -> list[float]:
+def _lengths(raft: Raft, first: Frames, second: Frames, share: float, border: bool = False) -> list[float]:
     """`fastest` of each pair, one pair at a time: a pair's figure must not depend on its neighbours.
 
     ``border``: with the padding that RAFT needs, as VBench takes it.
@@ -110,13 +113,14 @@ def _static_only(measured: Sequence[Measured]) -> list[Measured]:
 
 
 def _smoothness_by_raft(video: Video, shelf: Shelf) -> Outcome:
-    raft, frames = shelf.open("raft"), video.frames.float() / 255.0
+    raft, frames = shelf.open("raft"), iter(video.frames)
     errors = []
-    for place in range(1, len(frames) - 1, 2):
-        pair = video.frames[place - 1][None], video.frames[place + 1][None]
-        flow = raft.flow(*pair)[0].cpu()
-        guess = middle_along(frames[place - 1], frames[place + 1], flow)
-        errors.append(float((guess - frames[place]).abs().double().mean()))
+    before = next(frames)
+    for left_out, after in zip(frames, frames, strict=False):
+        flow = raft.flow(before[None], after[None])[0].cpu()
+        guess = middle_along(before.float() / 255.0, after.float() / 255.0, flow)
+        errors.append(float((guess - left_out.float() / 255.0).abs().double().mean()))
+        before = after
     return Outcome(1.0 - float(np.mean(errors)))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
 from components.evaluation.dimensions.base import Dimension, Outcome, Video, innermost
 from components.evaluation.models import Shelf
-from components.evaluation.models.images import for_clip_as_pictures
+from components.evaluation.models.images import BATCH, for_clip_as_pictures
 
 _METHOD = "video and text by VideoPrism LvT, where VBench uses ViCLIP"
 
@@ -12,7 +14,8 @@ _METHOD = "video and text by VideoPrism LvT, where VBench uses ViCLIP"
 def _appearance(video: Video, shelf: Shelf) -> Outcome:
     text = str(innermost(video.facts["appearance_style"], "appearance_style"))
     clip = shelf.open("clip-b32")
-    features = clip.features(for_clip_as_pictures(video.frames, clip.side)).double()
+    parts = [clip.features(for_clip_as_pictures(part, clip.side)) for part in video.frames.split(BATCH)]
+    features = torch.cat(parts).double()
     logits = clip.scale * (features @ clip.text(text).double())
     frames = (logits / 100.0).tolist()
     value = sum(frames) / len(frames)

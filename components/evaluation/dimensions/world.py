@@ -11,6 +11,7 @@ from components.corpus.world.detect import Reading
 from components.corpus.world.scene import BACKGROUNDS, Scene
 from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Scorer, Video
 from components.evaluation.models import Shelf
+from components.video.frames import held
 
 DETECTOR = "the miniature world's detector"
 
@@ -27,7 +28,7 @@ def _each(score: Callable[[Tensor, Scene, Reading], float]) -> Scorer:
     def measure(video: Video, shelf: Shelf) -> Outcome | LeftOut:
         if video.scene is None or video.reading is None:
             return LeftOut("the prompt does not describe a scene of the miniature world")
-        return Outcome(float(score(video.frames, video.scene, video.reading)))
+        return Outcome(float(score(held(video.frames), video.scene, video.reading)))
 
     return measure
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from components.evaluation.models.images import Preparation, middle
 from components.evaluation.models.pretrained import open_model
+from components.video.frames import Frames
 
 
 class ActionModel:
@@ -29,7 +30,7 @@ class ActionModel:
         return cls(model, Preparation.read(folder))
 
     @torch.no_grad()
-    def logits(self, frames: Tensor) -> Tensor:
+    def logits(self, frames: Frames) -> Tensor:
         """uint8 (T, 3, H, W) to (classes,): the model sees as many frames as it was trained on."""
         chosen = frames[middle(len(frames), int(self.model.config.num_frames))]
         return self.model(pixel_values=self.prepare(chosen.to(self.model.device))[None]).logits[0].cpu()

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from components.evaluation.models.images import Preparation, middle
 from components.evaluation.models.pretrained import open_model
+from components.video.frames import Frames
 
 
 class VideoText:
@@ -29,7 +29,7 @@ class VideoText:
         return cls(model, tokenizer, Preparation.read(folder))
 
     @torch.no_grad()
-    def cosine(self, frames: Tensor, text: str) -> float:
+    def cosine(self, frames: Frames, text: str) -> float:
         """Cosine of uint8 (T, 3, H, W) and a text, -1..1; as many frames as the model takes, evenly taken."""
         chosen = frames[middle(len(frames), int(self.model.config.vision_config.num_frames))]
         pixels = self.prepare(chosen.to(self.model.device))[None]
