@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-VERSION = "2"
+VERSION = "3"
 """Of the label: its measures, its calibration and the formula. Anything that changes a label changes this."""
 LEVELS = 5
 SEVERITY_WEIGHT = 0.5
