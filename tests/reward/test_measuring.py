@@ -15,17 +15,10 @@ from torch import Tensor
 from components.corpus.dataset import Corpus
 from components.generator.generator import Generator, load_family
 from components.generator.params import SamplingParams
+from components.reward.agreement import by_family, by_type, columns, masks, measure_column
 from components.reward.ladders import Ladders, build
 from components.reward.material import Material, gather, judge_of
-from components.reward.measuring import (
-    by_type,
-    columns,
-    masks,
-    measure,
-    measure_column,
-    throughput,
-    within_groups,
-)
+from components.reward.measuring import measure, throughput, within_groups
 from components.reward.params import CardParams
 from components.reward.scorer import Rating
 from components.runtime.artifacts import open_artifact
@@ -143,6 +136,10 @@ def test_a_type_is_measured_on_pristine_sources_alone(ladders: Ladders) -> None:
     table = by_type(scores, mixed)
     assert table["blur"]["srcc"] == table["blur"]["srcc_world"] == pytest.approx(1.0)
     assert table["blur"]["above_world"] == 1.0 and table["blur"]["above_generated"] == 0.0
+    assert table["blur"]["pairs_world"] == 1.0 and table["blur"]["pairs_generated"] == 0.0
+    family = by_family(scores, mixed)["spatial"]
+    assert family["pairs_generated"] == 0.0 and family["srcc_world"] > 0.9
+    assert set(by_family(scores, mixed)) == {"spatial", "diffusion"}
     assert "srcc_generated" not in table["blur"] and set(table) == {"blur", "frame_noise", "erase", "warp"}
 
 

@@ -138,7 +138,8 @@ def _command(executable: str, height: int, width: int) -> list[str]:
     return [
         executable, "-hide_banner", "-loglevel", "error", "-threads", "1",
         "-f", "rawvideo", "-pix_fmt", "gray", "-s", f"{width}x{2 * height}", "-r", "25", "-i", "pipe:0",
-        "-filter_complex_threads", "1", "-filter_complex", _graph(height, width), "-threads", "1", "-f", "null", "-",
+        "-filter_complex_threads", "1", "-filter_complex", _graph(height, width),
+        "-threads", "1", "-f", "null", "-",
     ]  # fmt: skip
 
 
