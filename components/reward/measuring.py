@@ -24,6 +24,7 @@ from components.reward.material import Clips, Groups, Material
 from components.reward.params import CardParams
 from components.reward.probes import ScoreClips
 from components.reward.scorer import Rating
+from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
 from components.runtime.seeds import derive
@@ -85,6 +86,7 @@ def measure(
         sources: of "world", "footage", "generated" those to measure on; None for all there are.
 
     Raises:
+        InputError: a score is not finite.
         Interrupted: a stop was asked for.
     """
     card = Card()
@@ -151,9 +153,10 @@ class _Outputs:
         shape = part.frames.shape[:2]
         flat, statistics = part.frames.flatten(0, 1), part.statistics.flatten(0, 1)
         if rate is None:
-            self.scores.append(score(flat, statistics).double().reshape(shape).numpy())
+            self.scores.append(_finite(score(flat, statistics)).double().reshape(shape).numpy())
         else:
             rating = rate(flat, statistics)
+            _finite(rating.score)
             self.scores.append(rating.score.double().reshape(shape).numpy())
             self.spread.append(rating.spread.double().reshape(shape).numpy())
             self.aspects.append(
@@ -164,6 +167,21 @@ class _Outputs:
 
     def joined_aspects(self) -> dict[str, np.ndarray]:
         return {name: np.concatenate([part[name] for part in self.aspects]) for name in self.aspects[0]}
+
+
+def _finite(scores: Tensor) -> Tensor:
+    """The scores themselves.
+
+    Raises:
+        InputError: one is not finite. Nothing can be said of such a reward, so its card is not begun.
+    """
+    wrong = int((~torch.isfinite(scores)).sum())
+    if wrong:
+        raise InputError(
+            f"reward: {wrong} of {len(scores)} held-out clips got a score that is not a finite number, so it "
+            "cannot be measured; check the weights it was made from"
+        )
+    return scores
 
 
 def within_groups(scores: np.ndarray, judged: np.ndarray, seed: int) -> tuple[ClusterMean, float]:
