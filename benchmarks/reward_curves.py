@@ -25,10 +25,10 @@ from PIL import Image
 
 from components.corpus.camera import draw_move, film
 from components.corpus.dataset import Corpus
+from components.reward.agreement import measure_column
 from components.reward.heldout import built, pieces, pools
 from components.reward.ladders import Ladders, join, seen_types
 from components.reward.material import Clips, Material, gather
-from components.reward.measuring import measure_column
 from components.reward.params import RewardParams
 from components.reward.shards import Plan, Pool, ShardFolder, plan_of
 from components.reward.stream import InMemory

@@ -29,7 +29,6 @@ from components.runtime.gate import SHIPPED, Gate, load_gate
 from components.runtime.params import digest
 from components.runtime.tracking import track
 
-
 #: The evaluation's page, and the registry's copy of it with the decision.
 PAGE = "report.html"
 

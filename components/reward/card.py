@@ -120,6 +120,23 @@ class Slowed:
     gain: float
 
 
+@dataclass(frozen=True)
+class Backward:
+    """A kind of damage that clips of one source are ranked against: the more of it, the better.
+
+    Attributes:
+        name: of a distortion, or of a family.
+        source: of the clips.
+        srcc: rank correlation with the label; nan where the source has none.
+        pairs: share of the pairs of a ladder in the right order.
+    """
+
+    name: str
+    source: str
+    srcc: float
+    pairs: float
+
+
 @dataclass
 class Stillness:
     """Whether the score rewards stillness.
@@ -135,8 +152,13 @@ class Stillness:
     @property
     def verdict(self) -> float:
         """The most that moving less gains in any probe, in levels; above 0 stillness is rewarded."""
-        gains = [probe.gain for probe in self.slowed.values() if math.isfinite(probe.gain)]
-        return max(gains) if gains else NAN
+        return self.slowed[self.worst].gain if self.worst is not None else NAN
+
+    @property
+    def worst(self) -> str | None:
+        """The probe in which moving less gains most; None where none could be made."""
+        known = [name for name, probe in self.slowed.items() if math.isfinite(probe.gain)]
+        return max(known, key=lambda name: self.slowed[name].gain) if known else None
 
 
 @dataclass
@@ -165,8 +187,8 @@ class Card:
         columns: agreement by set of ladders: the sources, "all" (world and footage, types seen in training),
             "heldout_types" (world and footage, other types), "heldout_types_generated".
         baselines: the same columns for every baseline.
-        by_type: for every distortion the rank correlation with the label on world and footage ("srcc"), and
-            for each source the share of clips below their original ("above_<source>").
+        by_type: for every distortion the figures of `measuring.by_group`, for each source by itself.
+        by_family: the same for every family of distortions.
         attacks: wins of the honest original, by source and attack.
         level: mean fall of the score from one level of a ladder to the next; the unit of `Slowed.gain`.
         judge: rank correlation with an independent judge inside the prompts of the card.
@@ -178,6 +200,7 @@ class Card:
     columns: dict[str, Column] = field(default_factory=dict)
     baselines: dict[str, dict[str, Column]] = field(default_factory=dict)
     by_type: dict[str, dict[str, float]] = field(default_factory=dict)
+    by_family: dict[str, dict[str, float]] = field(default_factory=dict)
     attacks: dict[str, dict[str, Wins]] = field(default_factory=dict)
     stillness: Stillness | None = None
     certainty: Certainty | None = None
@@ -195,6 +218,36 @@ class Card:
             name: Wins.pooled(wins[name] for wins in self.attacks.values() if name in wins) for name in names
         }
 
+    def worst(self) -> dict[str, tuple[str, Wins]]:
+        """For every attack the source on which it succeeds most, and the wins there; not those that no pair
+        was told apart for."""
+        found: dict[str, tuple[str, Wins]] = {}
+        for source, tried in self.attacks.items():
+            for attack, wins in tried.items():
+                if wins.clips and (attack not in found or wins.share < found[attack][1].share):
+                    found[attack] = source, wins
+        return found
+
+    def backward(self) -> list[Backward]:
+        """What is ranked the wrong way round on some source, the worst first: families, then distortions.
+
+        That is a negative rank correlation with the label, or most pairs of a ladder in the wrong order. Read
+        of each source by itself: together with another it would not show.
+        """
+        found = []
+        for table in (self.by_family, self.by_type):
+            some = []
+            for name, row in table.items():
+                for key, pairs in row.items():
+                    if not key.startswith("pairs_"):
+                        continue
+                    source = key.removeprefix("pairs_")
+                    srcc = row.get(f"srcc_{source}", NAN)
+                    if srcc < 0 or pairs < 0.5:
+                        some.append(Backward(name, source, srcc, pairs))
+            found += sorted(some, key=lambda one: one.pairs)
+        return found
+
     def as_json(self) -> dict[str, Any]:
         """Plain values; numbers that could not be measured are null."""
         return _plain(
@@ -202,7 +255,13 @@ class Card:
                 "columns": self.columns,
                 "baselines": self.baselines,
                 "by_type": self.by_type,
+                "by_family": self.by_family,
+                "backward": self.backward(),
                 "attacks": {**self.attacks, "pooled": self.pooled()},
+                "worst_attacks": {
+                    attack: {"source": source, **wins.as_json()}
+                    for attack, (source, wins) in self.worst().items()
+                },
                 "stillness": self.stillness and {**vars(self.stillness), "verdict": self.stillness.verdict},
                 "certainty": self.certainty,
                 "judge": self.judge,
@@ -226,6 +285,12 @@ class Card:
             flat[f"{attack}_below_original"] = wins.share
         for source, tried in self.attacks.items():
             flat.update({f"{attack}_below_original_{source}": wins.share for attack, wins in tried.items()})
+        worst = {attack: wins.share for attack, (_, wins) in self.worst().items()}
+        flat.update({f"{attack}_below_original_worst": share for attack, share in worst.items()})
+        if worst:
+            flat["attacks_below_original_worst"] = min(worst.values())
+        if self.by_type:
+            flat["ranked_backwards"] = float(len({(one.name, one.source) for one in self.backward()}))
         if self.stillness is not None:
             flat["stillness_gain"] = self.stillness.verdict
             flat.update({f"motion_srcc_{source}": v for source, v in self.stillness.motion.items()})

@@ -9,16 +9,24 @@ import numpy as np
 from scipy import optimize, stats
 
 
+def _comparable(scores: np.ndarray, truth: np.ndarray, least: int) -> bool:
+    """Whether both sides are long enough, finite and not constant: else no correlation is defined."""
+    if len(scores) < least or not (np.isfinite(scores).all() and np.isfinite(truth).all()):
+        return False
+    return bool(scores.max() > scores.min() and truth.max() > truth.min())
+
+
 def srcc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Spearman rank correlation, ties averaged; nan when either side is constant or shorter than 3."""
-    if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(truth) == 0:
+    """Spearman rank correlation, ties averaged; nan when either side is constant, not finite or shorter than
+    3."""
+    if not _comparable(scores, truth, 3):
         return float("nan")
     return float(stats.spearmanr(scores, truth).statistic)
 
 
 def krcc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Kendall rank correlation, tau-b; nan when either side is constant or shorter than 3."""
-    if len(scores) < 3 or np.ptp(scores) == 0 or np.ptp(truth) == 0:
+    """Kendall rank correlation, tau-b; nan when either side is constant, not finite or shorter than 3."""
+    if not _comparable(scores, truth, 3):
         return float("nan")
     return float(stats.kendalltau(scores, truth).statistic)
 
@@ -49,29 +57,37 @@ class Fit:
 
 
 def fit_logistic(scores: np.ndarray, truth: np.ndarray) -> Fit | None:
-    """The 4-parameter logistic by least squares; None where either side is constant or shorter than 5.
+    """The 4-parameter logistic by least squares; None where either side is constant, not finite or shorter
+    than 5, or where the scores differ by too little, or too much, for a line to be laid through them.
 
     Where the fit does not converge, the least-squares line stands in for it (a logistic's limit for large
     |b4|).
     """
-    if len(scores) < 5 or np.ptp(scores) == 0 or np.ptp(truth) == 0:
+    if not _comparable(scores, truth, 5):
         return None
-    start = (truth.max(), truth.min(), float(np.median(scores)), float(scores.std()) / 2 or 1.0)
-    slope, offset = np.polyfit(scores, truth, 1)
-    line = Fit(None, (float(slope), float(offset)))
-    try:
-        with warnings.catch_warnings():
-            # Only the curve is used, not the covariance that it may fail to estimate.
-            warnings.simplefilter("ignore", optimize.OptimizeWarning)
+    # Scores on an absurd scale overflow in here; what comes of that is looked at below.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # Of the line and the curve only the values are used, not how well they are determined.
+        warnings.simplefilter("ignore", np.exceptions.RankWarning)
+        warnings.simplefilter("ignore", optimize.OptimizeWarning)
+        start = (truth.max(), truth.min(), float(np.median(scores)), float(scores.std()) / 2 or 1.0)
+        try:
+            slope, offset = np.polyfit(scores, truth, 1)
+        except np.linalg.LinAlgError:
+            return None
+        line = Fit(None, (float(slope), float(offset)))
+        if not np.isfinite(line(scores)).all():
+            return None
+        try:
             found, _ = optimize.curve_fit(logistic, scores, truth, p0=start, maxfev=4000)
-    except RuntimeError:
-        return line
-    b1, b2, b3, b4 = (float(value) for value in found)
-    curved = Fit((b1, b2, b3, b4), line.line)
-    fitted = curved(scores)
-    if not np.isfinite(fitted).all() or np.ptp(fitted) == 0:
-        return line
-    return line if np.square(fitted - truth).sum() > np.square(line(scores) - truth).sum() else curved
+        except (RuntimeError, ValueError, np.linalg.LinAlgError):
+            return line
+        b1, b2, b3, b4 = (float(value) for value in found)
+        curved = Fit((b1, b2, b3, b4), line.line)
+        fitted = curved(scores)
+        if not np.isfinite(fitted).all() or np.ptp(fitted) == 0:
+            return line
+        return line if np.square(fitted - truth).sum() > np.square(line(scores) - truth).sum() else curved
 
 
 def plcc_rmse(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
@@ -80,4 +96,8 @@ def plcc_rmse(scores: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     if fit is None:
         return float("nan"), float("nan")
     fitted = fit(scores)
-    return float(np.corrcoef(fitted, truth)[0, 1]), float(np.sqrt(np.mean((fitted - truth) ** 2)))
+    # A curve of two levels of which all clips reach but one says nothing.
+    if not _comparable(fitted, truth, 5):
+        return float("nan"), float("nan")
+    with np.errstate(all="ignore"):
+        return float(np.corrcoef(fitted, truth)[0, 1]), float(np.sqrt(np.mean((fitted - truth) ** 2)))

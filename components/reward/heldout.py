@@ -22,7 +22,7 @@ from components.runtime.seeds import derive, torch_generator
 PRISTINE = ("world", "footage")
 PIECE = 12
 """Ladders built at once."""
-FIT_LEVELS = (0, 2, 5)
+FIT_LEVELS = (0, 1, 3, 5)
 """Levels of the training ladders that baselines are fitted to."""
 PRISTINE_CLIPS = 60
 """Training clips of each source that NIQE takes as pristine."""

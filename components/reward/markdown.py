@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from components.reward.card import Card, Certainty, Stillness, Wins
+from components.reward.card import Backward, Card, Certainty, Stillness, Wins
 from components.reward.distortions import REGISTRY
 from components.reward.gate import Check
 
-STILL = 0.1
-"""Levels of a ladder that moving less may gain before the page says that stillness pays: below it, 60
-clips tell nothing."""
 _COLUMNS = {
     "world": "miniature world",
     "footage": "real footage",
@@ -66,8 +63,7 @@ def as_markdown(card: Card, checks: Sequence[Check], refused: Sequence[str]) -> 
         checks: the gate's requirements.
         refused: the gate's reasons to refuse; empty if it is open.
     """
-    verdict = "**Refused**: " + "; ".join(refused) if refused else "**Passed** every requirement of its gate."
-    parts = ["# Reward card", verdict]
+    parts = ["# Reward card", _verdict(checks, refused), *_warnings(card)]
     parts.append(_table(["requirement", "met"], ([c.line(), _met(c)] for c in checks)))
     parts += ["## Agreement on held-out content", _figures(card, _AGREEMENT, "clips")]
     parts += [
@@ -83,7 +79,7 @@ def as_markdown(card: Card, checks: Sequence[Check], refused: Sequence[str]) -> 
     parts += _beside_baselines(card)
     parts += _attacks(card)
     if card.stillness is not None:
-        parts += _stillness(card.stillness)
+        parts += _stillness(card.stillness, checks)
     if _known(card.reversed_change):
         parts.append(
             f"Played backwards, a clip's score changes by {_number(card.reversed_change)} standard "
@@ -92,12 +88,48 @@ def as_markdown(card: Card, checks: Sequence[Check], refused: Sequence[str]) -> 
     if card.certainty is not None:
         parts += _certainty(card.certainty)
     if card.by_type:
+        parts += _backward(card)
         parts += _types(card)
     parts += _data(card)
     parts += ["## Limits", "\n".join(f"- {limit}" for limit in _LIMITS)]
     if card.unavailable:
         parts += ["## Not measured", "\n".join(f"- {name}: {why}" for name, why in card.unavailable.items())]
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict(checks: Sequence[Check], refused: Sequence[str]) -> str:
+    if refused:
+        return "**Refused**: " + "; ".join(refused)
+    unknown = sum(check.passed is None for check in checks)
+    if not unknown:
+        return "**Passed** every requirement of its gate."
+    return (
+        f"**Passed** every requirement of its gate that could be measured; {unknown} of {len(checks)} could "
+        "not be."
+    )
+
+
+def _warnings(card: Card) -> list[str]:
+    """What the gate's figures, which are of many clips together, do not show."""
+    found = []
+    for kind, table in (("Families", card.by_family), ("Distortions", card.by_type)):
+        named = [one for one in card.backward() if one.name in table]
+        if named:
+            listed = ", ".join(_told(one) for one in named)
+            found.append(f"**{kind} ranked backwards**, the more damage the better: {listed}.")
+    worst = min(card.worst().items(), key=lambda item: item[1][1].share, default=None)
+    if worst is not None:
+        attack, (source, wins) = worst
+        found.append(
+            f"Of all attacks {attack.replace('_', ' ')} on {source} clips succeeds most often: the honest "
+            f"original lies above it in {_share(wins)} pairs."
+        )
+    return found
+
+
+def _told(one: Backward) -> str:
+    figure = f"SRCC {_number(one.srcc)}, " if _known(one.srcc) else ""
+    return f"{one.name} on {one.source} ({figure}{_number(one.pairs)} of pairs in order)"
 
 
 def _figures(card: Card, figures: dict[str, str], counted: str) -> str:
@@ -132,41 +164,49 @@ def _beside_baselines(card: Card) -> list[str]:
 def _attacks(card: Card) -> list[str]:
     if not card.attacks:
         return []
-    pooled, sources = card.pooled(), list(card.attacks)
+    pooled, worst, sources = card.pooled(), card.worst(), list(card.attacks)
     rows = []
-    for attack, wins in pooled.items():
+    for attack in pooled:
         each = [card.attacks[source].get(attack) for source in sources]
-        rows.append(
-            [attack.replace("_", " "), *("-" if w is None else _share(w) for w in each), _share(wins)]
-        )
+        least = f"{worst[attack][1].share:.3f}, {worst[attack][0]}" if attack in worst else "-"
+        rows.append([attack.replace("_", " "), least, *("-" if w is None else _share(w) for w in each)])
     same = sum(wins.same for wins in pooled.values())
     return [
         "## Attacked clips scored below their honest originals",
         "Share of pairs with its 95 % interval, and their number."
         + (f" Left out, as original and copy look the same: {same} pairs." if same else ""),
-        _table(["attack", *sources, "together"], rows),
+        _table(["attack", "worst", *sources], rows),
     ]
 
 
-def _stillness(found: Stillness) -> list[str]:
+def _stillness(found: Stillness, checks: Sequence[Check]) -> list[str]:
     motion = ", ".join(f"{source} {_number(value)}" for source, value in found.motion.items())
     rows = [
         [name.replace("_", " "), _share(probe.wins), _number(probe.gain)]
         for name, probe in found.slowed.items()
     ]
-    sign = "rewards" if found.verdict > STILL else "does not reward"
-    verdict = (
-        f"The score {sign} stillness: moving less gains at most {_number(found.verdict)} levels of a ladder "
-        "in any probe."
-        if _known(found.verdict)
-        else "No probe of stillness could be made."
-    )
     return [
         "## Stillness",
-        verdict + " In each probe the same content moves, and moves more slowly.",
+        _still(found, checks) + " In each probe the same content moves, and moves more slowly.",
         _table(["probe", "moving clip above", "gain of moving less, levels"], rows),
         f"Rank correlation of score and amount of motion over honest clips: {motion}.",
     ]
+
+
+def _still(found: Stillness, checks: Sequence[Check]) -> str:
+    """What the probes say, by the gate's own measure where it has one."""
+    if found.worst is None:
+        return "No probe of stillness could be made."
+    gain, probe = found.verdict, found.worst.replace("_", " ")
+    most = f"at most {_number(gain)} levels of a ladder in any probe ({probe})"
+    check = next((check for check in checks if check.name == "stillness_gain"), None)
+    if gain <= 0:
+        return f"The score does not reward stillness: moving less gains {most}."
+    if check is None:
+        return f"Moving less gains {most}."
+    if check.passed:
+        return f"Moving less gains {most}, within the {check.least:g} that the gate allows."
+    return f"The score rewards stillness: moving less gains {most}; the gate allows {check.least:g}."
 
 
 def _certainty(found: Certainty) -> list[str]:
@@ -195,7 +235,6 @@ def _certainty(found: Certainty) -> list[str]:
 def _types(card: Card) -> list[str]:
     heldout = set(card.data.get("heldout_types", ()))
     keys = {
-        "srcc": "SRCC",
         "srcc_world": "SRCC world",
         "srcc_footage": "SRCC footage",
         "adjacent": "neighbours in order",
@@ -204,7 +243,7 @@ def _types(card: Card) -> list[str]:
         "above_generated": "above, samples",
     }
     shown = {key: text for key, text in keys.items() if any(key in row for row in card.by_type.values())}
-    order = sorted(card.by_type, key=lambda name: _last(card.by_type[name].get("srcc", math.nan)))
+    order = sorted(card.by_type, key=lambda name: _hardest(card.by_type[name]))
     rows = [
         [
             name + "*" * (name in heldout),
@@ -219,6 +258,31 @@ def _types(card: Card) -> list[str]:
         "Never trained on: *.",
         _table(["distortion", "family", *shown.values()], rows),
     ]
+
+
+def _hardest(row: dict[str, float]) -> float:
+    """What a distortion is sorted by: its lowest correlation on any source; those with none last."""
+    return min((_last(value) for key, value in row.items() if key.startswith("srcc_")), default=math.inf)
+
+
+def _backward(card: Card) -> list[str]:
+    """Every family by source, and what is ranked the wrong way round."""
+    sources = list(card.data.get("sources", ())) or ["world", "footage", "generated"]
+    figures = [(f"srcc_{s}", f"SRCC {s}") for s in sources] + [(f"pairs_{s}", f"pairs, {s}") for s in sources]
+    shown = [(key, text) for key, text in figures if any(key in row for row in card.by_family.values())]
+    rows = [
+        [family, *(_number(row.get(key, math.nan)) for key, _ in shown)]
+        for family, row in card.by_family.items()
+    ]
+    backward = card.backward()
+    told = (
+        f"Ranked backwards on a source, by a negative rank correlation or most pairs in the wrong order: "
+        f"{', '.join(_told(one) for one in backward)}."
+        if backward
+        else "No family and no distortion is ranked backwards on any source."
+    )
+    table = [_table(["family", *(text for _, text in shown)], rows)] if shown else []
+    return ["## Every family, source by source", told, *table]
 
 
 def _data(card: Card) -> list[str]:

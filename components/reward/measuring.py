@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from components.reward import certainty, probes
-from components.reward.card import Card, Column
-from components.reward.correlation import krcc, plcc_rmse, srcc
+from components.reward.agreement import by_family, by_type, columns, masks
+from components.reward.card import Card
+from components.reward.correlation import srcc
 from components.reward.distortions import GENERATED_ATTACKS, LEVELS, REGISTRY
 from components.reward.heldout import PRISTINE, built, fit_baselines, pieces, pools
 from components.reward.ladders import CHUNK, Ladders, join, seen_types
@@ -22,6 +23,7 @@ from components.reward.material import Clips, Groups, Material
 from components.reward.params import CardParams
 from components.reward.probes import ScoreClips
 from components.reward.scorer import Rating
+from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
 from components.runtime.process_pool import ProcessPool
 from components.runtime.progress import Progress
@@ -85,6 +87,7 @@ def measure(
         sources: of "world", "footage", "generated" those to measure on; None for all there are.
 
     Raises:
+        InputError: a score is not finite.
         Interrupted: a stop was asked for.
     """
     card = Card()
@@ -107,7 +110,7 @@ def measure(
         for name in rivals.names if rivals is not None else ():
             rated = np.concatenate([part[name] for part in outputs.rivals])
             columns(card.baselines.setdefault(name, {}), rated, held, rows)
-        card.by_type = by_type(scores, held)
+        card.by_type, card.by_family = by_type(scores, held), by_family(scores, held)
         card.level = float((scores[:, 0] - scores[:, -1]).mean()) / LEVELS
         total = sum(min(params.attacks, len(c)) for c in clips.values()) * (1 + len(probes.ATTACKS))
         with Progress(total, "reward: attacks") as progress:
@@ -151,9 +154,10 @@ class _Outputs:
         shape = part.frames.shape[:2]
         flat, statistics = part.frames.flatten(0, 1), part.statistics.flatten(0, 1)
         if rate is None:
-            self.scores.append(score(flat, statistics).double().reshape(shape).numpy())
+            self.scores.append(_finite(score(flat, statistics)).double().reshape(shape).numpy())
         else:
             rating = rate(flat, statistics)
+            _finite(rating.score)
             self.scores.append(rating.score.double().reshape(shape).numpy())
             self.spread.append(rating.spread.double().reshape(shape).numpy())
             self.aspects.append(
@@ -166,114 +170,19 @@ class _Outputs:
         return {name: np.concatenate([part[name] for part in self.aspects]) for name in self.aspects[0]}
 
 
-def masks(ladders: Ladders, seen: set[str]) -> dict[str, np.ndarray]:
-    """(N,) mask of the ladders of every column, in the order of the card.
+def _finite(scores: Tensor) -> Tensor:
+    """The scores themselves.
 
-    Args:
-        ladders: of single distortions, levels 0 to 5.
-        seen: distortions that the reward was trained on.
+    Raises:
+        InputError: one is not finite. Nothing can be said of such a reward, so its card is not begun.
     """
-    source = np.asarray(ladders.sources)
-    known = np.asarray([recipe[0] in seen for recipe in ladders.recipes])
-    pristine = np.isin(source, PRISTINE)
-    return {
-        "world": (source == "world") & known,
-        "footage": (source == "footage") & known,
-        "all": pristine & known,
-        "heldout_types": pristine & ~known,
-        "generated": (source == "generated") & known,
-        "heldout_types_generated": (source == "generated") & ~known,
-    }
-
-
-def columns(
-    into: dict[str, Column], scores: np.ndarray, ladders: Ladders, rows: dict[str, np.ndarray]
-) -> None:
-    """Adds the column of every mask that picks any ladder; `scores` (N, 6), `rows` as from `masks`."""
-    for name, mask in rows.items():
-        if mask.any():
-            into[name] = measure_column(scores[mask], ladders.where(mask.tolist()))
-
-
-def counted_clips(ladders: Ladders) -> np.ndarray:
-    """(N, K) mask of the clips that correlations are taken over: those that have a label and differ visibly
-    from their original, and every content's original once, however many ladders stand on it."""
-    seen = ladders.seen.numpy() > 0
-    known = ~np.isnan(ladders.labels.numpy())
-    counted = known & np.concatenate((np.zeros((len(ladders), 1), bool), seen[:, 0, 1:]), axis=1)
-    first: set[str] = set()
-    for row, content in enumerate(ladders.contents):
-        if known[row, 0] and content not in first:
-            first.add(content)
-            counted[row, 0] = True
-    return counted
-
-
-def measure_column(scores: np.ndarray, ladders: Ladders) -> Column:
-    """Compares the scores of ladders with their labels and with their order.
-
-    Pairs too alike to be told apart are left out of every count.
-    """
-    seen = ladders.seen.numpy() > 0
-    counted = counted_clips(ladders)
-    flat, truth = scores[counted], ladders.labels.numpy()[counted]
-    plcc, rmse = plcc_rmse(flat, truth)
-    lead, tied = scores[:, :, None] > scores[:, None, :], scores[:, :, None] == scores[:, None, :]
-    first, second = np.triu_indices(scores.shape[1], 1)
-
-    def ordered(chosen: np.ndarray, untied: bool = False) -> float:
-        where = first[chosen], second[chosen]
-        mask = seen[:, *where] & ~(tied[:, *where] & untied)
-        return float(lead[:, *where][mask].mean()) if mask.any() else float("nan")
-
-    adjacent = second - first == 1
-    steps = first[adjacent], second[adjacent]
-    whole = [
-        bool(row[mask].all())
-        for row, mask in zip(lead[:, *steps], seen[:, *steps], strict=True)
-        if mask.any()
-    ]
-    return Column(
-        clips=int(counted.sum()) if counted.any() else int(scores.size),
-        ladders=len(ladders),
-        srcc=srcc(flat, truth),
-        krcc=krcc(flat, truth),
-        plcc=plcc,
-        rmse=rmse,
-        srcc_fidelity=srcc(flat, ladders.similarity.numpy()[counted]),
-        reference_above=ordered(first == 0),
-        adjacent_ordered=ordered(adjacent),
-        two_apart_ordered=ordered(second - first == 2),
-        pairs_ordered=ordered(first >= 0),
-        pairs_ordered_untied=ordered(first >= 0, untied=True),
-        fully_ordered=float(np.mean(whole)) if whole else float("nan"),
-    )
-
-
-def by_type(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, float]]:
-    """For every distortion the rank correlation with the label on pristine sources together ("srcc") and on
-    each ("srcc_<source>"), neighbours in order ("adjacent"), and for every source how often the original
-    lies above its distorted copies ("above_<source>")."""
-    names = np.asarray([recipe[0] for recipe in ladders.recipes])
-    source = np.asarray(ladders.sources)
-    table: dict[str, dict[str, float]] = {}
-    for name in REGISTRY:
-        mine = names == name
-        if not mine.any():
-            continue
-        row = table.setdefault(name, {})
-        row["adjacent"] = measure_column(scores[mine], ladders.where(mine.tolist())).adjacent_ordered
-        pristine = mine & np.isin(source, PRISTINE)
-        if pristine.any():
-            row["srcc"] = measure_column(scores[pristine], ladders.where(pristine.tolist())).srcc
-        for kind in dict.fromkeys(ladders.sources):
-            mask = mine & (source == kind)
-            if mask.any():
-                column = measure_column(scores[mask], ladders.where(mask.tolist()))
-                row[f"above_{kind}"] = column.reference_above
-                if kind in PRISTINE:
-                    row[f"srcc_{kind}"] = column.srcc
-    return table
+    wrong = int((~torch.isfinite(scores)).sum())
+    if wrong:
+        raise InputError(
+            f"reward: {wrong} of {len(scores)} held-out clips got a score that is not a finite number, so it "
+            "cannot be measured; check the weights it was made from"
+        )
+    return scores
 
 
 def within_groups(scores: np.ndarray, judged: np.ndarray) -> tuple[ClusterMean, float]:

@@ -16,11 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from components.reward.agreement import counted_clips
 from components.reward.card import Card
 from components.reward.correlation import fit_logistic
 from components.reward.distortions import FAMILIES, REGISTRY
+from components.reward.gate import Check
+from components.reward.heldout import PRISTINE
 from components.reward.ladders import Ladders
-from components.reward.measuring import Measured, counted_clips
+from components.reward.measuring import Measured
 from components.reward.training import Curve
 
 FAMILY_INKS = {"spatial": "#3b6ea5", "codec": "#b07d2b", "temporal": "#3b8a5a", "diffusion": "#a53b6e"}
@@ -33,19 +36,25 @@ COLUMN_NAMES = {
 }
 HELD_OUT = "*"
 """Marks distortions that were never trained on."""
+BELOW = "_below_original"
+"""In the names of the gate's requirements on attacks."""
 ACROSS = 9
 """Small panels in a row."""
 
 
-def draw(folder: Path, measured: Measured, curve: Curve | None = None) -> None:
+def draw(folder: Path, measured: Measured, curve: Curve | None = None, checks: Sequence[Check] = ()) -> None:
     """Writes labels.png, types.png, ladders.png, attacks.png and baselines.png into an existing folder; with
-    the training's curve also training.png and training.csv."""
+    the training's curve also training.png and training.csv.
+
+    Args:
+        checks: of the gate, whose requirement on attacks is drawn beside them.
+    """
     card, ladders, scores = measured.card, measured.ladders, measured.scores
     heldout = set(card.data.get("heldout_types", ()))
     _labels(folder / "labels.png", card, ladders, scores, heldout)
     _types(folder / "types.png", card, heldout)
     _ladders(folder / "ladders.png", ladders, scores, heldout)
-    _attacks(folder / "attacks.png", card)
+    _attacks(folder / "attacks.png", card, checks)
     if card.baselines:
         _baselines(folder / "baselines.png", card)
     if curve:
@@ -123,32 +132,37 @@ def _labels(file: Path, card: Card, ladders: Ladders, scores: np.ndarray, heldou
 
 
 def _types(file: Path, card: Card, heldout: set[str]) -> None:
-    """Rank correlation with the label for every distortion, on world and footage together."""
+    """Rank correlation with the label for every distortion, a point for world and one for footage: together
+    they could hide one that is ranked backwards."""
+
+    def known(name: str) -> dict[str, float]:
+        row = card.by_type[name]
+        return {kind: row[f"srcc_{kind}"] for kind in PRISTINE if _finite(row.get(f"srcc_{kind}"))}
+
+    points = {name: known(name) for name in card.by_type}
     by_family = {
         family: sorted(
-            (
-                n
-                for n in card.by_type
-                if REGISTRY[n].family == family and _finite(card.by_type[n].get("srcc"))
-            ),
-            key=lambda n: card.by_type[n]["srcc"],
+            (name for name in points if REGISTRY[name].family == family and points[name]),
+            key=lambda name: min(points[name].values()),
         )
         for family in FAMILIES
     }
     most = max(1, *(len(names) for names in by_family.values()))
-    figure, panels = plt.subplots(1, len(FAMILIES), figsize=(15, 0.25 * most + 1.6))
-    low = min([0.0, *(card.by_type[name]["srcc"] for names in by_family.values() for name in names)])
+    figure, panels = plt.subplots(1, len(FAMILIES), figsize=(15, 0.25 * most + 1.8))
+    low = min([0.0, *(value for found in points.values() for value in found.values())])
     for (family, names), axes in zip(by_family.items(), panels, strict=True):
-        # Aligned at the top, and all bars of one thickness.
+        # Aligned at the top, and all rows of one height.
         places = np.arange(len(names)) + most - len(names)
         for place, name in zip(places, names, strict=True):
-            new = name in heldout
-            axes.barh(
-                place, card.by_type[name]["srcc"], height=0.74, color="white" if new else FAMILY_INKS[family],
-                edgecolor=FAMILY_INKS[family], hatch="////" if new else None, linewidth=1.0,
-            )  # fmt: skip
+            found = points[name]
+            axes.plot([min(found.values()), max(found.values())], [place] * 2, color="#bbbbbb", linewidth=1.6)
+            for kind, value in found.items():
+                axes.plot(
+                    value, place, marker="o", markersize=5.5, color=SOURCE_INKS[kind],
+                    markerfacecolor="white" if name in heldout else SOURCE_INKS[kind],
+                )  # fmt: skip
         axes.set_yticks(places, [n + HELD_OUT * (n in heldout) for n in names], fontsize=9)
-        axes.set(ylim=(-0.7, most - 0.3), xlim=(max(-1.0, low - 0.02), 1.0), xlabel="SRCC with the label")
+        axes.set(ylim=(-0.7, most - 0.3), xlim=(max(-1.03, low - 0.05), 1.03), xlabel="SRCC with the label")
         axes.set_title(f"{family} ({len(names)})", color=FAMILY_INKS[family], fontsize=11)
         axes.set_xticks(np.arange(math.ceil(max(-1.0, low) * 5) / 5, 1.01, 0.2))
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
@@ -156,10 +170,17 @@ def _types(file: Path, card: Card, heldout: set[str]) -> None:
         axes.axvline(0, color="#666666", linewidth=0.8)
         _plain(axes)
     figure.suptitle(
-        f"Agreement with the label by distortion, held-out world and footage   "
-        f"(hatched, {HELD_OUT}: never trained on)",
+        "Agreement with the label by distortion, on each source; left of 0: ranked backwards   "
+        f"(hollow, {HELD_OUT}: never trained on)",
         fontsize=12,
     )
+    kinds = [kind for kind in PRISTINE if any(kind in found for found in points.values())]
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=SOURCE_INKS[kind], label=COLUMN_NAMES[kind])
+        for kind in kinds
+    ]
+    if handles:
+        _legend_below(figure, handles)
     _save(figure, file)
 
 
@@ -216,8 +237,9 @@ def _ladders(file: Path, ladders: Ladders, scores: np.ndarray, heldout: set[str]
     plt.close(figure)
 
 
-def _attacks(file: Path, card: Card) -> None:
-    """Share of honest originals above their attacked copies, with its interval, by attack and source."""
+def _attacks(file: Path, card: Card, checks: Sequence[Check]) -> None:
+    """Share of honest originals above their attacked copies, with its interval, by attack and source, and
+    what the gate asks for."""
     names = list(card.pooled())
     sources = list(card.attacks)
     figure, axes = plt.subplots(figsize=(8.5, 0.46 * max(1, len(names)) + 1.2))
@@ -236,12 +258,16 @@ def _attacks(file: Path, card: Card) -> None:
             # Points, not bars: the axis begins where it is of interest, and a bar would have to begin at 0.
             axes.plot([low, high], [at, at], color=SOURCE_INKS[source], linewidth=2.2, alpha=0.45)
             axes.plot(wins.share, at, marker="o", markersize=5, color=SOURCE_INKS[source])
-    axes.axvline(0.95, color="#a53b3b", linewidth=1, linestyle="--")
+    wanted = sorted({check.least for check in checks if BELOW in check.name})
+    for least in wanted:
+        lowest = min(lowest, least)
+        axes.axvline(least, color="#a53b3b", linewidth=1, linestyle="--")
+    asked = f"; dashed: the gate asks for {', '.join(f'{least:g}' for least in wanted)}" if wanted else ""
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=9)
     axes.set(
         ylim=(len(names) - 0.5, -0.5),
         xlim=(math.floor(lowest * 20) / 20 - 0.005, 1.006),
-        xlabel="honest original scored above the attacked copy, with 95 % interval; dashed: 0.95",
+        xlabel=f"honest original scored above the attacked copy, with 95 % interval{asked}",
     )
     axes.set_title("Attacks", fontsize=12)
     _plain(axes)

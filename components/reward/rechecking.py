@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from components.reward.agreement import by_family, by_type, columns, masks
 from components.reward.card import Card, Wins
 from components.reward.distortions import ATTACKS, LEVELS
 from components.reward.ladders import CHUNK, Ladders, seen_types
-from components.reward.measuring import by_type, columns, masks, within_groups
+from components.reward.measuring import within_groups
 from components.reward.probes import ScoreClips
 from components.reward.replay import Kept
 
@@ -41,7 +42,7 @@ def recheck(score: ScoreClips, kept: Kept, heldout_types: Sequence[str]) -> Card
     )})  # fmt: skip
     scores = score_ladders(score, held)
     columns(card.columns, scores, held, masks(held, set(seen_types(heldout_types))))
-    card.by_type = by_type(scores, held)
+    card.by_type, card.by_family = by_type(scores, held), by_family(scores, held)
     card.level = float((scores[:, 0] - scores[:, -1]).mean()) / LEVELS
     card.attacks = attacks_on_ladders(scores, held)
     if kept.judged is None:

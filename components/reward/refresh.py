@@ -20,13 +20,13 @@ from torch import Tensor
 
 from components.reward import gate
 from components.reward.adoption import compared, objections
+from components.reward.agreement import measure_column
 from components.reward.card import Card
 from components.reward.filtering import resize
 from components.reward.interface import Reward, read_config
 from components.reward.ladders import Ladders, join, shuffled
 from components.reward.markdown import as_markdown
 from components.reward.material import Clips
-from components.reward.measuring import measure_column
 from components.reward.network import RewardNet
 from components.reward.params import RewardParams
 from components.reward.rechecking import recheck, score_ladders

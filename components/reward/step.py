@@ -214,7 +214,7 @@ def write_card(
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
     (folder / "card.md").write_text(as_markdown(card, checks, refused), encoding="utf-8")
     (folder / "plots").mkdir(exist_ok=True)
-    plots.draw(folder / "plots", measured, curve)
+    plots.draw(folder / "plots", measured, curve, checks)
     metrics = {**card.metrics(), "gate_passed": float(not refused)}
     if ladders is not None:
         metrics["training_ladders"] = float(ladders)

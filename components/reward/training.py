@@ -73,7 +73,8 @@ def train(
         The network with averaged weights in eval mode, and the training curve.
 
     Raises:
-        InputError: `initial` is not of the sizes that the params and the ladders ask for.
+        InputError: `initial` is not of the sizes that the params and the ladders ask for, or the training
+            diverged.
         Interrupted: a stop was asked for; the work so far is in a checkpoint.
     """
     training, seed, ranks = params.training, params.run.seed, ranks or Ranks()
@@ -113,7 +114,8 @@ def train(
                 group["lr"] = scale * learning_rate(step, training.steps, training)
             batch = Batch.of(stream.batch(step), device)
             figures = _gradients(network, batch, training, ranks, derive(seed, "reward dropout", step))
-            torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
+            _check(step, training, {**figures, "gradient": float(norm)})
             optimiser.step()
             decay = min(training.average, (1 + step) / (10 + step))
             with torch.no_grad():
@@ -129,11 +131,27 @@ def train(
             if stopping or (done % training.checkpoint_every == 0 and done < training.steps):
                 save(done)
             stop.raise_if_requested(ranks)
+    spoilt = {name: math.nan for name, value in average.items() if not bool(torch.isfinite(value).all())}
+    _check(training.steps - 1, training, spoilt)
     with torch.no_grad():
         for name, value in trained.items():
             value.copy_(average[name])
             value.grad = None
     return network.eval(), curve
+
+
+def _check(step: int, training: TrainingParams, figures: dict[str, float]) -> None:
+    """An InputError where any figure of this step, counted from 0, is not finite: the settings are to blame,
+    and no later step would mend it."""
+    wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+    if wrong:
+        raise InputError(
+            f"reward.training: diverged at step {step + 1} of {training.steps}, {wrong[0]} is not a finite "
+            f"number; allowed are settings that it stays finite with: a lower learning_rate "
+            f"(now {training.learning_rate:g}), smaller loss weights (rank_weight {training.rank_weight:g}, "
+            f"correlation_weight {training.correlation_weight:g}, aspect_weight {training.aspect_weight:g}), "
+            f"margin (now {training.margin:g}) or weight_decay (now {training.weight_decay:g})"
+        )
 
 
 def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None) -> RewardNet:

@@ -29,9 +29,48 @@ def test_pooled_wins_weigh_pairs_not_sources() -> None:
     assert card.metrics()["frozen_below_original_generated"] == 0.5
 
 
+def test_the_worst_source_of_every_attack_is_kept() -> None:
+    """Of sources with any pair that can be told apart."""
+    card = Card(
+        attacks={
+            "world": {"frozen": Wins(30, 30), "blank": Wins(60, 60)},
+            "footage": {"frozen": Wins(9, 12), "blank": Wins(0, 0, 12)},
+            "generated": {"frozen": Wins(26, 30), "few_steps": Wins(27, 30)},
+        }
+    )
+    assert card.worst() == {
+        "frozen": ("footage", Wins(9, 12)),
+        "blank": ("world", Wins(60, 60)),
+        "few_steps": ("generated", Wins(27, 30)),
+    }
+    metrics = card.metrics()
+    assert metrics["frozen_below_original_worst"] == 0.75 < metrics["frozen_below_original"]
+    assert metrics["attacks_below_original_worst"] == 0.75
+    found = card.as_json()["worst_attacks"]
+    assert found["frozen"]["source"] == "footage" and found["frozen"]["clips"] == 12
+
+
+def test_ranked_backwards_is_read_of_every_source_by_itself() -> None:
+    card = Card(
+        by_family={"spatial": {"srcc_world": 0.5, "pairs_world": 0.9, "pairs_generated": 0.49}},
+        by_type={
+            "blur": {"srcc_world": -0.01, "pairs_world": 0.6},
+            "desaturate": {"srcc": 0.43, "srcc_footage": -0.3, "pairs_footage": 0.4, "pairs_world": 1.0},
+            "freeze": {"srcc_world": NAN, "pairs_world": NAN},
+            "ghost": {"srcc_world": 0.0, "pairs_world": 0.5},
+        },
+    )
+    found = [(one.name, one.source) for one in card.backward()]
+    assert found == [("spatial", "generated"), ("desaturate", "footage"), ("blur", "world")]
+    assert card.metrics()["ranked_backwards"] == 3
+    assert card.as_json()["backward"][1] == {
+        "name": "desaturate", "source": "footage", "srcc": -0.3, "pairs": 0.4,
+    }  # fmt: skip
+
+
 def test_the_verdict_on_stillness_is_the_worst_probe() -> None:
     found = Stillness(slowed={"a": Slowed(Wins(1, 2), -2.0), "b": Slowed(Wins(1, 2), 0.1)})
-    assert found.verdict == 0.1
+    assert found.verdict == 0.1 and found.worst == "b"
     found.slowed["c"] = Slowed(Wins(0, 0, 4), NAN)
     assert found.verdict == 0.1
     assert math.isnan(Stillness().verdict)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -55,3 +55,26 @@ def test_the_fitted_curve_is_the_one_the_points_lie_on() -> None:
     assert fit.logistic[:3] == pytest.approx((0.9, 0.1, 0.5), abs=1e-3)
     assert abs(fit.logistic[3]) == pytest.approx(1.3, abs=1e-3)
     assert fit_logistic(np.ones(9), np.arange(9.0)) is None
+
+
+@pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_leaves_nothing_to_say(strange: float) -> None:
+    scores, truth = np.linspace(0, 1, 30), np.linspace(0, 1, 30) ** 2
+    for one, other in ((np.where(scores > 0.9, strange, scores), truth), (truth, np.full(30, strange))):
+        assert math.isnan(srcc(one, other)) and math.isnan(krcc(one, other))
+        assert fit_logistic(one, other) is None and all(map(math.isnan, plcc_rmse(one, other)))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=0, max_size=12),
+    st.integers(0, 99),
+)
+def test_no_scores_whatever_are_an_error(values: list[float], seed: int) -> None:
+    """Huge, tiny, equal, missing: what cannot be said is nan, and what is said is in its range."""
+    scores, truth = np.asarray(values, float), np.random.default_rng(seed).random(len(values))
+    for one, other in ((scores, truth), (truth, scores)):
+        for value in (srcc(one, other), krcc(one, other)):
+            assert math.isnan(value) or -1 <= value <= 1
+        plcc, _ = plcc_rmse(one, other)
+        assert math.isnan(plcc) or -1.001 <= plcc <= 1.001

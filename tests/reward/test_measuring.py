@@ -15,20 +15,14 @@ from torch import Tensor
 from components.corpus.dataset import Corpus
 from components.generator.generator import Generator, load_family
 from components.generator.params import SamplingParams
+from components.reward.agreement import by_family, by_type, columns, masks, measure_column
 from components.reward.ladders import Ladders, build
 from components.reward.material import Material, gather, judge_of
-from components.reward.measuring import (
-    by_type,
-    columns,
-    masks,
-    measure,
-    measure_column,
-    throughput,
-    within_groups,
-)
+from components.reward.measuring import measure, throughput, within_groups
 from components.reward.params import CardParams
 from components.reward.scorer import Rating
 from components.runtime.artifacts import open_artifact
+from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
 from tests.reward.conftest import textured, world
 
@@ -143,6 +137,10 @@ def test_a_type_is_measured_on_pristine_sources_alone(ladders: Ladders) -> None:
     table = by_type(scores, mixed)
     assert table["blur"]["srcc"] == table["blur"]["srcc_world"] == pytest.approx(1.0)
     assert table["blur"]["above_world"] == 1.0 and table["blur"]["above_generated"] == 0.0
+    assert table["blur"]["pairs_world"] == 1.0 and table["blur"]["pairs_generated"] == 0.0
+    family = by_family(scores, mixed)["spatial"]
+    assert family["pairs_generated"] == 0.0 and family["srcc_world"] > 0.9
+    assert set(by_family(scores, mixed)) == {"spatial", "diffusion"}
     assert "srcc_generated" not in table["blur"] and set(table) == {"blur", "frame_noise", "erase", "warp"}
 
 
@@ -214,6 +212,28 @@ def test_a_small_budget_and_one_source(material: Material) -> None:
     assert found.card.certainty is None and set(found.card.attacks) == {"generated"}
     assert set(found.ladders.sources) == {"generated"}
     assert "world" not in found.card.unavailable
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_is_no_number_is_one_clear_line(material: Material, value: float) -> None:
+    params = CardParams(contents_per_type=1, attacks=4, baselines=False)
+    with pytest.raises(InputError, match="held-out clips got a score that is not a finite number") as caught:
+        measure(
+            lambda clips, statistics: torch.full((len(clips),), value), material, params, heldout_types=(),
+            seed=0, stop=StopSignal(), sources=("generated",),
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
+
+
+def test_constant_scores_are_measured_and_pass_nothing(ladders: Ladders) -> None:
+    flat = np.full((len(ladders), 6), 3.0)
+    column = measure_column(flat, ladders)
+    assert math.isnan(column.srcc) and math.isnan(column.plcc) and column.pairs_ordered == 0.0
+    assert {row["pairs_world"] for row in by_type(flat, ladders).values()} == {0.0}
+    equal = ladders.where([True] * 6)
+    equal.labels[:] = 0.5
+    found = measure_column(labels(ladders), equal)
+    assert math.isnan(found.srcc) and math.isnan(found.plcc) and found.pairs_ordered == 1.0
 
 
 def test_the_generators_own_attacks_stand_with_its_samples(material: Material, repository: Path) -> None:

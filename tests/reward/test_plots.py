@@ -8,13 +8,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from components.reward import plots
+from components.reward.agreement import by_family, by_type, columns, masks
 from components.reward.card import Card, Wins
 from components.reward.distortions import REGISTRY
+from components.reward.gate import checks
 from components.reward.ladders import Ladders
-from components.reward.measuring import Measured, by_type, columns, masks
+from components.reward.measuring import Measured
+from components.reward.params import GateParams
 
 HELD_OUT = "crawl"
 
@@ -44,7 +48,7 @@ def measured(sources: tuple[str, ...] = ("world", "footage", "generated"), every
     rows = masks(ladders, set(REGISTRY) - {HELD_OUT})
     columns(card.columns, scores, ladders, rows)
     columns(card.baselines.setdefault("niqe", {}), rng.normal(size=scores.shape), ladders, rows)
-    card.by_type = by_type(scores, ladders)
+    card.by_type, card.by_family = by_type(scores, ladders), by_family(scores, ladders)
     card.attacks = {source: {"frozen": Wins(57, 60), "blank": Wins(60, 60)} for source in sources}
     return Measured(card, ladders, scores)
 
@@ -57,6 +61,11 @@ def texts(figure: plt.Figure) -> str:
     parts += [axes.get_title() for axes in figure.axes]
     parts += [label.get_text() for axes in figure.axes for label in axes.get_yticklabels()]
     return "\n".join(parts)
+
+
+def at(line: Line2D, place: float) -> bool:
+    """Whether a line is a single point at this height."""
+    return len(line.get_ydata()) == 1 and float(line.get_ydata()[0]) == place
 
 
 def test_every_picture_is_drawn(tmp_path: Path) -> None:
@@ -80,18 +89,40 @@ def test_the_pictures_say_what_the_card_says(tmp_path: Path, monkeypatch: pytest
     column = found.card.columns["footage"]
     assert f"SRCC {column.srcc:.3f}   PLCC {column.plcc:.3f}" in texts(figures["labels"])
     assert len(figures["labels"].axes) == 4
-    bars = {
-        label.get_text(): bar.get_width()
+    rows = {
+        label.get_text(): {line.get_color(): line.get_xdata()[0] for line in axes.lines if at(line, place)}
         for axes in figures["types"].axes
-        for label, bar in zip(axes.get_yticklabels(), axes.patches, strict=True)
+        for place, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
     }
-    assert len(bars) == len(REGISTRY) and f"{HELD_OUT}*" in bars
-    assert bars["blur"] == pytest.approx(found.card.by_type["blur"]["srcc"])
+    assert len(rows) == len(REGISTRY) and f"{HELD_OUT}*" in rows
+    for source in ("world", "footage"):
+        shown = rows["blur"][plots.SOURCE_INKS[source]]
+        assert shown == pytest.approx(found.card.by_type["blur"][f"srcc_{source}"])
     panels = {axes.get_title(): axes for axes in figures["ladders"].axes if axes.get_title()}
     assert set(panels) == {name + "*" * (name == HELD_OUT) for name in REGISTRY}
     lines = [line for line in panels["blur"].lines if len(line.get_xdata()) == 6]
     assert len(lines) == 3 and all(line.get_ydata()[0] == 0 > line.get_ydata()[-1] for line in lines)
     monkeypatch.undo()
+    plt.close("all")
+
+
+def test_the_line_beside_the_attacks_is_what_the_gate_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: dict[str, plt.Figure] = {}
+    monkeypatch.setattr(plots, "_save", lambda figure, file: figures.update({file.stem: figure}))
+    found = measured(every=20)
+    for asked in (0.9, 0.75):
+        tried = checks(found.card, GateParams(attacks=asked))
+        plots.draw(tmp_path, found, None, tried)
+        (axes,) = figures["attacks"].axes
+        dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+        assert dashed == [asked] and f"asks for {asked:g}" in axes.get_xlabel()
+        assert axes.get_xlim()[0] <= asked
+    plots.draw(tmp_path, found)
+    (axes,) = figures["attacks"].axes
+    assert not [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert "dashed" not in axes.get_xlabel()
     plt.close("all")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from components.reward.agreement import measure_column
 from components.reward.interface import open_reward
 from components.reward.material import Clips, Groups
-from components.reward.measuring import measure_column
 from components.reward.params import NetworkParams, RewardParams
 from components.reward.rechecking import score_ladders
 from components.reward.refresh import Refresher, Samples, fitted

@@ -210,3 +210,57 @@ def test_a_training_goes_on_from_given_weights_and_their_coding(
             InMemory(ladders), wider, checkpoints=tmp_path / "wider", stop=StopSignal(),
             device=torch.device("cpu"), initial=first,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"weight_decay": 1e30},
+        {"rank_weight": 1e38, "margin": 1e38},
+        {"correlation_weight": 1e39},
+        {"aspect_weight": 1e300},
+    ],
+)
+def test_a_training_that_diverges_ends_with_one_line(
+    ladders: Ladders, tiny: RewardParams, tmp_path: Path, settings: dict[str, float]
+) -> None:
+    """Where it happens and with which settings; the same again when it is tried again."""
+    told = RewardParams.model_validate(
+        {**tiny.model_dump(), "training": {**tiny.training.model_dump(), "steps": 12, **settings}}
+    )
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"reward\.training: diverged at step \d+ of") as caught:
+            weights(ladders, told, tmp_path)
+        line = str(caught.value)
+        assert "\n" not in line and "not a finite number" in line
+        for name in ("learning_rate", "rank_weight", "correlation_weight", "margin", "weight_decay"):
+            assert name in line
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": 1},
+        {"learning_rate": 1.0, "warmup": 0},
+        {"warmup": 1000},
+        {"rank_weight": 0, "correlation_weight": 0, "aspect_weight": 0},
+        {"batch": 4096, "steps": 2},
+        {"margin": 0},
+    ],
+)
+def test_odd_settings_still_make_a_network_that_scores(
+    ladders: Ladders, tiny: RewardParams, tmp_path: Path, settings: dict[str, float]
+) -> None:
+    told = tiny.model_copy(
+        update={"training": tiny.training.model_copy(update={"steps": 5, "checkpoint_every": 50} | settings)}
+    )
+    assert all(bool(torch.isfinite(value).all()) for value in weights(ladders, told, tmp_path).values())
+
+
+def test_equal_labels_teach_order_alone(ladders: Ladders, tiny: RewardParams, tmp_path: Path) -> None:
+    told = tiny.model_copy(update={"training": tiny.training.model_copy(update={"steps": 5})})
+    equal = replace(ladders, labels=torch.full_like(ladders.labels, 0.5))
+    found = weights(equal, told, tmp_path)
+    assert all(bool(torch.isfinite(value).all()) for value in found.values())
+    one = weights(equal.take(torch.tensor([0])), told, tmp_path / "one")
+    assert all(bool(torch.isfinite(value).all()) for value in one.values())

@@ -10,6 +10,7 @@
   and a frame of blocks after it, whose scores are dropped. So VMAF's only feature that looks at
   neighbouring frames, motion, sees stillness before a clip and nothing nearer than the clip itself after
   it, as at the ends of a file: every frame's score is what a process of its own would give it.
+- **Range**: VMAF's models were trained on luma of limited range, 16 to 235, and that is what they get.
 - **One pipe**: reference and distorted frames travel one above the other and are parted inside ffmpeg, so
   that no file and no named pipe is needed.
 """
@@ -30,6 +31,13 @@ from components.reward.filtering import luma
 from components.runtime.errors import InputError
 
 MODEL = r"version=vmaf_v0.6.1neg\:disable_clip=true"
+AS_IT_IS = "scale=in_range=full:out_range=full,format=yuv444p,setparams=range=limited"
+"""Filters that make the grey stream the luma of a YUV one without changing a value.
+
+ffmpeg takes grey for full range whatever is declared of it, and left alone would bring it to 16..235 on its
+way to libvmaf: a second time (16 would arrive as 30, 235 as 218). So it becomes YUV with every value kept,
+and only then is said to be of limited range, which it is.
+"""
 SHORT_SIDE = 96
 """px; smaller frames are enlarged to at least this."""
 BATCH_BYTES = 32 * 2**20
@@ -84,10 +92,11 @@ def ffmpeg() -> str:
 
 @lru_cache(maxsize=4)
 def identity(executable: str) -> str:
-    """What decides the scores: model, size, and the binary (its name holds its version)."""
+    """What decides the scores: the whole filter graph, and the binary (its name holds its version)."""
     path = Path(executable)
     size = path.stat().st_size if path.is_file() else 0
-    return f"{MODEL} {SHORT_SIDE} {path.name} {size}"
+    # Of one size, small enough to be enlarged: the graphs of all sizes differ in their numbers alone.
+    return f"{_graph(SHORT_SIDE // 2, SHORT_SIDE // 2)} {path.name} {size}"
 
 
 def _grey(frames: Tensor) -> np.ndarray:
@@ -115,18 +124,22 @@ def _stream(reference: np.ndarray, distorted: np.ndarray) -> bytes:
     return stream.tobytes()
 
 
-def _command(executable: str, height: int, width: int) -> list[str]:
+def _graph(height: int, width: int) -> str:
     factor = max(1, math.ceil(SHORT_SIDE / min(height, width)))
     enlarge = f"scale=iw*{factor}:ih*{factor}:flags=neighbor" if factor > 1 else "null"
-    graph = (
-        f"[0:v]split[a][b];[a]crop={width}:{height}:0:0,{enlarge}[reference];"
+    return (
+        f"[0:v]{AS_IT_IS},split[a][b];[a]crop={width}:{height}:0:0,{enlarge}[reference];"
         f"[b]crop={width}:{height}:0:{height},{enlarge}[distorted];"
         f"[distorted][reference]libvmaf=model='{MODEL}':log_fmt=json:log_path=/dev/stdout:n_threads=1"
     )
+
+
+def _command(executable: str, height: int, width: int) -> list[str]:
     return [
         executable, "-hide_banner", "-loglevel", "error", "-threads", "1",
         "-f", "rawvideo", "-pix_fmt", "gray", "-s", f"{width}x{2 * height}", "-r", "25", "-i", "pipe:0",
-        "-filter_complex_threads", "1", "-filter_complex", graph, "-threads", "1", "-f", "null", "-",
+        "-filter_complex_threads", "1", "-filter_complex", _graph(height, width),
+        "-threads", "1", "-f", "null", "-",
     ]  # fmt: skip
 
 

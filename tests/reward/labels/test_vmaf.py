@@ -19,19 +19,24 @@ from tests.reward.labels.conftest import rungs
 
 
 def plainly(reference: Tensor, distorted: Tensor, folder: Path, factor: int) -> list[float]:
-    """One clip as anyone would run it: two files of enlarged frames, two inputs, a log file."""
+    """One clip as anyone would run it: two video files of enlarged frames, two inputs, a log file.
+
+    The files are Y4M with chroma of 128, whose luma is of limited range by the format's definition; nothing
+    on the way to libvmaf has a reason to convert it.
+    """
     files = []
     for name, clip in (("reference", reference), ("distorted", distorted)):
         red, green, blue = clip.double().numpy().transpose(1, 0, 2, 3)
         grey = 16 + np.rint(219 * ((0.299 * red + 0.587 * green + 0.114 * blue) / 255))
         large = grey.astype(np.uint8).repeat(factor, axis=1).repeat(factor, axis=2)
-        files.append(folder / f"{name}.gray")
-        files[-1].write_bytes(large.tobytes())
-    size = f"{factor * clip.shape[-1]}x{factor * clip.shape[-2]}"
-    source = ["-f", "rawvideo", "-pix_fmt", "gray", "-s", size, "-i"]
+        height, width = large.shape[1:]
+        chroma = bytes([128]) * (2 * ((height + 1) // 2) * ((width + 1) // 2))
+        header = f"YUV4MPEG2 W{width} H{height} F25:1 Ip A1:1 C420jpeg XCOLORRANGE=LIMITED\n".encode()
+        files.append(folder / f"{name}.y4m")
+        files[-1].write_bytes(header + b"".join(b"FRAME\n" + frame.tobytes() + chroma for frame in large))
     log = folder / "log.json"
     graph = f"[0][1]libvmaf=model='version=vmaf_v0.6.1neg\\:disable_clip=true':log_fmt=json:log_path={log}"
-    command = [ffmpeg(), "-loglevel", "error", *source, str(files[1]), *source, str(files[0])]
+    command = [ffmpeg(), "-loglevel", "error", "-i", str(files[1]), "-i", str(files[0])]
     subprocess.run([*command, "-filter_complex", graph, "-f", "null", "-"], check=True)
     return [frame["metrics"]["vmaf"] for frame in json.loads(log.read_text())["frames"]]
 
@@ -46,6 +51,39 @@ def test_every_frame_scores_as_in_a_process_of_its_own(real: Tensor, tmp_path: P
         # Luma may round the other way where it lies between two 8-bit steps.
         assert together[row].tolist() == pytest.approx(alone, abs=0.02)
     assert torch.equal(together[0], together[9])
+
+
+@pytest.mark.parametrize("name", ["blur", "jpeg", "ghost", "oversharpen", "darken"])
+def test_losses_are_those_of_video_in_limited_range(real: Tensor, name: str, tmp_path: Path) -> None:
+    """What the label reads, original against itself less original against copy; also at the range's ends."""
+    damaged = rungs(real, name)[:, 4]
+    ours = vmaf(real, real) - vmaf(real, damaged)
+    for row in (1, 6):
+        alone = np.subtract(
+            plainly(real[row], real[row], tmp_path, 2), plainly(real[row], damaged[row], tmp_path, 2)
+        )
+        assert ours[row].tolist() == pytest.approx(alone.tolist(), abs=0.04)
+
+
+@pytest.mark.parametrize(("height", "width", "factor"), [(51, 49, 2), (99, 101, 1)])
+def test_odd_sizes_are_measured_whole(height: int, width: int, factor: int, tmp_path: Path) -> None:
+    stream = torch.Generator().manual_seed(1)
+    clip = torch.randint(0, 256, (3, 3, height, width), generator=stream, dtype=torch.uint8)
+    softer = (clip.float() * 0.6 + 50).round().to(torch.uint8)
+    together = vmaf(clip[None], softer[None])[0]
+    assert together.tolist() == pytest.approx(plainly(clip, softer, tmp_path, factor), abs=0.02)
+
+
+def test_labels_measured_by_another_graph_are_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache's key holds `identity`: whatever changes the scores must change it."""
+    now = module.identity(ffmpeg())
+    for name, other in (("AS_IT_IS", "null"), ("MODEL", "version=vmaf_v0.6.1"), ("SHORT_SIDE", 192)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, other)
+            module.identity.cache_clear()
+            assert module.identity(ffmpeg()) != now, name
+    module.identity.cache_clear()
+    assert module.identity(ffmpeg()) == now
 
 
 def test_without_its_guards_a_clip_would_see_its_neighbour(real: Tensor, tmp_path: Path) -> None:
