@@ -1,4 +1,4 @@
-"""A server's address as a person gives it, and the HTTP proxy on the way there, as the environment names it."""
+"""A server's address as a person gives it, and the HTTP proxy that the environment names on the way there."""
 
 from __future__ import annotations
 

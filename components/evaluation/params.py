@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.runtime.params import Section, StepParams
+from components.runtime.params import Place, Section, StepParams
 
 
 class Margins(Section):
@@ -50,7 +50,7 @@ class EvaluationParams(StepParams):
     )
     tie_judge: float = Field(0.001, ge=0, description="judge differences up to this are a tie (0..1 scale)")
     margins: Margins = Field(Margins(), description="non-inferiority margins")
-    weights: str = Field(
+    weights: Annotated[str, Place(words=frozenset({"hub"}))] = Field(
         "",
         description="place of the pretrained models' weights: a folder or s3:// prefix made by "
         "`weights fetch`, or hub; empty: dimensions that need them are unavailable",
