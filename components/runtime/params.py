@@ -187,7 +187,7 @@ def validated(cls: type[M], values: Mapping[str, Any], section: str = "") -> M:
 
 
 def places_in(cls: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], Place, Any]]:
-    """Key path, mark and default of every param of `cls` that names a place, those of its sections included."""
+    """Key path, mark and default of each param of `cls` that names a place, also in its sections."""
     for name, field in cls.model_fields.items():
         for mark in field.metadata:
             if isinstance(mark, Place):

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from components.runtime.errors import InputError
-from pipelines.stack.secrets import BUCKET, CLIENT, SERVER, settings
+from pipelines.stack.secrets import BUCKET, settings
 
 MLFLOW = Path(__file__).resolve().parents[2] / "manifests" / "base" / "mlflow"
 """What the cluster's manifests run: the same programs prepare and probe the server here."""
@@ -35,11 +35,10 @@ def up(folder: Path) -> dict[str, str]:
     """Start what is not running yet and wait until it answers; returns the client's variables.
 
     Raises:
-        InputError: rclone or MLflow's users are not installed, the folder holds other things, a port is
-            taken, or a server does not come up; the message names its log.
+        InputError: rclone or MLflow's users are not installed, a port is taken, or a server does not come up;
+            the message names its log.
     """
     rclone = find_rclone()
-    _check_ours(folder)
     client, server = settings(folder)
     root = folder.resolve()
     _close_to_others(root)
@@ -237,13 +236,6 @@ def _close_to_others(root: Path) -> None:
     for path in (path for pattern in ours for path in root.glob(pattern)):
         if path.is_file() and not path.is_symlink():
             path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
-
-
-def _check_ours(folder: Path) -> None:
-    """Refuse a folder of somebody else's: a database of that name in it would become the server's."""
-    there = folder.exists() and any(folder.iterdir())
-    if there and not any((folder / name).exists() for name in (CLIENT, SERVER)):
-        raise InputError(f"--folder {folder}: holds other things; name an empty folder, or one to be made")
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -98,6 +98,13 @@ def test_every_command_in_running_text() -> None:
     assert seen > 30
 
 
+@pytest.mark.parametrize("file", ["README.md", "docs/cluster.md"])
+def test_the_environment_is_activated_before_its_commands(file: str) -> None:
+    words = [c.words for block in SHELL if block.file == file for c in commands(str(block), block.text)]
+    first = next(i for i, one in enumerate(words) if one[0] in ("python", "torchrun", "dvc", "hf"))
+    assert (".", ".venv/bin/activate") in words[:first]
+
+
 def check(command: Command, whole: bool = True) -> None:
     """Fail if a command is not what its program takes.
 

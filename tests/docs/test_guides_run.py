@@ -1,7 +1,7 @@
 """The guides' own commands, run in their order in an empty folder: what compiles, checks and submits.
 
-The server is the stand-in of tests/pipelines, in the place of the host that a guide names. Steps, plans, images,
-stack and manifests are run by tests of their own.
+The server is the stand-in of tests/pipelines, in the place of the host that a guide names. Steps, plans,
+images, stack and manifests are run by tests of their own.
 """
 
 from __future__ import annotations

@@ -122,15 +122,6 @@ def test_the_store_is_asked_without_the_environments_proxy(
     assert said is not None and "proxy" not in said.lower()
 
 
-def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_bytes(b"mine")
-    (tmp_path / "mlflow.db").chmod(0o644)
-    with pytest.raises(InputError, match="holds other things"):
-        servers.up(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["mlflow.db"]
-    assert stat.S_IMODE((tmp_path / "mlflow.db").stat().st_mode) == 0o644
-
-
 def readable_by_others(folder: Path) -> list[str]:
     return [p.name for p in folder.iterdir() if p.is_file() and stat.S_IMODE(p.stat().st_mode) & 0o077]
 
