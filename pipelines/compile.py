@@ -14,6 +14,7 @@ from pipelines.dag import pipeline
 from pipelines.documents import dump, write_text
 from pipelines.images import Images, load_images
 from pipelines.lint import refuse_faults
+from pipelines.places import refuse_local_places
 from pipelines.profile import Profile, load_profile
 
 HEADER = (
@@ -34,13 +35,14 @@ def compile_to(
         images: the images file.
 
     Raises:
-        InputError: if any of them is wrong or `output` cannot be written.
+        InputError: if any of them is wrong, a param names a place on this machine, or `output` cannot be
+            written.
         GateRefused: if the result has a fault, such as a password among the params.
     """
     chosen = load_profile(profile)
-    documents = compiled_documents(
-        effective_params(params_file, overrides, chosen), chosen, load_images(images)
-    )
+    params = effective_params(params_file, overrides, chosen)
+    refuse_local_places(resolved(params))
+    documents = compiled_documents(params, chosen, load_images(images))
     refuse_faults(documents, "the compiled pipeline")
     write_text(output, as_text(documents))
 

@@ -14,6 +14,7 @@ from components.runtime.errors import GateRefused, InputError
 from pipelines.compiled import Compiled
 from pipelines.documents import read_documents
 from pipelines.faults import RULES, Finding
+from pipelines.places import local_places_compiled_in
 
 __all__ = ["Finding", "findings", "lint_or_refuse", "read_pipeline", "refuse_faults"]
 
@@ -28,33 +29,40 @@ def lint_or_refuse(path: Path) -> None:
     refuse_faults(read_pipeline(path), str(path))
 
 
-def refuse_faults(documents: Sequence[Mapping[str, Any]], name: str) -> None:
+def refuse_faults(documents: Sequence[Mapping[str, Any]], name: str, *, cluster: bool = True) -> None:
     """Print each fault of a compiled pipeline in a line on stderr.
+
+    Args:
+        documents, name, cluster: as of `findings`.
 
     Raises:
         InputError: if the documents are no compiled pipeline.
         GateRefused: if there are faults.
     """
-    found = findings(documents, name)
+    found = findings(documents, name, cluster=cluster)
     for finding in found:
         print(finding, file=sys.stderr)
     if found:
         raise GateRefused(f"{name}: {len(found)} fault{'s' if len(found) > 1 else ''}, see above")
 
 
-def findings(documents: Sequence[Mapping[str, Any]], name: str = "pipeline") -> list[Finding]:
+def findings(
+    documents: Sequence[Mapping[str, Any]], name: str = "pipeline", *, cluster: bool = True
+) -> list[Finding]:
     """Every fault in a compiled pipeline.
 
     Args:
         documents: the pipeline's document and, if it has one, the platform's.
         name: what to call it in an error.
+        cluster: whether its pods run elsewhere; False: on this machine, whose files they may name.
 
     Raises:
         InputError: if the documents are no compiled pipeline.
     """
+    rules = [*RULES, local_places_compiled_in] if cluster else RULES
     compiled = _parsed(documents, name)
     try:
-        return [finding for look in RULES for finding in look(compiled)]
+        return [finding for look in rules for finding in look(compiled)]
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         # Kubeflow's message lets containers and their settings be any JSON; the rules go by what they are.
         raise InputError(f"{name}: not a compiled pipeline: {type(error).__name__}: {error}") from error

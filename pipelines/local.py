@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from components.params import resolved
 from components.runtime import mirror
 from components.runtime.artifacts import open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
@@ -35,12 +36,15 @@ from pipelines.finish import REPORT
 from pipelines.images import load_images, no_images
 from pipelines.lint import refuse_faults
 from pipelines.placement import USER
+from pipelines.places import refuse_unseen_places
 from pipelines.profile import Profile, load_profile
 from pipelines.steps import ARTIFACT, FINISH, STEPS, Step
 
 _PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "ONLINEVPO_")
 _ALSO_PASSED_ON = ("OMP_NUM_THREADS",)  # the number of threads may change the last bits of a result
 _KEPT_BACK = ("HF_HOME", "ONLINEVPO_CACHE", "ONLINEVPO_CODE_VERSION")  # the image itself knows better
+User = tuple[int, int]
+"""Numbers of a user and a group."""
 _STATES = {0: "done", GateRefused.exit_code: "refused", Interrupted.exit_code: "interrupted"}
 
 
@@ -87,20 +91,21 @@ def run_locally(
     chosen = _for_one_machine(load_profile(profile))
     if runner == "docker" and images is None:
         raise InputError("--images: needed by --runner docker; or run without containers: --runner host")
-    documents = compiled_documents(
-        effective_params(params_file, overrides, chosen),
-        chosen,
-        load_images(images) if images else no_images(),
-    )
-    refuse_faults(documents, "the compiled pipeline")
-    root = root.resolve()
-    text = as_text(documents)
-    write_text(root / "pipeline.yaml", text)
-    environment = run_environment(root)
+    params = effective_params(params_file, overrides, chosen)
+    documents = compiled_documents(params, chosen, load_images(images) if images else no_images())
+    refuse_faults(documents, "the compiled pipeline", cluster=False)
+    root, text = root.resolve(), as_text(documents)
     if runner == "docker":
-        engine: Engine = Docker()
-        arguments = container_arguments(root, environment, chosen, engine)
+        refuse_unseen_places(resolved(params), root)
+        containers = Docker()
+        engine: Engine = containers
+        user = container_user(root, containers.rootless())
+        write_text(root / "pipeline.yaml", text)
+        environment = run_environment(root, user)
+        arguments = container_arguments(root, environment, chosen, user)
     else:
+        write_text(root / "pipeline.yaml", text)
+        environment = run_environment(root)
         engine, arguments = Host(), {"environment": environment}
     stopped = False
     try:
@@ -118,24 +123,69 @@ def run_locally(
     conclude(outcomes, [a for a in engine.attempts if a.task == FINISH], page, stopped)
 
 
-def run_environment(root: Path) -> dict[str, str]:
-    """What every step's environment holds besides the caller's: places for tracking and for checkpoints."""
+def run_environment(root: Path, user: User | None = None) -> dict[str, str]:
+    """What every step's environment holds besides the caller's: places for tracking and for checkpoints.
+
+    Args:
+        root: where both are made, unless the caller's environment names others.
+        user: who shall own what is made; None: this process's user.
+    """
+    missing = [path for path in _kept(root) if not path.exists()]
     given = {name: os.environ.get(name, "") for name in ("MLFLOW_TRACKING_URI", mirror.VARIABLE)}
     if not given["MLFLOW_TRACKING_URI"]:
         given["MLFLOW_TRACKING_URI"] = _own_tracking(root)
     if not given[mirror.VARIABLE]:
         given[mirror.VARIABLE] = str(root / "checkpoints")
         (root / "checkpoints").mkdir(exist_ok=True)
+    for path in missing:
+        if user is not None and os.getuid() == 0 and path.exists():
+            os.chown(path, *user, follow_symlinks=False)
     return given
 
 
+def container_user(root: Path, rootless: bool) -> User:
+    """The user and group that containers run as.
+
+    It is the calling user, so that what they write is theirs. Containers of root run as the owner of `root`,
+    and where there is no such folder it is made for the images' own user. Nothing that was there before
+    changes hands.
+
+    Args:
+        root: the folder that containers see.
+        rootless: whether the engine runs as the calling user, who is then root in its containers.
+
+    Raises:
+        InputError: root's containers would have to run as root, or could not write what is in the folder.
+    """
+    if rootless:
+        return 0, 0
+    if os.getuid() != 0:
+        return os.getuid(), os.getgid()
+    if not root.exists():
+        root.mkdir(parents=True)
+        os.chown(root, USER, USER)
+    about = root.stat()
+    if about.st_uid == 0:
+        raise InputError(
+            f"--root {root}: belongs to root, and no container runs as root; name a folder that does not "
+            "exist yet, or one of the user that containers shall run as"
+        )
+    for kept in _kept(root):
+        for path in (kept, *(kept.rglob("*") if kept.is_dir() and not kept.is_symlink() else ())):
+            if (path.exists() or path.is_symlink()) and path.lstat().st_uid != about.st_uid:
+                raise InputError(
+                    f"{path}: belongs to user {path.lstat().st_uid}, and containers run as {about.st_uid}, "
+                    f"the owner of {root}, who must own it, too; or name another --root"
+                )
+    return about.st_uid, about.st_gid
+
+
 def container_arguments(
-    root: Path, environment: dict[str, str], profile: Profile, engine: Engine
+    root: Path, environment: dict[str, str], profile: Profile, user: User
 ) -> dict[str, Any]:
     """How every container is started, as arguments of the Docker SDK's `containers.run`.
 
-    As the calling user, so that what it writes is theirs; root's containers run as the images' own user, who
-    is given the folder. With a read-only root and writable /cache and /tmp, as on a cluster.
+    With a read-only root and writable /cache and /tmp, as on a cluster.
 
     Raises:
         InputError: if the environment names a folder or database that containers cannot see.
@@ -155,7 +205,7 @@ def container_arguments(
     shared = max(parse_quantity(profile.place(step.name).shared_memory) for step in STEPS)
     arguments: dict[str, Any] = {
         "environment": passed,
-        "user": _user(root, rootless=isinstance(engine, Docker) and engine.rootless()),
+        "user": f"{user[0]}:{user[1]}",
         "read_only": True,
         "tmpfs": {"/cache": "mode=1777", "/tmp": "mode=1777"},
         "shm_size": int(shared),
@@ -295,6 +345,11 @@ def _own_tracking(root: Path) -> str:
     return uri
 
 
+def _kept(root: Path) -> list[Path]:
+    """What is in the root beside the runs' own folders and is written by containers."""
+    return [root / name for name in ("mlflow.db", "mlruns", "checkpoints")]
+
+
 def _check_visible(name: str, place: str, root: Path) -> None:
     """Refuse a local place outside the folder that containers see."""
     if place.startswith("sqlite:///"):
@@ -307,17 +362,6 @@ def _check_visible(name: str, place: str, root: Path) -> None:
         raise InputError(
             f"{name} = {place}: containers see {root} only; put it there, or name a server or an s3:// prefix"
         )
-
-
-def _user(root: Path, rootless: bool) -> str:
-    """The user and group that containers run as; the folder is theirs to write."""
-    if rootless:
-        return "0:0"
-    if os.getuid() != 0:
-        return f"{os.getuid()}:{os.getgid()}"
-    for path in (root, *root.rglob("*")):
-        os.chown(path, USER, USER, follow_symlinks=False)
-    return f"{USER}:{USER}"
 
 
 def _on_this_machine(value: str) -> bool:

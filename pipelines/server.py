@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import time
-import urllib.parse
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from components.runtime.errors import InputError, Interrupted, OnlineVPOError
 from components.runtime.progress import duration
+from pipelines.address import checked_host, proxy_for
 from pipelines.bearer import POD_TOKEN, TOKEN_VARIABLE, Token
 
 #: Where the UI is, if not at the API's host; the name that kfp's own client reads.
@@ -93,11 +93,12 @@ class Server:
         pace: time limits.
 
     Raises:
-        InputError: if `host` is no http(s) URL or carries a password, or the token cannot be read.
+        InputError: if `host` is no http(s) URL or carries a password, the environment's proxy is no such URL,
+            or the token cannot be read.
     """
 
     def __init__(self, host: str, token: Token | None, pace: Pace) -> None:
-        self.host = _checked(host)
+        self.host = checked_host(host)
         self.multi_user = False
         self._token, self._pace = token, pace
         self._met = False
@@ -105,6 +106,9 @@ class Server:
         config = kfp_server_api.Configuration(host=self.host)
         # Retries are `_call`'s business alone, and a redirect to a login page is no answer.
         config.retries = False
+        self._proxy = proxy_for(self.host)
+        if self._proxy is not None:
+            config.proxy, config.proxy_headers = self._proxy.url, self._proxy.headers
         config.ssl_ca_cert = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
         if token is not None:
             config.api_key["authorization"] = token.read()
@@ -335,7 +339,8 @@ class Server:
             )
         if self._met or isinstance(error, ProtocolError | ReadTimeoutError):
             return _NoAnswer(f"no answer ({text})")
-        return InputError(f"--host {self.host}: cannot be reached: {text}")
+        through = f" through the proxy {self._proxy.url}" if self._proxy else ""
+        return InputError(f"--host {self.host}: cannot be reached{through}: {text}")
 
     def _understood(self, error: ApiException, what: str, away: frozenset[int]) -> Exception:
         """What a person should read about an answer that is not 2xx."""
@@ -370,19 +375,6 @@ class Server:
 
     def _stranger(self, why: str) -> str:
         return f"--host {self.host}: not a Kubeflow Pipelines API ({why})"
-
-
-def _checked(host: str) -> str:
-    try:
-        parts = urllib.parse.urlsplit(host.strip())
-        usable = parts.scheme in ("http", "https") and parts.hostname and not parts.query and parts.port != 0
-    except ValueError:
-        raise InputError("--host: must be a URL such as https://kubeflow.example/pipeline") from None
-    if parts.username or parts.password:
-        raise InputError("--host: must not hold a user or password; give a token with --token-file")
-    if not usable:
-        raise InputError(f"--host {host}: must be a URL such as https://kubeflow.example/pipeline")
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
 
 
 def _json_object(text: str | None) -> dict[str, Any] | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from components.runtime.params import Section, StepParams
+from components.runtime.params import Place, Section, StepParams
 
 
 class ClipCounts(Section):
@@ -29,7 +29,7 @@ class CorpusParams(StepParams):
         description="built-in sources: world (procedural captioned clips), packaged (videos and photographs "
         "that ship inside installed Python packages)",
     )
-    footage: str | None = Field(
+    footage: Annotated[str | None, Place()] = Field(
         default=None,
         description="folder, file or s3:// prefix of the user's own videos, added to the sources",
     )
@@ -40,7 +40,7 @@ class CorpusParams(StepParams):
     clips_per_video: int = Field(
         default=8, ge=1, le=1000, description="clips taken from each of the user's videos"
     )
-    prompts: str | None = Field(
+    prompts: Annotated[str | None, Place()] = Field(
         default=None,
         description="file or s3:// object with a list of prompts (UTF-8): a prompt a line, JSON, JSONL, CSV "
         "or YAML; instead of the world's captions",

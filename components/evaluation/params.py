@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from components.runtime.params import StepParams
+from components.runtime.params import Place, StepParams
 
 
 class EvaluationParams(StepParams):
@@ -33,12 +33,12 @@ class EvaluationParams(StepParams):
         1e-6, ge=0, description="reward differences up to this are a tie (reward's own units)"
     )
     tie_judge: float = Field(0.001, ge=0, description="judge differences up to this are a tie (0..1 scale)")
-    gate: str | None = Field(
+    gate: Annotated[str | None, Place()] = Field(
         None,
         min_length=1,
         description="gate file that the report page goes by; taken from registry.gate, where it is set",
     )
-    weights: str = Field(
+    weights: Annotated[str, Place(words=frozenset({"hub"}))] = Field(
         "",
         description="place of the pretrained models' weights: a folder or s3:// prefix made by "
         "`weights fetch`, or hub; empty: dimensions that need them are unavailable",

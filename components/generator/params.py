@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.runtime.params import Section, StepParams
+from components.runtime.params import Place, Section, StepParams
 
 
 class SamplingParams(Section):
@@ -53,7 +53,7 @@ class MiniatureParams(Section):
 class GeneratorParams(StepParams):
     """The base text-to-video model and the clips drawn from it for the steps that follow."""
 
-    base: str = Field(
+    base: Annotated[str, Place(hub=True)] = Field(
         "models/miniature",
         min_length=1,
         description="diffusers pipeline: local folder, s3:// prefix or hub id",

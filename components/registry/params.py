@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from components.runtime.params import StepParams
+from components.runtime.params import Place, StepParams
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 
@@ -14,7 +16,7 @@ class RegistryParams(StepParams):
 
     model: str = Field("onlinevpo-generator", pattern=NAME, description="name of the registered generator")
     reward_model: str = Field("onlinevpo-reward", pattern=NAME, description="name of the registered reward")
-    gate: str | None = Field(
+    gate: Annotated[str | None, Place()] = Field(
         None,
         min_length=1,
         description="gate file, by which the evaluation's page goes, too: a path or s3:// URI; "

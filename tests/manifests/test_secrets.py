@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -129,3 +130,69 @@ def test_what_exists_is_left_as_it_is(tmp_path: Path) -> None:
         sources = [word.partition("=")[2].partition("=")[2] for word in line.split() if "--from-file" in word]
         assert sources
         assert not [source for source in sources if Path(source).exists()]
+
+
+def config(folder: Path, content: object) -> Path:
+    file = folder / "config.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return file
+
+
+LOGIN = base64.b64encode(b"ada:secret").decode()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"auths": {"registry.example": {}}, "credsStore": "desktop"}, "kept by desktop"),
+        ({"auths": {}, "credHelpers": {"gcr.io": "gcloud"}}, "kept by gcloud"),
+        ({"auths": {"registry.example": {"auth": ""}}}, "holds no login"),
+        ({}, "holds no login"),
+        ([], "no config.json of docker or podman"),
+        ({"auths": ["registry.example"]}, "no config.json of docker or podman"),
+        ("auths: {}", "no config.json of docker or podman"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_a_registry_file_without_a_login_makes_nothing(tmp_path: Path, content: object, said: str) -> None:
+    file = tmp_path / "config.json" if content is None else config(tmp_path, content)
+    calls = tmp_path / "calls"
+    stand_in = tmp_path / "kubectl"
+    stand_in.write_text(f'#!/bin/sh\necho "$*" >> {calls}\n')
+    stand_in.chmod(0o755)
+    done = create(KUBECTL=str(stand_in), REGISTRY_AUTH_FILE=str(file))
+    assert done.returncode == 2 and not calls.exists()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{file}: ") and said in line
+    if content is not None:
+        assert "podman login --authfile FILE REGISTRY" in line
+
+
+@needs_kubectl
+@pytest.mark.parametrize(
+    "entry", [{"auth": LOGIN}, {"username": "ada", "password": "secret"}], ids=["auth", "username"]
+)
+def test_a_registrys_login_is_part_of_what_is_made_and_printed(tmp_path: Path, entry: dict[str, str]) -> None:
+    content = {"auths": {"registry.example": entry, "other.example": {}}, "credsStore": "desktop"}
+    file = config(tmp_path, content)
+    done = create("--dry-run", REGISTRY_AUTH_FILE=str(file))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "registries: registry.example\n"
+    secret = next(
+        o for o in yaml.safe_load_all(done.stdout) if o and o["metadata"]["name"] == "onlinevpo-registry"
+    )
+    assert secret["type"] == "kubernetes.io/dockerconfigjson"
+    assert base64.b64decode(secret["data"][".dockerconfigjson"]) == file.read_bytes()
+
+
+@needs_kubectl
+@pytest.mark.parametrize("overlay_name", OVERLAYS)
+def test_every_pod_can_pull_from_a_private_registry(overlay_name: str) -> None:
+    """A pod pulls with its own secrets, or with those of its service account."""
+    objects = overlay(overlay_name)
+    accounts = {o["metadata"]["name"]: o for o in objects if o["kind"] == "ServiceAccount"}
+    for thing in objects:
+        for template in pod_templates(thing):
+            account = accounts[template["spec"]["serviceAccountName"]]
+            assert account["imagePullSecrets"] == [{"name": "onlinevpo-registry"}]
+    assert all(a["imagePullSecrets"] == [{"name": "onlinevpo-registry"}] for a in accounts.values())

@@ -6,6 +6,7 @@ of the undisturbed run is the real one. The slow tests run the real steps.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -334,10 +335,9 @@ def test_how_containers_are_started(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_HOME", "/home/me/hub")
     monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/certificates.pem")
     monkeypatch.setenv("SECRET_OF_ANOTHER", "x")
-    monkeypatch.setattr(os, "getuid", lambda: 1000)
-    monkeypatch.setattr(os, "getgid", lambda: 1001)
+    me = (1000, 1001)
     own = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "ONLINEVPO_CHECKPOINTS": str(tmp_path)}
-    started = local.container_arguments(tmp_path, own, load_profile("miniature-cpu"), Host())
+    started = local.container_arguments(tmp_path, own, load_profile("miniature-cpu"), me)
     given = started["environment"]
     assert given.items() >= (own | {"AWS_ACCESS_KEY_ID": "key"}).items()
     assert not {"ONLINEVPO_CACHE", "HF_HOME", "AWS_CA_BUNDLE", "SECRET_OF_ANOTHER"} & set(given)
@@ -347,23 +347,80 @@ def test_how_containers_are_started(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert started["shm_size"] == 2**30
     assert "network_mode" not in started and "device_requests" not in started
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000")
-    assert local.container_arguments(tmp_path, own, PLAIN, Host())["network_mode"] == "host"
+    assert local.container_arguments(tmp_path, own, PLAIN, me)["network_mode"] == "host"
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://store.example:9000")
-    assert "network_mode" not in local.container_arguments(tmp_path, own, PLAIN, Host())
-    gpus = local.container_arguments(tmp_path, own, load_profile("miniature-gpu"), Host())
+    assert "network_mode" not in local.container_arguments(tmp_path, own, PLAIN, me)
+    gpus = local.container_arguments(tmp_path, own, load_profile("miniature-gpu"), me)
     assert gpus["device_requests"][0]["Capabilities"] == [["gpu"]]
 
 
-def test_roots_containers_run_as_the_images_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "file").touch()
+def owners(folder: Path) -> dict[str, tuple[int, int]]:
+    """User and group of everything in a folder, and of the folder."""
+    found = [folder, *folder.rglob("*")]
+    return {str(p.relative_to(folder)): (p.lstat().st_uid, p.lstat().st_gid) for p in found}
+
+
+def test_containers_run_as_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    monkeypatch.setattr(os, "getgid", lambda: 1001)
+    assert local.container_user(tmp_path / "new", rootless=False) == (1000, 1001)
+    assert local.container_user(tmp_path / "new", rootless=True) == (0, 0)
+    assert not (tmp_path / "new").exists()
+
+
+def test_roots_containers_get_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[str, int, int]] = []
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    monkeypatch.setattr(os, "chown", lambda p, u, g, follow_symlinks: given.append((Path(p).name, u, g)))
-    own = {"MLFLOW_TRACKING_URI": "https://mlflow.example", "ONLINEVPO_CHECKPOINTS": "s3://bucket/x"}
-    assert local.container_arguments(tmp_path, own, PLAIN, Host())["user"] == "10001:10001"
-    assert {name for name, *_ in given} == {tmp_path.name, "folder", "file"}
-    assert {(user, group) for _, user, group in given} == {(10001, 10001)}
+    monkeypatch.setattr(os, "chown", lambda p, u, g, **_: given.append((Path(p).name, u, g)))
+    with contextlib.suppress(
+        InputError
+    ):  # a recorded chown gives nothing away: as root, the folder stays ours
+        local.container_user(tmp_path / "new", rootless=False)
+    assert given == [("new", 10001, 10001)]
+
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+
+
+@needs_root
+def test_of_root_only_what_is_made_changes_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("ONLINEVPO_CHECKPOINTS", raising=False)
+    root = tmp_path / "root"
+    (root / "photos").mkdir(parents=True)
+    (root / "photos" / "a.jpg").touch()
+    (root / "link").symlink_to(tmp_path)
+    os.chown(root, 2001, 2002)
+    os.chown(root / "photos", 3001, 3002)
+    before = owners(root)
+    user = local.container_user(root, rootless=False)
+    assert user == (2001, 2002)
+    local.run_environment(root, user)
+    after = owners(root)
+    assert before.items() <= after.items()
+    assert {path: after[path] for path in after.keys() - before.keys()} == {
+        "mlflow.db": (2001, 2002),
+        "checkpoints": (2001, 2002),
+    }
+    assert local.container_user(root, rootless=False) == user  # the next run
+
+    fresh = tmp_path / "deep" / "fresh"
+    assert local.container_user(fresh, rootless=False) == (10001, 10001)
+    assert owners(tmp_path / "deep") == {".": (0, 0), "fresh": (10001, 10001)}
+
+
+@needs_root
+def test_what_roots_containers_could_not_write_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"--root {tmp_path}: belongs to root, and no container runs as"):
+        local.container_user(tmp_path, rootless=False)
+    os.chown(tmp_path, 2001, 2002)
+    (tmp_path / "checkpoints").mkdir()
+    os.chown(tmp_path / "checkpoints", 2001, 2002)
+    (tmp_path / "checkpoints" / "state").touch()
+    before = owners(tmp_path)
+    with pytest.raises(InputError, match="checkpoints/state: belongs to user 0, and containers run as 2001"):
+        local.container_user(tmp_path, rootless=False)
+    assert owners(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -377,7 +434,7 @@ def test_roots_containers_run_as_the_images_user(tmp_path: Path, monkeypatch: py
 def test_places_that_containers_cannot_see(tmp_path: Path, name: str, place: str) -> None:
     own = {"MLFLOW_TRACKING_URI": "https://mlflow.example", "ONLINEVPO_CHECKPOINTS": "s3://bucket/x"}
     with pytest.raises(InputError, match=f"{name} = .*: containers see {tmp_path} only"):
-        local.container_arguments(tmp_path, own | {name: place}, PLAIN, Host())
+        local.container_arguments(tmp_path, own | {name: place}, PLAIN, (1000, 1001))
 
 
 def test_own_tracking_lies_in_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,3 +448,19 @@ def test_own_tracking_lies_in_the_root(tmp_path: Path, monkeypatch: pytest.Monke
     assert local.run_environment(tmp_path) == given and len(made) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
     assert local.run_environment(tmp_path)["MLFLOW_TRACKING_URI"] == "https://mlflow.example"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("corpus.prompts", "prompts.txt"), ("registry.gate", "/etc/gate.yaml"), ("generator.base", "./weights")],
+)
+def test_params_that_name_what_containers_cannot_see(
+    run: Run, images_file: Path, setting: str, value: str
+) -> None:
+    more = ("--runner", "docker", "--images", str(images_file))
+    wrong = run(f"{setting}={value}", more=more)
+    assert wrong.code == 2
+    assert (
+        f"{setting} = {value}: containers see {wrong.root} only" in wrong.err and wrong.err.count("\n") == 1
+    )
+    assert list(wrong.root.iterdir()) == []

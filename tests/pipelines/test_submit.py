@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 import json
@@ -505,3 +506,48 @@ def test_the_server_cannot_send_what_the_api_does_not_have() -> None:
     ):
         with pytest.raises(Refusal):
             conform(bad, "V2beta1Run")
+
+
+def through(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    """An environment with these proxy variables and no other."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_the_environments_proxy_is_asked(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in plays the proxy: the host's name leads nowhere, so an answer came through it."""
+    through(monkeypatch, HTTP_PROXY=caller.server.host.replace("://", "://ada:s3cret@"))
+    end = caller.submit(host="http://kubeflow.invalid")
+    assert end.code == 0, end.error
+    assert end.out[0].startswith("http://kubeflow.invalid/#/runs/details/")
+    sent = caller.server.requests[0].headers
+    assert sent["host"] == "kubeflow.invalid"
+    assert sent["proxy-authorization"] == f"Basic {base64.b64encode(b'ada:s3cret').decode()}"
+
+
+def test_a_host_in_no_proxy_is_asked_directly(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    through(monkeypatch, HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="localhost,127.0.0.0/8")
+    assert caller.submit().code == 0
+    through(monkeypatch, HTTPS_PROXY="http://127.0.0.1:9")  # of another scheme
+    assert caller.submit().code == 0
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        ("http://ada:s3cret@127.0.0.1:9", "cannot be reached through the proxy http://127.0.0.1:9: "),
+        ("ada:s3cret@127.0.0.1:9", "cannot be reached through the proxy http://127.0.0.1:9"),
+        ("socks5://ada:s3cret@127.0.0.1:9", "proxy socks5://127.0.0.1:9 of the environment"),
+        ("http://ada:s3cret@127.0.0.1:port", "proxy http://127.0.0.1:port of the environment"),
+    ],
+)
+def test_a_proxy_that_does_not_serve_is_named_without_its_password(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, proxy: str, said: str
+) -> None:
+    through(monkeypatch, HTTPS_PROXY=proxy)
+    end = caller.submit(host="https://kubeflow.invalid")
+    assert end.code == 2 and said in end.error, end.error
+    assert "s3cret" not in end.error + end.err
