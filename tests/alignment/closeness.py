@@ -20,7 +20,7 @@ FLOOR = 1e-3
 
 
 def steady(loop: AlignmentLoop) -> AlignmentLoop:
-    """Let the steps follow their gradients smoothly; to be called before a run, and again where it is resumed."""
+    """Let the steps follow their gradients smoothly; for before a run, and again where it is resumed."""
     for group in loop.updater.optimizer.param_groups:
         group["eps"] = FLOOR
     return loop
