@@ -34,11 +34,11 @@ with process_group() as ranks:
         seen = (workspace.dir / "metrics.json").is_file()
     assert workspace.published is not None
     try:
-        with publish(folder / "refused", step="example", params=StepParams()) as workspace:
+        with publish(folder / "refused", step="example", params=StepParams()) as other:
             if ranks.is_main:
-                workspace.write_metrics({"x": 1})
+                other.write_metrics({"x": 1})
                 time.sleep(1)  # the main process is the last to learn of it
-            workspace.publish_on_refusal = True
+            other.publish_on_refusal = True
             raise GateRefused("no")
     except GateRefused:
         refused = (folder / "refused" / "manifest.json").is_file()
