@@ -11,6 +11,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# As `components.runtime.devices.configure_determinism` has it, which comes too late here.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import pytest
 

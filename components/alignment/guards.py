@@ -1,8 +1,8 @@
 """Guards while training: what they watch, what they say, and when they end a run.
 
 A reward can be hacked, and a pair's margin can grow while the winner gets worse. None of these figures is the
-reward: how far the policy has gone from the original base, whether winners get worse, and what a judge that
-is not the reward says of clips on prompts that are not trained on.
+reward: whether gradients are numbers at all, how far the policy has gone from the original base, whether
+winners get worse, and what a judge that is not the reward says of clips on prompts that are not trained on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 Standing = Literal["best", "level", "fallen"]
 WINDOW = 4
 """Iterations that a figure of few pairs is averaged over."""
-ALARMS = ("drift", "winners_worse", "motion", "judge")
+ALARMS = ("gradient", "drift", "winners_worse", "motion", "judge")
+SKIPS = 2
+"""Updates in a row without a finite gradient that end a run: one may be a clip's, two are the policy's."""
 
 
 class GuardParams(Section):
@@ -67,6 +69,7 @@ class Guards:
         stop: one line that says why the run should end now; None while it should not.
         kept_iteration: iterations done when the policy to publish was kept; None before the first reading
             that was not fallen.
+        skipped: updates in a row, up to now, whose gradient was not finite.
     """
 
     def __init__(self, params: GuardParams) -> None:
@@ -77,7 +80,23 @@ class Guards:
         self._recent: dict[str, list[float]] = {"drift": [], "winners_worse": []}
         self._best: Reading | None = None
         self._kept: Reading | None = None
-        self._taken = self._fallen = 0
+        self._taken = self._fallen = self.skipped = 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether the policy as it stands gives what is not a number: nobody should keep it."""
+        return self.skipped > 0
+
+    def after_update(self, done: int, gradient_norm: float) -> None:
+        """Look at an update of iteration number ``done``; it was skipped if its gradient is not finite."""
+        if math.isfinite(gradient_norm):
+            self.skipped = 0
+            return
+        self.skipped += 1
+        self._alarm("gradient", done, f"its norm is {gradient_norm}; the update is skipped")
+        if self.skipped >= SKIPS:
+            text = f"the gradients of {self.skipped} updates in a row were not finite"
+            self.stop = self.stop or f"in iteration {done}: {text}"
 
     def after_iteration(self, row: Mapping[str, float]) -> None:
         """Look at an iteration's row of the training curve; one without pairs tells nothing."""
@@ -96,6 +115,8 @@ class Guards:
             text = f"{names[alarm]} is {mean:.3g}, the limit is {limit:g}"
             self._alarm(alarm, done, text)
             if alarm == "drift":
+                # A policy that is no number is not to be kept, whatever its last gradient was.
+                self.skipped = max(self.skipped, int(not math.isfinite(mean)))
                 self.stop = self.stop or f"after iteration {done}: {text}"
 
     def due(self, done: int, total: int) -> bool:
@@ -114,13 +135,17 @@ class Guards:
         self._taken += 1
         still = reading.motion < self.params.least_motion
         best = self._best
-        worse = reading.judged and (reading.difference.high < 0 or (best is not None and reading.below(best)))
+        worse = reading.judged and (
+            reading.unscored or reading.difference.high < 0 or (best is not None and reading.below(best))
+        )
         if still:
             least = self.params.least_motion
             text = f"held-out motion is {reading.motion:.3g} of the base's, at least {least:g} is asked"
             self._alarm("motion", reading.iteration, text)
         if worse:
-            text = f"held-out score is {reading.difference.value:+.3g} against the base"
+            text = "no held-out clip has a finite score"
+            if not reading.unscored:
+                text = f"held-out score is {reading.difference.value:+.3g} against the base"
             if best is not None:
                 text += f", it was {best.difference.value:+.3g} after iteration {best.iteration}"
             self._alarm("judge", reading.iteration, text)
@@ -166,6 +191,7 @@ class Guards:
             "kept": None if self._kept is None else self._kept.as_json(),
             "taken": self._taken,
             "fallen": self._fallen,
+            "skipped": self.skipped,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -176,7 +202,7 @@ class Guards:
         self._alarms, self._recent = dict(state["alarms"]), {k: list(v) for k, v in state["recent"].items()}
         self._best = None if state["best"] is None else Reading.of(state["best"])
         self._kept = None if state["kept"] is None else Reading.of(state["kept"])
-        self._taken, self._fallen = state["taken"], state["fallen"]
+        self._taken, self._fallen, self.skipped = state["taken"], state["fallen"], state["skipped"]
 
     def _alarm(self, name: str, done: int, text: str) -> None:
         """Count an alarm; the first of its kind is told."""
@@ -187,8 +213,8 @@ class Guards:
     def _tell(self, reading: Reading, standing: Standing) -> None:
         if not is_main_process():
             return
-        score = "no judge"
-        if reading.judged:
+        score = "no finite score" if reading.unscored else "no judge"
+        if reading.judged and not reading.unscored:
             by = reading.difference
             score = f"score {by.value:+.3f} [{by.low:+.3f}, {by.high:+.3f}], win {reading.win:.2f}"
         line = f"{score}, motion {reading.motion:.2f} against the base: {standing}"

@@ -158,6 +158,11 @@ class Reading:
         return bool(self.scores)
 
     @property
+    def unscored(self) -> bool:
+        """Whether the judge has a finite score for none of the policy's clips, where the base's has one."""
+        return self.judged and not any(map(math.isfinite, _less(self.scores, self.base_scores)))
+
+    @property
     def difference(self) -> Interval:
         """Score of the policy less that of the base; of fewer than 10 prompts there is no interval."""
         return clustered_mean(_less(self.scores, self.base_scores), self.prompts)
@@ -182,7 +187,7 @@ class Reading:
     def row(self) -> dict[str, float]:
         """Return its figures for the training curve; those of the score only where there is a judge."""
         found = {"held_out_motion": self.motion}
-        if self.judged:
+        if self.judged and not self.unscored:
             difference = self.difference
             found |= {
                 "judge_difference": difference.value,
@@ -244,7 +249,7 @@ class HeldOutJudge:
         """Measure the policy as it stands after ``iteration`` iterations.
 
         Raises:
-            InputError: the judge has no finite score for any clip.
+            InputError: the judge has no finite score for any of the base's clips.
         """
         if self._base is None:
             self._base = self._measure(policy, base=True)
@@ -258,9 +263,9 @@ class HeldOutJudge:
             tuple(motion for _, motion in ours),
             tuple(motion for _, motion in self._base),
         )
-        if judged and not any(math.isfinite(value) for value in _less(reading.scores, reading.base_scores)):
+        if judged and not any(map(math.isfinite, reading.base_scores)):
             raise InputError(
-                f"held-out judge: {self.scorer.name if self.scorer else ''} gives none of "
+                f"held-out judge: {self.scorer.name if self.scorer else ''} gives none of the base's "
                 f"{len(self.clips)} clips a finite score"
             )
         return reading

@@ -18,7 +18,7 @@ from components.alignment.current_reward import CurrentReward
 from components.alignment.guards import Guards
 from components.alignment.held_out import HeldOutJudge
 from components.alignment.ledger import LedgerReader, LedgerWriter, Origin, kept_latents
-from components.alignment.pairs import Verdict, count_reasons
+from components.alignment.pairs import REASONS, Verdict, count_reasons
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import policy_of
 from components.alignment.reference import Reference
@@ -40,7 +40,8 @@ CURVE = (
     "reward_best", "spread_mean", "gap_mean", "motion_mean", "loss", "accuracy", "margin", "saturated",
     "winner_error", "loser_error", "winner_above_reference", "gradient_norm", "drift_from_base", "refilled",
     "gap_too_small", "within_noise", "winner_too_still", "too_few_finite", "judge_difference", "judge_low",
-    "judge_high", "judge_win", "held_out_motion",
+    "judge_high", "judge_win", "held_out_motion", "candidates_not_finite",
+    "updates_skipped",
 )  # fmt: skip
 #: Of the policy that is kept, in a checkpoint.
 KEPT = "kept/"
@@ -121,10 +122,36 @@ class AlignmentLoop:
                     self._save()
                 stop.raise_if_requested(self.ranks)
 
-    def take_kept(self) -> None:
-        """Put the policy that the guards kept in the place of the last one, if it is an earlier one."""
+    def take_kept(self) -> str:
+        """Put the policy that was kept in the place of the last one, if it is an earlier one.
+
+        Where none was kept and the last one gives what is not a number, the base takes its place.
+
+        Returns:
+            which policy it is now, in words.
+        """
         if self.kept and self.guards.kept_iteration != self.done:
             self.policy.restore(self.kept)
+            return f"the policy after iteration {self.guards.kept_iteration} of {self.done}"
+        if self.guards.broken:
+            self.policy.to_base()
+            return "the base"
+        return "the last policy"
+
+    @property
+    def untrained(self) -> str | None:
+        """Why the policy that `take_kept` chooses is the base, with the figures; None where it is not."""
+        kept = self.guards.kept_iteration if self.kept else None
+        trained = 0.0 if self.guards.broken else float(self.updates)
+        if kept is not None and kept != self.done:
+            trained = self.curve[kept - 1]["updates"]
+        if trained:
+            return None
+        names = ("pairs", *REASONS[1:], "candidates_not_finite", "updates_skipped")
+        counts = {name: int(sum(row[name] for row in self.curve)) for name in names}
+        told = ", ".join(f"{name} {count}" for name, count in counts.items() if count or name == "pairs")
+        reason = self.guards.stop or f"{self.updates} updates in {self.done} iterations"
+        return f"no trained policy to publish: {reason} ({told})"
 
     def _iterate(self, iteration: int) -> dict[str, float]:
         began = time.monotonic()
@@ -137,10 +164,17 @@ class AlignmentLoop:
         judge = self.reward.version
         self._record(iteration, drawn)
         row = {**_describe(drawn), "iteration": iteration, "reward_version": judge.number}
+        skipped = 0
         for update in range(self.params.updates):
             figures = self.updater.step(pairs, iteration, update)
             if not figures:
                 break
+            self.guards.after_update(iteration + 1, figures["gradient_norm"])
+            if self.guards.broken:
+                skipped += 1
+                if self.guards.stop is not None:
+                    break
+                continue
             row.update(figures)
             self.updates += 1
             self.reference.after_update(self.updates, self.guards.agrees)
@@ -151,6 +185,7 @@ class AlignmentLoop:
         if self._reward_due(iteration, before, self.updates):
             self.reward.refresh(drawn.mine, iteration)
             self._clock("reward_refresh", began)
+        row["updates_skipped"] = float(skipped)
         return {**row, "updates": self.updates, "reference_version": self.reference.version}
 
     def _record(self, iteration: int, drawn: Drawn) -> None:
@@ -169,14 +204,29 @@ class AlignmentLoop:
     def _watch(self, row: dict[str, float]) -> None:
         """Let the guards see the iteration that was just done, with a reading where one is due."""
         self.guards.after_iteration(row)
-        if self.judge is None or not self.guards.due(self.done, self.params.iterations):
+        # The guards have told of a figure that is no number; curve, tracking and means leave it out.
+        for name in [name for name, value in row.items() if not math.isfinite(value)]:
+            del row[name]
+        if self.guards.broken:
+            return
+        if self.judge is None:
+            # Nobody says how good it is; that it gives numbers has just been seen.
+            ended = self.done == self.params.iterations or self.guards.stop is not None
+            if ended or self.done % self.params.checkpoint_every == 0:
+                self._keep()
+                self.guards.kept_iteration = self.done
+            return
+        if not self.guards.due(self.done, self.params.iterations):
             return
         began = time.monotonic()
         reading = self.judge.read(self.policy, self.done)
         row |= reading.row()
         if self.guards.after_reading(reading) != "fallen":
-            self.kept = {n: value.to("cpu", copy=True) for n, value in self.policy.tensors().items()}
+            self._keep()
         self._clock("held_out", began)
+
+    def _keep(self) -> None:
+        self.kept = {n: value.to("cpu", copy=True) for n, value in self.policy.tensors().items()}
 
     def _reward_due(self, iteration: int, before: int, after: int) -> bool:
         """Whether the reward's turn comes between two numbers of updates; after the last iteration it has
@@ -256,6 +306,7 @@ def _describe(drawn: Drawn) -> dict[str, float]:
     spreads = [c.spread for group in finite for c in group if math.isfinite(c.spread)]
     motions = [c.motion for g in drawn.everyone for c in g.candidates if math.isfinite(c.motion)]
     best = [max(c.reward for c in group) for group in finite if group]
+    usable = [c for g in drawn.everyone for c in g.candidates if c.finite]
     gaps = [v.gap for v in drawn.verdicts if v.accepted]
     reasons = count_reasons(drawn.verdicts)
     return {
@@ -267,6 +318,7 @@ def _describe(drawn: Drawn) -> dict[str, float]:
         "gap_mean": _mean(gaps),
         "motion_mean": _mean(motions),
         "refilled": float(drawn.refilled),
+        "candidates_not_finite": float(sum(len(g.candidates) for g in drawn.everyone) - len(usable)),
         **{name: float(count) for name, count in reasons.items()},
     }
 

@@ -30,6 +30,11 @@ class Candidate:
     spread: float = 0.0
     aspects: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def finite(self) -> bool:
+        """Whether it can be part of a pair: one with a reward or motion that is no number cannot."""
+        return math.isfinite(self.reward) and math.isfinite(self.motion)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -97,7 +102,7 @@ def judge_group(
         noise_gap: the gap must exceed this many times the pair's ``noise_of``.
     """
     prompt_id = group[0].prompt_id
-    finite = [c for c in group if math.isfinite(c.reward) and math.isfinite(c.motion)]
+    finite = [c for c in group if c.finite]
     if len(finite) < 2:
         return Verdict(prompt_id, None, None, 0.0, "too_few_finite")
     ranked = sorted(finite, key=lambda c: (-c.reward, c.index))

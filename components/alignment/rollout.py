@@ -5,6 +5,7 @@ Each candidate has a seed of its own name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -147,7 +148,10 @@ def roll_out(
         latents = generator.sample_latents(texts, seeds)
         frames = generator.decode(latents)
         rating = reward.rate(frames, generator.fps, texts)
-    rewards, spreads = rating.score.tolist(), rating.spread.tolist()
+    # Latents that are not finite decode to frames like any other: no reward would tell.
+    sound = latents.isfinite().flatten(1).all(dim=1).to(rating.score.device)
+    rewards = rating.score.where(sound, math.nan).tolist()
+    spreads = rating.spread.tolist()
     aspects = {name: values.tolist() for name, values in rating.aspects.items()}
     motions = motion_of(frames).tolist()
     groups = []

@@ -24,7 +24,7 @@ from components.reward.versions import digest_of
 from components.runtime.artifacts import Artifact, open_artifact, publish
 from components.runtime.devices import configure_determinism, configure_threads, resolve, resolve_second
 from components.runtime.distributed import process_group
-from components.runtime.errors import InputError
+from components.runtime.errors import GateRefused, InputError
 from components.runtime.seeds import derive
 from components.runtime.tracking import track
 from components.video.clip import Clip
@@ -65,6 +65,8 @@ def run(
         InputError: an input is missing, altered or refused by its gate, there are fewer training prompts than
             an iteration needs, the reward is to be refreshed and cannot be, or the judge or the ledger have
             no place in what the params ask for.
+        GateRefused: no update was made, or the run broke before a policy was known to be good; the base is
+            published, marked as refused, with the ledger and the curve that tell why.
         Interrupted: told to stop; the same command goes on from the last checkpoint.
     """
     _check_options(params, judge, ledger)
@@ -124,9 +126,9 @@ def run(
             on_iteration=lambda row: tracked.metrics(row, at=int(row["iteration"])),
         )
         trainer.run()
+        chosen = trainer.take_kept()
         if trainer.guards.stop is not None and ranks.is_main:
-            print(f"ended early: {trainer.guards.stop}", file=sys.stderr)
-        trainer.take_kept()
+            print(f"ended early: {trainer.guards.stop}; published is {chosen}", file=sys.stderr)
         metrics = _summary(trainer)
         with trainer.policy.in_step():
             if ranks.is_main:
@@ -139,6 +141,9 @@ def run(
             (workspace.dir / "timing.json").write_text(json.dumps(dict(trainer.seconds), indent=2) + "\n")
             workspace.about_run.add("timing.json")
             workspace.write_metrics(metrics)
+        if trainer.untrained is not None:
+            workspace.publish_on_refusal = True
+            raise GateRefused(trainer.untrained)
     assert workspace.published is not None
     return AlignmentResult(workspace.published, metrics)
 
@@ -179,6 +184,7 @@ def _summary(trainer: AlignmentLoop) -> dict[str, float]:
     quarter = max(1, len(curve) // 4)
 
     def mean(name: str, rows: Sequence[dict[str, float]]) -> dict[str, float]:
+        # An iteration without an update has no figures of one.
         values = [row[name] for row in rows if name in row]
         return {name: sum(values) / len(values)} if values else {}
 
@@ -194,8 +200,8 @@ def _summary(trainer: AlignmentLoop) -> dict[str, float]:
         "saturated",
         "drift_from_base",
     ):
-        metrics |= mean(name, curve[-quarter:])
-    for name in ("clips", "pairs", "refilled", *REASONS[1:]):
+        metrics |= mean(name, [row for row in curve if name in row][-quarter:])
+    for name in ("clips", "pairs", "refilled", "candidates_not_finite", *REASONS[1:]):
         metrics[name] = sum(row[name] for row in curve)
     metrics["iterations"] = float(trainer.done)
     metrics["updates"] = float(trainer.updates)

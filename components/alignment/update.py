@@ -6,6 +6,7 @@ both sides.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class Updater:
         """Take one optimizer step over this process's pairs (all processes together).
 
         Returns the figures, averaged over all pairs. With no pairs anywhere nothing is changed and {} is
-        returned.
+        returned. Nor are the weights where ``gradient_norm`` is not finite: the step is skipped.
         """
         draws = self.params.noise_draws
         rows = [
@@ -133,8 +134,10 @@ class Updater:
         whole = [weight.grad for name, weight in weights.items() if name not in cut]
         self.ranks.all_reduce_mean([gradient for gradient in whole if gradient is not None])
         sums["gradient_norm"] = clip_gradients(weights, cut, GRADIENT_CLIP, self.ranks)
-        self.optimizer.step()
-        self.policy.stepped()
+        # The norm is of all processes' gradients: all of them skip, or none.
+        if math.isfinite(sums["gradient_norm"]):
+            self.optimizer.step()
+            self.policy.stepped()
         gathered = self.ranks.all_gather_object(dict(sums))
         names = sorted({name for figures in gathered for name in figures} - {"gradient_norm"})
         figures = {name: sum(part.get(name, 0.0) for part in gathered) for name in names}

@@ -135,7 +135,13 @@ def publish(
     if not is_main_process():
         with assisting(partial, copy) as resumed:
             workspace = Workspace(partial, resumed=resumed)
-            yield workspace
+            try:
+                yield workspace
+            except GateRefused:
+                # Not before the main process has published: who starts them all ends all as soon as one ends.
+                if workspace.publish_on_refusal:
+                    wait_for_all()
+                raise
             wait_for_all()
         workspace.published = target
         return
@@ -187,6 +193,7 @@ def publish(
         except GateRefused as refusal:
             if workspace.publish_on_refusal:
                 complete(refused=str(refusal))
+                wait_for_all()
             else:
                 shutil.rmtree(partial, ignore_errors=True)
                 copy.drop()

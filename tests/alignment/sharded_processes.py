@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -21,6 +22,7 @@ from components.alignment.sharding import Together
 from components.alignment.update import Updater
 from components.generator.families import ModelFamily
 from components.runtime.distributed import Ranks, process_group
+from tests.alignment.closeness import by_gradient, steady
 from tests.alignment.policy.test_families import PARAMS as FAMILY_PARAMS
 from tests.alignment.policy.test_families import make, make_pairs
 from tests.alignment.tiny import PARAMS, make_generator, make_trainer
@@ -32,8 +34,11 @@ FAMILIES = ("wan-2.1", "wan-2.2-a14b", "cogvideox-5b", "ltx", "hunyuan-video", "
 HALF = "wan-2.1 in 16 bits"
 
 
-def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | None]:
-    """One update of a tiny model, sharded where there are several processes, all pairs in the first."""
+def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | None, dict[str, Tensor]]:
+    """One update of a tiny model, sharded where there are several processes, all pairs in the first.
+
+    Returns the policy, the update's figures, its drift, and the weights before.
+    """
     model = "wan-2.1" if name == HALF else name
     family = make(model)
     if name == HALF:
@@ -41,10 +46,11 @@ def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | 
     pairs = make_pairs(family, model)
     together = Together(ranks, torch.device("cpu")) if ranks.size > 1 else None
     policy = LoraPolicy(family, rank=2, seed=0, together=together)
-    updater = Updater(policy, FAMILY_PARAMS, ranks)
+    start = {name: value.clone() for name, value in policy.tensors().items()}
+    updater = by_gradient(Updater(policy, FAMILY_PARAMS, ranks))
     mine = pairs if ranks.is_main else []
     figures = updater.step(mine, 0, 0)
-    return policy, figures, updater.drift(mine, 0)
+    return policy, figures, updater.drift(mine, 0), start
 
 
 def halve(family: ModelFamily) -> None:
@@ -67,13 +73,13 @@ def held(policy: Policy) -> tuple[int, int]:
 
 def main(folder: Path, out: Path) -> None:
     with process_group() as ranks:
-        trainer = make_trainer(make_generator(folder), out / "loop", SHARDED, ranks=ranks)
+        trainer = steady(make_trainer(make_generator(folder), out / "loop", SHARDED, ranks=ranks))
         trainer.run()
         told = {"loop": held(trainer.policy)}
         weights = {f"loop/{k}": v for k, v in trainer.policy.tensors().items()}
         figures: dict[str, dict[str, float]] = {}
         for name in (*FAMILIES, HALF):
-            policy, figures[name], drift = updated(name, ranks)
+            policy, figures[name], drift, _ = updated(name, ranks)
             assert drift is not None
             figures[name]["drift"] = drift
             told[name] = held(policy)

@@ -23,6 +23,7 @@ from components.alignment.policy import FullPolicy, Policy
 from components.alignment.sharding import Together
 from components.alignment.update import Updater
 from components.runtime.distributed import Ranks, process_group
+from tests.alignment.closeness import by_gradient, steady
 from tests.alignment.policy.test_families import PARAMS as FAMILY_PARAMS
 from tests.alignment.policy.test_families import make, make_pairs
 from tests.alignment.sharded_processes import HALF, halve
@@ -49,20 +50,22 @@ def shared(params: AlignmentParams) -> AlignmentParams:
     return params.model_copy(update={"shard": True, "gradient_checkpointing": True, "pairs_per_forward": 1})
 
 
-def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | None]:
-    """One update of a tiny model, shared out where there are several processes, all pairs in the first."""
+def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | None, dict[str, Tensor]]:
+    """One update of a tiny model, shared out where there are several processes, all pairs in the first.
+
+    Returns the policy, the update's figures, its drift, and this process's weights before.
+    """
     model = "wan-2.1" if name == HALF else name
     family = make(model)
     if name == HALF:
         halve(family)
     pairs = make_pairs(family, model)
     policy = FullPolicy(family, Together(ranks, torch.device("cpu")) if ranks.size > 1 else None)
-    updater = Updater(policy, FAMILY_PARAMS.model_copy(update={"lora_rank": 0}), ranks)
-    # Weights move by their gradients; Adam's first step divides each by its size, rounding included.
-    updater.optimizer = torch.optim.SGD(updater.weights, lr=1.0)
+    start = {name: value.clone() for name, value in policy.tensors().items()}
+    updater = by_gradient(Updater(policy, FAMILY_PARAMS.model_copy(update={"lora_rank": 0}), ranks))
     mine = pairs if ranks.is_main else []
     figures = updater.step(mine, 0, 0)
-    return policy, figures, updater.drift(mine, 0)
+    return policy, figures, updater.drift(mine, 0), start
 
 
 def together(policy: Policy) -> dict[str, Tensor]:
@@ -89,8 +92,10 @@ def main(folder: Path, out: Path) -> None:
         def trainer(
             name: str, params: AlignmentParams, after: Callable[[dict[str, float]], None] = lambda row: None
         ) -> AlignmentLoop:
-            return make_trainer(
-                make_generator(folder), out / name, shared(params), ranks=ranks, on_iteration=after
+            return steady(
+                make_trainer(
+                    make_generator(folder), out / name, shared(params), ranks=ranks, on_iteration=after
+                )
             )
 
         whole = trainer("loop", FULL)
@@ -113,7 +118,7 @@ def main(folder: Path, out: Path) -> None:
         weights |= {f"ema/{name}": value for name, value in together(moving.policy).items()}
         figures: dict[str, dict[str, float]] = {}
         for name in NETWORKS:
-            policy, figures[name], drift = updated(name, ranks)
+            policy, figures[name], drift, _ = updated(name, ranks)
             assert drift is not None
             figures[name]["drift"] = drift
             weights |= {f"{name}/{key}": value for key, value in together(policy).items()}

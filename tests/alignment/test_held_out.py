@@ -19,6 +19,7 @@ from scipy import stats
 from torch import Tensor
 
 from components.alignment import held_out
+from components.alignment.guards import GuardParams, Guards
 from components.alignment.held_out import (
     HeldOutJudge,
     Reading,
@@ -246,5 +247,30 @@ def test_a_judge_that_has_no_score_is_an_error(new_generator: Callable[..., Gene
             return [math.nan] * len(frames)
 
     generator = new_generator()
-    with pytest.raises(InputError, match="mute gives none of 6 clips a finite score"):
+    with pytest.raises(InputError, match="mute gives none of the base's 6 clips a finite score"):
         new_judge(generator, Mute()).read(LoraPolicy(generator.family, 2, 0), 0)
+
+
+def test_a_policy_that_the_judge_cannot_score_has_fallen(
+    new_generator: Callable[..., Generator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Once:
+        """Scores the first clips it sees, the base's, and none of the policy's."""
+
+        name, seen = "once", 0
+
+        def __call__(self, frames: Tensor, fps: float, prompts: Sequence[str]) -> list[float]:
+            self.seen += len(frames)
+            return [1.0 if self.seen <= 6 else math.nan] * len(frames)
+
+    generator = new_generator()
+    reading = new_judge(generator, Once()).read(perturbed(generator), 2)
+    assert reading.judged and reading.unscored and set(reading.row()) == {"held_out_motion"}
+    guards = Guards(GuardParams(least_motion=0.0))
+    assert guards.after_reading(reading) == "fallen" and guards.kept_iteration is None
+    told = capsys.readouterr().err
+    assert (
+        "no held-out clip has a finite score" in told
+        and "held out, after iteration 2: no finite score" in told
+    )
+    assert guards.after_reading(reading) == "fallen" and guards.stop is not None

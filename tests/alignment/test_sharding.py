@@ -17,6 +17,7 @@ from components.alignment.sharding import InStep
 from components.generator import Generator
 from components.generator.families.wan import Experts
 from components.runtime.distributed import Ranks
+from tests.alignment.closeness import largest_difference, steady
 from tests.alignment.sharded_processes import FAMILIES, HALF, updated
 from tests.alignment.tiny import ledger_rows, make_trainer
 
@@ -34,10 +35,16 @@ def sharded(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, reposit
     return out
 
 
+def weights_of(name: str, folder: Path) -> dict[str, torch.Tensor]:
+    weights = load_file(folder / "weights.safetensors")
+    return {n.removeprefix(f"{name}/"): v for n, v in weights.items() if n.startswith(f"{name}/")}
+
+
 def test_the_loop_ends_as_without_sharding(
     sharded: Path, new_generator: Callable[..., Generator], tmp_path: Path
 ) -> None:
-    alone = make_trainer(new_generator(), tmp_path)
+    alone = steady(make_trainer(new_generator(), tmp_path))
+    start = {name: value.clone() for name, value in alone.policy.tensors().items()}
     alone.run()
     # Three prompts for two processes: they differ in calls in every phase.
     names = ("iteration", "prompt_id", "candidate", "seed", "role", "verdict", "reference_version")
@@ -46,22 +53,18 @@ def test_the_loop_ends_as_without_sharding(
         for folder in (tmp_path, sharded / "loop")
     )
     assert mine == theirs
-    together = load_file(sharded / "weights.safetensors")
-    for name, value in alone.policy.tensors().items():
-        assert torch.allclose(value, together[f"loop/{name}"], atol=1e-6), name
+    worst, name = largest_difference(weights_of("loop", sharded), alone.policy.tensors(), start)
+    assert worst <= 1e-3, name
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, HALF])
 def test_every_family_updates_as_without_sharding(name: str, sharded: Path) -> None:
-    policy, figures, drift = updated(name, Ranks())
+    policy, figures, drift, start = updated(name, Ranks())
     assert drift is not None
-    together, told = (
-        load_file(sharded / "weights.safetensors"),
-        json.loads((sharded / "figures.json").read_text()),
-    )
+    told = json.loads((sharded / "figures.json").read_text())
     assert told[name] == pytest.approx({**figures, "drift": drift}, rel=1e-4, abs=1e-6)
-    for key, value in policy.tensors().items():
-        assert torch.allclose(value, together[f"{name}/{key}"], atol=1e-6), key
+    worst, tensor = largest_difference(weights_of(name, sharded), policy.tensors(), start)
+    assert worst <= 1e-3, tensor
 
 
 def test_each_process_holds_its_share(sharded: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from components.runtime.distributed import process_group
+from tests.alignment.closeness import steady
 from tests.alignment.tiny import REFRESHING, make_generator, make_trainer, probe
 from tests.reward.refreshing import make_refresher
 
@@ -22,7 +23,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     with process_group() as ranks:
-        plain = make_trainer(make_generator(folder), out / "plain", ranks=ranks)
+        plain = steady(make_trainer(make_generator(folder), out / "plain", ranks=ranks))
         plain.run()
         if ranks.is_main:
             weights = {k: v.contiguous() for k, v in plain.policy.tensors().items()}

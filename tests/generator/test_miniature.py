@@ -24,6 +24,7 @@ from components.generator.miniature.training_loop import TrainingLoop
 from components.generator.miniature.vae_training import decode, moments, to_frames, to_model_range
 from components.generator.params import GeneratorParams, SamplingParams
 from components.runtime.artifacts import open_artifact
+from components.runtime.errors import InputError
 
 FOLDER = Path("models/miniature")
 
@@ -126,3 +127,12 @@ def test_training_resumes_to_the_same_bits(tmp_path: Path) -> None:
         list(_descend(tmp_path / "cut", 600, stop_at=400))
     (resumed,) = _descend(tmp_path / "cut", 600)
     assert torch.equal(resumed, whole)
+
+
+def test_a_training_that_runs_away_ends_with_the_step_and_the_setting(tmp_path: Path) -> None:
+    """A quartic under a rate of 1e30: the first step leads where the gradient overflows."""
+    module = _Quadratic()
+    loop = TrainingLoop(module, steps=9, learning_rate=1e30, checkpoints=tmp_path, what="vae")
+    with pytest.raises(InputError, match=r"generator\.miniature\.vae_learning_rate = 1e\+30.* step 2 of 9"):
+        loop.run(lambda step: (module.weight.pow(4).sum(), {}))
+    assert loop.done == 1

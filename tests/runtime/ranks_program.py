@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
 
 from components.runtime.artifacts import publish
 from components.runtime.distributed import process_group
+from components.runtime.errors import GateRefused
 from components.runtime.interrupts import StopSignal
 from components.runtime.params import StepParams
 
@@ -31,6 +33,15 @@ with process_group() as ranks:
         ranks.barrier()
         seen = (workspace.dir / "metrics.json").is_file()
     assert workspace.published is not None
+    try:
+        with publish(folder / "refused", step="example", params=StepParams()) as other:
+            if ranks.is_main:
+                other.write_metrics({"x": 1})
+                time.sleep(1)  # the main process is the last to learn of it
+            other.publish_on_refusal = True
+            raise GateRefused("no")
+    except GateRefused:
+        refused = (folder / "refused" / "manifest.json").is_file()
     result = {
         "size": ranks.size,
         "means": [t.flatten().tolist() for t in tensors],
@@ -39,6 +50,7 @@ with process_group() as ranks:
         "mine": list(ranks.mine(5)),
         "stop": [calm, agreed],
         "seen": seen,
+        "refused": refused,
         "published": (workspace.published / "manifest.json").is_file(),
     }
     (folder / f"{ranks.rank}.json").write_text(json.dumps(result))

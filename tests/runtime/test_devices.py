@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -63,3 +67,20 @@ def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert devices.configure_threads() == 5
     assert asked == [8, 2, 5]
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+def test_products_do_not_depend_on_where_matrices_lie() -> None:
+    """MKL itself says so, on any processor: strict numerical reproducibility, set after torch is loaded."""
+    program = (
+        "import torch; from components.runtime.devices import configure_determinism; "
+        "configure_determinism(); torch.ones(8, 9) @ torch.ones(9, 5)"
+    )
+    inherited = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    for given, expected in (({}, "CNR:AUTO,STRICT"), ({"MKL_CBWR": "COMPATIBLE"}, "CNR:COMPATIBLE")):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**inherited, **given, "MKL_VERBOSE": "1"}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        called = [line for line in done.stdout.splitlines() if "SGEMM" in line]
+        assert called and all(expected in line for line in called)

@@ -32,6 +32,8 @@ def test_two_processes(tmp_path: Path, repository: Path) -> None:
             "mine": [rank, rank + 2] + ([4] if rank == 0 else []),
             "stop": [False, True],
             "seen": True,
+            # Each hears of a refusal when the refused artifact is there, not before.
+            "refused": True,
             "published": True,
         }
     assert not (tmp_path / "artifact.partial").exists()

@@ -48,6 +48,10 @@ class Policy(ABC):
         """Run with the base in the policy's place, without gradients."""
 
     @abstractmethod
+    def to_base(self) -> None:
+        """Make the policy's weights the base's again."""
+
+    @abstractmethod
     def save(self, folder: Path, ranks: Ranks = ALONE) -> None:
         """Write the policy into an artifact's folder, so that ``Generator.load`` and diffusers read it.
 

@@ -86,6 +86,13 @@ class FullPolicy(Policy):
             self.use(POLICY)
 
     @torch.no_grad()
+    def to_base(self) -> None:
+        """See `Policy.to_base`."""
+        for name, value in self._policy.items():
+            value.copy_(self._base[name])
+        self.stepped()
+
+    @torch.no_grad()
     def refresh_reference(self, share: float = 1.0) -> None:
         """See `Policy.refresh_reference`."""
         self._detach_reference()

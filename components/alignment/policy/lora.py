@@ -71,6 +71,12 @@ class LoraPolicy(Policy):
             self.network.enable_adapters()
             self.use(POLICY)
 
+    @torch.no_grad()
+    def to_base(self) -> None:
+        """See `Policy.to_base`; both matrices are zero: zero times what overflows would be no number."""
+        for value in self.parameters(POLICY).values():
+            value.zero_()
+
     def parameters(self, of: str = POLICY) -> dict[str, nn.Parameter]:
         """Return an adapter's parameters by module path."""
         marker = f".{of}."

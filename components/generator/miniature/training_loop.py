@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from components.runtime.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.errors import InputError
 from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
 
@@ -51,6 +52,9 @@ class TrainingLoop:
         """Call ``loss_at(step)`` for each step and descend.
 
         The loss must depend on the step alone, so that a resumed run is the same run.
+
+        Raises:
+            InputError: a gradient is not finite, as with a learning rate that is too large.
         """
         with StopSignal() as stop, Progress(self.steps, self.what, start=self.done) as progress:
             for step in range(self.done, self.steps):
@@ -59,7 +63,13 @@ class TrainingLoop:
                 loss, figures = loss_at(step)
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+                norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), 1.0))
+                if not math.isfinite(norm):
+                    raise InputError(
+                        f"generator.miniature.{self.what}_learning_rate = {self.learning_rate:g}: the "
+                        f"gradient's norm is {norm} at step {step + 1} of {self.steps}; "
+                        "a smaller one is needed"
+                    )
                 self.optimizer.step()
                 self._update_average(step)
                 self.done = step + 1
