@@ -22,6 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 run: install $(if $(STACK),stack)
+	@$(BIN)/python -m components params >/dev/null
 	$(STACKED) ONLINEVPO_RUN=$(RUN) $(BIN)/dvc repro
 	$(if $(STACK),$(STACKED) $(BIN)/dvc push --remote stack)
 	@$(STACKED) $(BIN)/python -m components.registry show

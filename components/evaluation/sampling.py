@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def sample_suite(
             part = missing[start : start + batch]
             prompts, seeds = [asked[place].prompt for place in part], [asked[place].seed for place in part]
             for place, frames in zip(part, sampler.sample(prompts, seeds)[0], strict=True):
-                aside = folder / f".{names[place]}"
+                aside = folder / f".{os.getpid()}.{names[place]}"
                 write_video(Clip(frames.cpu(), fps), aside, scale=1)
                 aside.replace(folder / names[place])
             progress.update(len(part))
@@ -96,6 +97,12 @@ def _note(folder: Path, asked: Sequence[Request], names: Sequence[str], fps: flo
     }
     earlier = read_record(folder)
     foreign = [name for name in names if (folder / name).exists() and name not in earlier]
+    broken = [name for name in foreign if not _is_whole(folder / name)]
+    if broken:
+        raise InputError(
+            f"{folder / broken[0]}: cannot be read, and {RECORD} does not know it, so it is not drawn again; "
+            "move it away or take an empty folder"
+        )
     if foreign:
         print(f"{folder}: {len(foreign)} videos that {RECORD} does not know are kept", file=sys.stderr)
     for name, line in earlier.items():
@@ -107,7 +114,7 @@ def _note(folder: Path, asked: Sequence[Request], names: Sequence[str], fps: flo
             raise InputError(f"{folder}: holds videos of another model; take an empty folder")
     for name in foreign:
         del lines[name]
-    aside = folder / f".{RECORD}"
+    aside = folder / f".{RECORD}.{os.getpid()}"
     write_lines(aside, (earlier | lines).values())
     aside.replace(folder / RECORD)
 

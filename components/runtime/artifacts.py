@@ -174,9 +174,7 @@ def publish(
         )
         _seal(partial, manifest)
         if storage.is_remote(out):
-            storage.upload_dir(
-                partial, str(out), last=MANIFEST, replaces=outputs.replaceable(str(out), kind)
-            )
+            storage.upload_dir(partial, str(out), last=MANIFEST, replaces=outputs.replaceable(str(out), kind))
             replace_dir(partial, target)  # a copy in our own cache
         else:
             outputs.check(out, kind)  # the work may have taken days
