@@ -58,6 +58,7 @@ checkout:
 		"in the folder of a ZIP: git init && git add -A && git commit -m start" >&2; exit 1; }
 
 run: checkout install $(if $(STACK),stack)
+	@$(BIN)/python -m components params >/dev/null
 	$(STACKED) ONLINEVPO_RUN=$(RUN) $(BIN)/dvc repro
 	$(if $(STACK),$(STACKED) $(BIN)/dvc push --remote stack)
 	@$(STACKED) $(BIN)/python -m components.registry show

@@ -6,17 +6,11 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
 import yaml
 
-from components.runtime.step import ParamsOption, SetOption, default_params, main
+from components.runtime.step import ParamsOption, SetOption, command_app, default_params, main
 
-app = typer.Typer(
-    help="The tree of params that every step reads.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = command_app("The tree of params that every step reads.")
 
 
 @app.command()

@@ -7,14 +7,11 @@ from typing import Annotated, cast
 
 import typer
 
-from components.runtime.step import main
+from components.runtime.step import command_app, main
 from images.catalogue import Variant
 
-app = typer.Typer(
-    help="Container images: build, fetch a wheelhouse, refresh the locks, list and audit what is in them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+app = command_app(
+    "Container images: build, fetch a wheelhouse, refresh the locks, list and audit what is in them."
 )
 
 FamilyOption = Annotated[

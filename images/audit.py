@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.errors import InputError
+from components.runtime.outputs import check_file
 from images.catalogue import LOCKS, NAMES, ROOT, Variant, chain, sources
 from images.lock import entries
 
@@ -56,6 +57,8 @@ def write_bills(folder: Path, variant: Variant) -> list[tuple[Path, int]]:
     Raises:
         InputError: the generator of the bills is not installed, or fails.
     """
+    for image in chain(NAMES):
+        check_file(_bill(folder, image.name, variant), "a bill of materials", _is_bill)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for image in chain(NAMES):
@@ -65,7 +68,7 @@ def write_bills(folder: Path, variant: Variant) -> list[tuple[Path, int]]:
         packages = {
             name: entry for lock in locks for name, entry in entries((ROOT / lock).read_text()).items()
         }
-        file = folder / f"{image.name}-{variant}.cdx.json"
+        file = _bill(folder, image.name, variant)
         if not packages:
             continue
         # Reproducible: without the time and a random serial number, so that a difference is one of packages.
@@ -73,6 +76,15 @@ def write_bills(folder: Path, variant: Variant) -> list[tuple[Path, int]]:
         _call(command, "".join(packages[name] for name in sorted(packages)))
         written.append((file, len(json.loads(file.read_text())["components"])))
     return written
+
+
+def _bill(folder: Path, image: str, variant: Variant) -> Path:
+    return folder / f"{image}-{variant}.cdx.json"
+
+
+def _is_bill(file: Path) -> bool:
+    found = json.loads(file.read_text())
+    return isinstance(found, dict) and found.get("bomFormat") == "CycloneDX"
 
 
 def pins(root: Path = ROOT) -> list[str]:

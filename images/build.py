@@ -156,7 +156,7 @@ def _known(output: Path) -> dict[str, str]:
 
 def _write(output: Path, references: dict[str, str]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f"{output.name}.new")
+    aside = output.with_name(f".{output.name}.{os.getpid()}")
     aside.write_text("".join(f"{name}: {references[name]}\n" for name in FAMILIES if name in references))
     aside.replace(output)
 

@@ -8,14 +8,9 @@ from typing import Annotated
 
 import typer
 
-from components.runtime.step import ParamsOption, SetOption, main
+from components.runtime.step import ParamsOption, SetOption, command_app, main
 
-app = typer.Typer(
-    help="The Kubeflow pipeline: plan, compile, lint, submit, or run it on this machine.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = command_app("The Kubeflow pipeline: plan, compile, lint, submit, or run it on this machine.")
 
 ProfileOption = Annotated[
     str,

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from components.params import Params, load_params, resolved
+from components.runtime.outputs import check_file, starts_with
 from components.runtime.step import default_params
 from pipelines.dag import pipeline
 from pipelines.documents import dump, write_text
@@ -39,6 +40,7 @@ def compile_to(
             written.
         GateRefused: if the result has a fault, such as a password among the params.
     """
+    check_file(output, "a compiled pipeline", starts_with(HEADER))
     chosen = load_profile(profile)
     params = effective_params(params_file, overrides, chosen)
     refuse_local_places(resolved(params))

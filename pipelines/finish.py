@@ -63,6 +63,7 @@ app = typer.Typer(
     help="The exit handler: close the run in MLflow and leave a report.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.errors import InputError
+from components.runtime.outputs import check_file, starts_with
 from components.runtime.params import canonical_json
 from pipelines.documents import dump, write_text
 from pipelines.lint import read_pipeline, refuse_faults
@@ -40,6 +41,7 @@ def write_manifests(pipeline: Path, output: Path, namespace: str) -> None:
         raise InputError(
             f"--namespace {namespace}: must be lower-case letters, digits and hyphens, at most 63"
         )
+    check_file(output, "a pipeline's manifests", starts_with(_HEADER))
     documents = read_pipeline(pipeline)
     refuse_faults(documents, str(pipeline))
     write_text(output, _HEADER + dump(manifests(documents, namespace)))

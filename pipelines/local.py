@@ -25,11 +25,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from components.params import resolved
-from components.runtime import mirror
+from components.runtime import mirror, outputs
 from components.runtime.artifacts import open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.mlflow_client import EXPERIMENT, connect
-from pipelines.compile import as_text, compiled_documents, effective_params
+from components.runtime.outputs import check_file, starts_with
+from pipelines.compile import HEADER, as_text, compiled_documents, effective_params
 from pipelines.containers import Attempt, Docker, Engine, Host, in_place_of_docker
 from pipelines.documents import write_text
 from pipelines.finish import REPORT
@@ -88,13 +89,18 @@ def run_locally(
         Interrupted: if the run was stopped.
         OnlineVPOError: if a step failed, or ended well without leaving what it should have made.
     """
+    root = root.resolve()
+    outputs.never(root)
+    check_file(root / "pipeline.yaml", "a compiled pipeline", starts_with(HEADER))
+    if root.is_dir() and any(root.iterdir()) and not (root / "pipeline.yaml").is_file():
+        raise InputError(f"--root {root}: not empty, and not of an earlier local run; name a new folder")
     chosen = _for_one_machine(load_profile(profile))
     if runner == "docker" and images is None:
         raise InputError("--images: needed by --runner docker; or run without containers: --runner host")
     params = effective_params(params_file, overrides, chosen)
     documents = compiled_documents(params, chosen, load_images(images) if images else no_images())
     refuse_faults(documents, "the compiled pipeline", cluster=False)
-    root, text = root.resolve(), as_text(documents)
+    text = as_text(documents)
     if runner == "docker":
         refuse_unseen_places(resolved(params), root)
         containers = Docker()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ app = typer.Typer(
     help="Run one step inside a container of the pipeline.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 ExecutorInputOption = Annotated[str, typer.Option(help="the ExecutorInput message: {{$}}")]
@@ -233,7 +233,7 @@ def _metadata(artifact: Artifact) -> dict[str, Any]:
 def _copy(file: Path, target: Path) -> None:
     """Copy a file to where Kubeflow looks for an output; an empty folder made for it gives way."""
     if target.is_dir():
-        shutil.rmtree(target)
+        target.rmdir()
     storage.write_file(file, target)
 
 

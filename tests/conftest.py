@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -54,8 +53,7 @@ def store(s3_server: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("ONLINEVPO_CACHE", str(tmp_path / "cache"))
-    shutil.rmtree(s3_server.folder / "bucket")
-    (s3_server.folder / "bucket").mkdir()
+    s3_server.empty()
     return s3_server
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from components.alignment.params import AlignmentParams
-from components.runtime.step import main, step_app
+from components.runtime.step import check_out, command_app, main, step_app
 
 app = step_app(
     "alignment",
@@ -18,7 +18,7 @@ app = step_app(
     optional=("judge", "ledger"),
     help="Align the generator to the reward by DPO: online, offline, or by the best of N.",
 )
-ledger_app = typer.Typer(no_args_is_help=True, help="Look at the pair ledger, or judge it by another reward.")
+ledger_app = command_app("Look at the pair ledger, or judge it by another reward.")
 app.add_typer(ledger_app, name="ledger")
 
 LedgerArgument = Annotated[
@@ -53,6 +53,7 @@ def replay(
     from components.alignment.ledger.replay import replay as judge_again
     from components.runtime.devices import configure_determinism, configure_threads
 
+    check_out(out, "ledger", (ledger, reward, generator))
     configure_threads()
     configure_determinism()
     done = judge_again(ledger, generator=generator, reward=reward, out=out, device=device)

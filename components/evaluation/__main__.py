@@ -12,7 +12,7 @@ from components.evaluation.params import EvaluationParams
 from components.evaluation.totals import QUALITY, SEMANTIC, Sums, Totals, read_raw, sums
 from components.evaluation.vbench_files import in_words
 from components.runtime.errors import InputError
-from components.runtime.step import ParamsOption, SetOption, load_params, main, step_app
+from components.runtime.step import ParamsOption, SetOption, command_app, load_params, main, step_app
 
 app = step_app(
     "evaluation",
@@ -21,7 +21,7 @@ app = step_app(
     inputs=("corpus", "generator", "reward", "alignment"),
     help="Compare the aligned generator with its base on held-out prompts; measure videos as VBench does.",
 )
-weights_app = typer.Typer(no_args_is_help=True, help="The pretrained models' weights: list, fetch, verify.")
+weights_app = command_app("The pretrained models' weights: list, fetch, verify.")
 app.add_typer(weights_app, name="weights")
 
 SuiteOption = Annotated[
@@ -104,7 +104,12 @@ def score(
     samples: SamplesOption = None,
     fps: Annotated[
         float,
-        typer.Option("--fps", min=0, help="the model's frames per second [default: as noted, or declared]"),
+        typer.Option(
+            "--fps",
+            min=0,
+            show_default=False,
+            help="the model's frames per second [default: as noted, or declared]",
+        ),
     ] = 0.0,
     params_file: ParamsOption = None,
     overrides: SetOption = None,

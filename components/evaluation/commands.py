@@ -20,6 +20,7 @@ from components.evaluation.vbench_files import in_words, write_full_info, write_
 from components.runtime import devices
 from components.runtime.distributed import Ranks, process_group
 from components.runtime.errors import InputError
+from components.runtime.outputs import check_file, starts_with
 
 
 def _ready(params: EvaluationParams) -> str:
@@ -98,6 +99,7 @@ def score(
             "another one"
         )
     name = name or folder.resolve().name
+    check_results(target, name)
     device = _ready(params)
     settings = Settings(params.compat == "vbench", fps)
     with process_group(device) as ranks:
@@ -111,13 +113,30 @@ def score(
             print(f"written: {target / name}_eval_results.json, _full_info.json, _notes.jsonl")
 
 
+def check_results(folder: Path, name: str) -> None:
+    """Refuse to replace result files that this command did not write: VBench's own have the same names.
+
+    Raises:
+        InputError: there are such files.
+    """
+    notes_file = folder / f"{name}_notes.jsonl"
+    check_file(notes_file, "the notes of an earlier measurement", starts_with('{"kind": "about"'))
+    for suffix in ("eval_results.json", "full_info.json"):
+        file = folder / f"{name}_{suffix}"
+        if os.path.lexists(file) and not notes_file.exists():
+            raise InputError(
+                f"{file}: there already, and without {notes_file.name}, so not written by this command; "
+                "give another --name or --out"
+            )
+
+
 def write(folder: Path, name: str, suite: Suite, scores: Scores, settings: Settings) -> None:
     """Write ``{name}_eval_results.json``, ``{name}_full_info.json`` and ``{name}_notes.jsonl``."""
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix, writer in (
+    for suffix, writer in (  # the notes first: they tell that all three are ours
+        ("notes.jsonl", lambda file: write_lines(file, notes(suite, scores, settings))),
         ("eval_results.json", lambda file: write_results(file, scores.results)),
         ("full_info.json", lambda file: write_full_info(file, scores.entries)),
-        ("notes.jsonl", lambda file: write_lines(file, notes(suite, scores, settings))),
     ):
         aside = folder / f".{name}_{suffix}.{os.getpid()}"
         writer(aside)

@@ -75,7 +75,7 @@ def sample_suite(
             prompts = [augmented.get(asked[place].prompt, asked[place].prompt) for place in part]
             seeds = [asked[place].seed for place in part]
             for place, frames in zip(part, sampler.sample(prompts, seeds)[0], strict=True):
-                aside = folder / f".{names[place]}"
+                aside = folder / f".{os.getpid()}.{names[place]}"
                 write_video(Clip(frames.cpu(), fps), aside, scale=1)
                 aside.replace(folder / names[place])
             progress.update(len(part))
@@ -108,8 +108,14 @@ def _note(
     }
     earlier = read_record(folder)
     foreign = [name for name in names if (folder / name).exists() and name not in earlier]
+    known = record_file(folder).name
+    broken = [name for name in foreign if not _is_whole(folder / name)]
+    if broken:
+        raise InputError(
+            f"{folder / broken[0]}: cannot be read, and {known} does not know it, so it is not drawn again; "
+            "move it away or take an empty folder"
+        )
     if foreign:
-        known = record_file(folder).name
         print(f"{folder}: {len(foreign)} videos that {known} does not know are kept", file=sys.stderr)
     for name, line in earlier.items():
         if (folder / name).exists() and line != lines.get(name, line):

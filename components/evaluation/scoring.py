@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
 from components.video.frames import open_frames
 from components.video.names import composed
+
+_KEPT = re.compile(r"[0-9a-f]{64}\.(json|new)")
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,11 @@ def score(
     _collect(suite, found, tasks, together, scores, settings)
     ranks.barrier()
     if ranks.is_main:
-        shutil.rmtree(keep, ignore_errors=True)
+        for file in (*keep.glob("*.json"), *keep.glob("*.new")):
+            if _KEPT.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or with a file of somebody else's in it
+            keep.rmdir()
     return scores
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from components.generator.params import GeneratorParams
-from components.runtime.step import ParamsOption, SetOption, load_params, main, step_app
+from components.runtime.step import ParamsOption, SetOption, check_out, load_params, main, step_app
 
 app = step_app(
     "generator",
@@ -28,9 +28,11 @@ def train(
 
     A stopped run goes on where it was.
     """
+    params = load_params(GeneratorParams, "generator", params_file, overrides)
+    check_out(out, "miniature")
     from components.generator.miniature.train import train_miniature
 
-    train_miniature(load_params(GeneratorParams, "generator", params_file, overrides), out)
+    train_miniature(params, out)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ import typer
 
 from components.reward.params import RewardParams
 from components.runtime.errors import InputError
-from components.runtime.step import main, step_app
+from components.runtime.step import check_out, main, step_app
 
 if TYPE_CHECKING:
     from components.reward.adapters.publishing import Made
 
 FEW = 20
 """Files that are scored without a word of how far it has come."""
+
+SHEET = "onlinevpo: contact sheet of distortions"
+"""What a sheet says of itself: only such a file is replaced by another one."""
 
 RewardOption = Annotated[str, typer.Option("--reward", help="a reward: folder or s3:// URI")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
@@ -112,6 +115,7 @@ def adopt(
     from components.reward.adapters.publishing import adopt as make
     from components.runtime.params import validated
 
+    check_out(out, "reward", (model, corpus, generator))
     try:
         told = None if text is None else text.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -150,6 +154,7 @@ def combine(
             name = ""
         if not equals or not name:
             raise InputError(f"{term}: must have the form REWARD=WEIGHT, e.g. artifacts/reward=0.5")
+    check_out(out, "reward", (*(term["reward"] for term in terms), *(clips or []), corpus, generator))
     given = {"terms": terms, "clips": clips or [], "run": {"device": device}}
     _tell(make(validated(CombineParams, given), out=out, corpus=corpus, generator=generator))
 
@@ -185,10 +190,15 @@ def distortions(
 ) -> None:
     """Print the catalogue of distortions; with --out, draw a contact sheet of all of them at every level."""
     from components.reward.catalogue import examples, generated_rungs, sheet, table
+    from components.runtime.outputs import check_file
 
+    if out is not None:
+        check_file(out, "a contact sheet of ours", _is_sheet)
     print("\n".join(table()))
     if out is None:
         return
+    from PIL.PngImagePlugin import PngInfo
+
     from components.corpus.dataset import Corpus
     from components.runtime.devices import configure_threads
     from components.runtime.errors import storage_failure
@@ -207,10 +217,24 @@ def distortions(
     picture = sheet(clips, names, level, opened.fps, generated=generated)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(out, optimize=True)
+        about = PngInfo()
+        about.add_text("Software", SHEET)
+        aside = out.with_name(f".{out.name}.{os.getpid()}")
+        try:
+            picture.save(aside, format="png", optimize=True, pnginfo=about)
+            aside.replace(out)
+        finally:
+            aside.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{out}: cannot be written: {storage_failure(error) or error}") from error
     print(f"\nsheet: {out}")
+
+
+def _is_sheet(file: Path) -> bool:
+    from PIL import Image
+
+    with Image.open(file) as picture:
+        return picture.info.get("Software") == SHEET
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.runtime import provenance, storage
+from components.runtime import outputs, provenance, storage
 from components.runtime.distributed import from_main, is_main_process, wait_for_all, world_size
 from components.runtime.errors import GateRefused, InputError, OnlineVPOError, storage_failure
 from components.runtime.files import fsync, replace_dir, sha256_file
@@ -40,10 +40,10 @@ from components.runtime.workspace import (
     CHECKPOINTS,
     IDENTITY,
     assisting,
-    clear,
+    clear_hidden,
+    discard,
     give_back_space,
     prepare,
-    recover,
 )
 
 __all__ = ["MANIFEST", "Artifact", "FileEntry", "Manifest", "Workspace", "open_artifact", "publish"]
@@ -121,13 +121,14 @@ def publish(
     same checkpoints (see `mirror`) and vanishes at the end.
 
     Raises:
-        InputError: if `out` cannot be written or another process is writing it.
+        InputError: if `out` cannot be written, holds what is not ours (see `outputs`), or another process is
+            writing it.
         RuntimeError: if the block ends without having written metrics.json.
     """
     began = time.monotonic()
     digests = {name: input_digest(value) for name, value in (inputs or {}).items() if value is not None}
     identity: dict[str, Any] = {"step": step, "params": digest(params), "inputs": digests}
-    target = _target(out)
+    target, kind = _target(out), outputs.artifact_of(step)
     partial = target.with_name(f"{target.name}.partial")
     copy = Mirror(
         partial / CHECKPOINTS, f"{step}-{hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:16]}"
@@ -147,10 +148,12 @@ def publish(
         return
 
     try:
+        if not storage.is_remote(out):
+            outputs.recover(target, kind)
+        outputs.check(out, kind, (inputs or {}).values())
         if storage.is_remote(out):
             storage.check_writable(str(out))
-        recover(target)
-        lock, resumed = prepare(partial, target, identity, copy)
+        lock, resumed = prepare(partial, identity, copy)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {_os_reason(error)}") from error
     workspace = Workspace(partial, resumed=resumed)
@@ -178,9 +181,12 @@ def publish(
         )
         _seal(partial, manifest)
         if storage.is_remote(out):
-            storage.upload_dir(partial, str(out), last=MANIFEST)
-        replace_dir(partial, target)
-        clear(target, hidden_only=True)
+            storage.upload_dir(partial, str(out), last=MANIFEST, replaces=outputs.replaceable(str(out), kind))
+            replace_dir(partial, target)  # a copy in our own cache
+        else:
+            outputs.check(out, kind)  # the work may have taken days
+            replace_dir(partial, target, lambda old: outputs.remove_result(old, kind))
+        clear_hidden(target)
         copy.drop()
         workspace.published = target
         for listener in list(_listeners):
@@ -195,11 +201,11 @@ def publish(
                 complete(refused=str(refusal))
                 wait_for_all()
             else:
-                shutil.rmtree(partial, ignore_errors=True)
+                discard(partial)
                 copy.drop()
             raise
         except InputError:
-            shutil.rmtree(partial, ignore_errors=True)
+            discard(partial)
             raise
         complete()
         wait_for_all()
@@ -287,7 +293,7 @@ def on_publish(listener: Callable[[Path], None]) -> Iterator[None]:
 def _target(out: str | Path) -> Path:
     """The local folder that `out` is, or is made in."""
     if not storage.is_remote(out):
-        return Path(os.path.abspath(storage.local_path(out)))
+        return outputs.target_of(out)
     uri = str(out).rstrip("/")
     key = hashlib.sha256(f"{storage.endpoint()} {uri}".encode()).hexdigest()[:16]
     return cache_dir() / "artifacts" / f"{PurePosixPath(uri).name}-{key}"
@@ -332,6 +338,10 @@ def _checked_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _seal(partial: Path, manifest: Manifest) -> None:
+    folders = [p for p in partial.rglob("*") if p.is_dir() and not _hidden(p.relative_to(partial))]
+    for folder in sorted(folders, reverse=True):
+        with contextlib.suppress(OSError):  # not empty; a store has no empty folders either
+            folder.rmdir()
     (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
     for name in [*manifest.files, MANIFEST]:
         # safetensors writes files that only their owner may read; a container reads them under another user.
@@ -339,6 +349,10 @@ def _seal(partial: Path, manifest: Manifest) -> None:
         fsync(partial / name)
     for folder in [partial, *(p for p in partial.rglob("*") if p.is_dir())]:
         fsync(folder)
+
+
+def _hidden(name: Path) -> bool:
+    return any(part.startswith(".") for part in name.parts)
 
 
 def _os_reason(error: OSError) -> str:

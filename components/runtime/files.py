@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+
+REPLACED = ".replaced"
+"""Marks a folder that is renamed away because a new one takes its place."""
 
 
 def sha256_file(path: Path) -> str:
@@ -50,20 +55,25 @@ def sort_safetensors_header(path: Path) -> None:
     aside.replace(path)
 
 
-def replace_dir(new: Path, target: Path) -> None:
-    """Make folder `new` appear as `target` in one rename; what was there before is removed.
+def replace_dir(new: Path, target: Path, remove: Callable[[Path], object] = shutil.rmtree) -> None:
+    """Make folder `new` appear as `target` in one rename; what was there before is given to `remove`.
 
     A reader sees the old folder or the new one, never a mixture. Where the kernel cannot exchange two
-    folders in one call, the old one is renamed away first, and `target` is absent for the moment between
-    two renames.
+    folders in one call, the old one is marked and renamed away first, and `target` is absent for the moment
+    between two renames; `previous_of` finds what a kill leaves then.
+
+    Args:
+        new: the folder, on the same file system.
+        target: where it shall be. The caller has made sure that what is there may be replaced.
+        remove: takes the old folder, which lies under another name by then.
     """
     if not target.exists():
         new.rename(target)
     elif _exchange(new, target):
-        shutil.rmtree(new)
+        remove(new)
     else:
-        aside = target.with_name(f"{target.name}.previous")
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = unused(target.with_name(f"{target.name}.previous"))
+        (target / REPLACED).touch()
         try:
             target.rename(aside)
         except OSError as error:
@@ -71,11 +81,28 @@ def replace_dir(new: Path, target: Path) -> None:
             # removed.
             if error.errno != errno.EXDEV:
                 raise
-            shutil.rmtree(target)
-        new.rename(target)
-        shutil.rmtree(aside, ignore_errors=True)
+            remove(target)
+            new.rename(target)
+        else:
+            new.rename(target)
+            remove(aside)
     with contextlib.suppress(OSError):
         fsync(target.parent)
+
+
+def previous_of(target: Path) -> list[Path]:
+    """The folders that `replace_dir` renamed away from `target` and did not come to remove."""
+    beside = target.parent.glob(f"{glob.escape(target.name)}.previous*")
+    return sorted(folder for folder in beside if (folder / REPLACED).is_file())
+
+
+def unused(path: Path) -> Path:
+    """`path`, or where something has that name, `path` with the first free number behind it."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def _exchange(one: Path, other: Path) -> bool:

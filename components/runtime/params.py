@@ -1,14 +1,15 @@
 """Params: one pydantic section per step, read from one YAML file and `--set` overrides.
 
 The file holds one top-level key per step and `run:`, which every step shares. A step reads `run` and its
-own section only, yet an unknown top-level key is an error in every step: a misspelt section would otherwise
-be silently ignored.
+own section only, yet every section is checked by every step: a misspelt section would otherwise be silently
+ignored, and a misspelt key of a late step be found hours later.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -75,13 +76,24 @@ def known_sections() -> list[str]:
     return ["run", *sorted(p.parent.name for p in beside.glob("*/params.py") if p.parent.name != "runtime")]
 
 
+def section_class(name: str) -> type[StepParams]:
+    """The class of a step's section: what its package's params.py names after the step.
+
+    Found by its name, as the packages themselves are, and only when a file speaks of the step: an image holds
+    no other steps than its own.
+    """
+    module = importlib.import_module(f"{__name__.split('.', maxsplit=1)[0]}.{name}.params")
+    found: type[StepParams] = getattr(module, f"{name.capitalize()}Params")
+    return found
+
+
 def load_step_params(cls: type[P], section: str, file: str | Path | None, overrides: Sequence[str] = ()) -> P:
     """A step's params from `file` (None: defaults) and `overrides` of the form "section.key=value".
 
     Values are YAML: numbers, true/false, lists. Later overrides win over earlier ones and over the file.
 
     Raises:
-        InputError: naming the key path, what was given and what is allowed.
+        InputError: naming the key path, what was given and what is allowed; of any section in the file.
     """
     for override in overrides:
         key = override.split("=", 1)[0].strip()
@@ -92,8 +104,13 @@ def load_step_params(cls: type[P], section: str, file: str | Path | None, overri
                 f"--set {override}: `{key}` {why} step {section}; allowed are run.<key> and {section}.<key>"
             )
     tree = load_tree(file, overrides, (*known_sections(), section))
-    own = with_taken_over(cls, section, tree)
-    return validated(cls, {**own, "run": section_of(tree, "run")}, section)
+    run = section_of(tree, "run")
+    params = validated(cls, {**with_taken_over(cls, section, tree), "run": run}, section)
+    for other in known_sections():
+        if other in tree and other not in ("run", section):
+            kind = section_class(other)
+            validated(kind, {**with_taken_over(kind, other, tree), "run": run}, other)
+    return params
 
 
 def with_taken_over(cls: type[StepParams], section: str, tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -56,9 +56,7 @@ def step_app(
         optional: names of input artifacts that a run can do without; None where they are not given.
         help: what the step does, in a line.
     """
-    app = typer.Typer(
-        name=name, help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-    )
+    app = command_app(help, name)
 
     @app.callback()
     def _verbs() -> None:  # makes typer keep `run` as a verb even where it is the only one
@@ -66,6 +64,7 @@ def step_app(
 
     def command(**given: Any) -> None:
         loaded = load_params(params, name, given.pop("params_file"), given.pop("overrides"))
+        check_out(given["out"], name, (given[key] for key in (*inputs, *optional)))
         from components.runtime import devices
 
         if devices.has_torch():
@@ -89,6 +88,35 @@ def step_app(
     command.__annotations__ = {p.name: p.annotation for p in wanted}
     app.command("run", help=f"Run step {name} and publish its artifact.")(command)
     return app
+
+
+def command_app(help: str | None, name: str | None = None) -> typer.Typer:
+    """A command line, or a group of commands in one, as all of them here are.
+
+    Help is shown as it is written: as markup, "[default: 5]" or "NAME[@revision]" would lose its brackets and
+    what is in them.
+    """
+    return typer.Typer(
+        name=name,
+        help=help,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+def check_out(out: str, step: str, reads: Iterable[Any] = ()) -> None:
+    """Check before any work that an artifact of `step` may be put at `out`; `reads` are the inputs' places.
+
+    Raises:
+        InputError: see `outputs.check`.
+    """
+    from components.runtime import outputs
+    from components.runtime.distributed import is_main_process
+
+    if is_main_process():
+        outputs.check(out, outputs.artifact_of(step), reads)
 
 
 def load_params(

@@ -6,9 +6,12 @@ AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) for any S3-compatible store, AWS_REGIO
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +35,8 @@ _DENIED = {
     "401",
 }
 _MISSING = {"NoSuchKey", "NotFound", "404"}
+_UPLOADING = ".uploading.json"
+_PROBE = re.compile(r"\.writable-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -77,23 +82,26 @@ def list_files(uri: str | Path) -> list[StoredFile]:
     Raises:
         InputError: if the place cannot be reached or read.
     """
+    return sorted(each_file(uri), key=_by_name)
+
+
+def each_file(uri: str | Path) -> Iterator[StoredFile]:
+    """The files under `uri` as they are found, in no order; `list_files` for those who want all of them."""
     if not is_remote(uri):
         root = local_path(uri)
-        found = [p for p in root.rglob("*") if p.is_file()]
-        return sorted(
-            (StoredFile(p.relative_to(root).as_posix(), p.stat().st_size) for p in found), key=_by_name
-        )
+        for path in root.rglob("*"):
+            if path.is_file():
+                yield StoredFile(path.relative_to(root).as_posix(), path.stat().st_size)
+        return
     bucket, prefix = _split(uri)
     start = f"{prefix}/" if prefix else ""
-    files = []
     with _explained(uri):
         pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
         for page in pages:
             for item in page.get("Contents", []):
                 name = item["Key"].removeprefix(start)
                 if name and not name.endswith("/"):
-                    files.append(StoredFile(name, item["Size"], item.get("ETag", "").strip('"')))
-    return sorted(files, key=_by_name)
+                    yield StoredFile(name, item["Size"], item.get("ETag", "").strip('"'))
 
 
 def find_file(uri: str | Path) -> StoredFile | None:
@@ -234,25 +242,42 @@ def fetch_file(uri: str, dest: Path) -> None:
         _client().download_file(bucket, key, str(dest), Config=_transfer())
 
 
-def upload_dir(src: Path, uri: str, last: str = "manifest.json") -> None:
+def upload_dir(
+    src: Path, uri: str, last: str = "manifest.json", replaces: Collection[str] | None = None
+) -> None:
     """Copy the files of `src` to an s3:// prefix, hidden ones left out, the file `last` at the very end.
 
-    An older `last` is removed first and files that `src` does not have are removed afterwards, so that a
-    reader who finds `last` finds everything it speaks of, and a reader in between finds nothing rather than
-    a mixture.
+    An older `last` is removed first and older files that `src` does not have are removed afterwards, so that
+    a reader who finds `last` finds everything it speaks of, and a reader in between finds nothing rather than
+    a mixture. Until the end, a list of what is written and what goes lies beside them: the next attempt
+    knows by it what this one left.
+
+    Args:
+        src: a local folder.
+        uri: the prefix.
+        last: the file that makes the others count.
+        replaces: names under `uri` that may be overwritten, and are removed where `src` does not have them.
+            No other object is touched.
 
     Raises:
-        InputError: if keys are wrong, the bucket is missing or out of reach, or a file arrives with another
-            size.
+        InputError: if keys are wrong, the bucket is missing or out of reach, a file arrives with another
+            size, or another object has the name of one of the files.
     """
     bucket, prefix = _split(uri)
     start = f"{prefix}/" if prefix else ""
     names = [
         f.name for f in list_files(src) if not any(p.startswith(".") for p in PurePosixPath(f.name).parts)
     ]
-    stale = set(list_dir(uri)) - set(names)
+    held, ours = list_files(uri), {*(replaces or ()), _UPLOADING}
+    taken = sorted({file.name for file in held} & set(names) - ours)
+    if taken:
+        raise InputError(f"{uri}/{taken[0]}: another object is there, and is not replaced; move it away")
+    gone = sorted({f.name for f in held if f.name in ours or is_probe(f)} - {*names, _UPLOADING})
+    known = json.dumps({"files": sorted({*names, *gone})}).encode()
     with _explained(uri):
-        _client().delete_object(Bucket=bucket, Key=start + last)
+        _client().put_object(Bucket=bucket, Key=start + _UPLOADING, Body=known)
+        if last in ours:
+            _client().delete_object(Bucket=bucket, Key=start + last)
     for name in sorted(names, key=lambda n: (n == last, n)):
         path = src / name
         with _explained(f"{uri.rstrip('/')}/{name}"):
@@ -264,18 +289,35 @@ def upload_dir(src: Path, uri: str, last: str = "manifest.json") -> None:
                 f"{uri}/{name}: the store kept {stored} bytes of {path.stat().st_size}; try again"
             )
     with _explained(uri):
-        for name in sorted(stale):
+        for name in (*gone, _UPLOADING):
             _client().delete_object(Bucket=bucket, Key=start + name)
+
+
+def unfinished_upload(uri: str) -> set[str]:
+    """The names that an upload to `uri` which did not come to its end was about to write or remove."""
+    text = read_bytes(f"{uri.rstrip('/')}/{_UPLOADING}")
+    try:
+        return set() if text is None else {_UPLOADING, *map(str, json.loads(text)["files"])}
+    except (ValueError, KeyError, TypeError):
+        return set()  # not one of our lists
+
+
+def is_probe(file: StoredFile) -> bool:
+    """Whether `check_writable` wrote the file and did not come to remove it."""
+    return file.size == 0 and _PROBE.fullmatch(file.name) is not None
 
 
 def check_writable(uri: str) -> None:
     """Write and remove a tiny object under `uri`, so that wrong keys are found before the work, not after it.
 
+    Its name is a random one: nobody else's object has it.
+
     Raises:
         InputError: if that is not possible.
     """
     bucket, prefix = _split(uri)
-    key = f"{prefix}/.writable" if prefix else ".writable"
+    name = f".writable-{secrets.token_hex(8)}"
+    key = f"{prefix}/{name}" if prefix else name
     with _explained(uri):
         _client().put_object(Bucket=bucket, Key=key, Body=b"")
         _client().delete_object(Bucket=bucket, Key=key)

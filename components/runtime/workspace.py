@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,14 +20,15 @@ from components.runtime.mirror import VARIABLE, Mirror
 
 CHECKPOINTS = ".checkpoints"
 IDENTITY = ".identity.json"
-_LOCK = ".lock"
+LOCK = ".lock"
 _LOCK_PATIENCE_S = 10.0
 
 
-def prepare(partial: Path, target: Path, identity: dict[str, Any], copy: Mirror) -> tuple[int, bool]:
-    """Make the workspace ready: the handle that holds its lock, and whether an attempt left something."""
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target}: cannot be written: a file is in the place of the folder")
+def prepare(partial: Path, identity: dict[str, Any], copy: Mirror) -> tuple[int, bool]:
+    """Make the workspace ready: the handle that holds its lock, and whether an attempt left something.
+
+    The caller has made sure that `partial` is a workspace or not there.
+    """
     fresh = not partial.exists()
     partial.mkdir(parents=True, exist_ok=True)
     lock = _locked(partial)
@@ -51,7 +53,7 @@ def prepare(partial: Path, target: Path, identity: dict[str, Any], copy: Mirror)
         aside.replace(partial / IDENTITY)
     except BaseException:
         if fresh:
-            shutil.rmtree(partial, ignore_errors=True)
+            discard(partial)
         os.close(lock)
         raise
     return lock, attempt > 1
@@ -68,8 +70,11 @@ def assisting(partial: Path, copy: Mirror) -> Iterator[bool]:
     mine = partial / IDENTITY
     shared = not text or (mine.is_file() and mine.read_text() == text)
     if not shared and is_node_leader():
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.is_symlink() or (partial.exists() and not is_workspace(partial)):
+            raise InputError(f"{partial}: in the way: it was not made by an earlier attempt; move it away")
+        discard(partial)
         (partial / CHECKPOINTS).mkdir(parents=True)
+        (partial / IDENTITY).write_text(text)
         if json.loads(text)["attempt"] > 1:
             if not copy:
                 raise InputError(
@@ -82,7 +87,7 @@ def assisting(partial: Path, copy: Mirror) -> Iterator[bool]:
         yield json.loads(text or mine.read_text())["attempt"] > 1
     finally:
         if not shared and is_node_leader():
-            shutil.rmtree(partial, ignore_errors=True)
+            discard(partial)
 
 
 def _several_machines() -> bool:
@@ -91,7 +96,7 @@ def _several_machines() -> bool:
 
 def _locked(partial: Path) -> int:
     """Lock the workspace against a second process; a killed process's lock ends with it."""
-    handle = os.open(partial / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     patience = time.monotonic() + _LOCK_PATIENCE_S
     while True:
         try:
@@ -107,28 +112,62 @@ def _locked(partial: Path) -> int:
             return handle  # a file system without locks
 
 
-def clear(folder: Path, hidden_only: bool = False) -> None:
-    """Empty a folder, all but its lock, or only remove the hidden entries at its top."""
-    for entry in folder.iterdir():
-        if (hidden_only and not entry.name.startswith(".")) or (not hidden_only and entry.name == _LOCK):
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+def is_workspace(folder: Path) -> bool:
+    """Whether an attempt at a step made `folder`: its identity says so, or nothing else is in it yet."""
+    if identity_of(folder):
+        return True
+    names = {entry.name for entry in folder.iterdir()}
+    empty = CHECKPOINTS not in names or _is_empty_dir(folder / CHECKPOINTS)
+    return empty and names <= {LOCK, CHECKPOINTS, f"{IDENTITY}.new"}
 
 
-def recover(target: Path) -> None:
-    """Put back the artifact that a kill left between the two renames of a replacement."""
-    previous = target.with_name(f"{target.name}.previous")
-    if previous.is_dir() and not target.exists():
-        previous.rename(target)
+def identity_of(folder: Path) -> dict[str, Any]:
+    """What the workspace `folder` says of the work in it; {} where it does not say."""
+    try:
+        found = json.loads((folder / IDENTITY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and {"step", "params", "inputs"} <= found.keys() else {}
+
+
+def clear(workspace: Path) -> None:
+    """Empty a workspace of all but its lock and its identity: cut short, it is a workspace all the same."""
+    for entry in workspace.iterdir():
+        if entry.name not in (LOCK, IDENTITY):
+            _remove(entry)
+
+
+def clear_hidden(published: Path) -> None:
+    """Remove what a workspace had beside the result once it is published, its identity at the very end."""
+    hidden = [entry for entry in published.iterdir() if entry.name.startswith(".")]
+    for entry in sorted(hidden, key=lambda entry: entry.name == IDENTITY):
+        _remove(entry)
+
+
+def discard(workspace: Path) -> None:
+    """Remove a workspace as far as that is possible, its identity at the very end."""
+    with contextlib.suppress(OSError):
+        clear(workspace)
+        for name in (LOCK, IDENTITY):
+            (workspace / name).unlink(missing_ok=True)
+        workspace.rmdir()
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
+
+
+def _is_empty_dir(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
 def give_back_space(partial: Path) -> str:
     """Clear a workspace on a full or failing disk, all but its checkpoints; says if there are some."""
     if not any((partial / CHECKPOINTS).glob("*")):
-        shutil.rmtree(partial, ignore_errors=True)
+        discard(partial)
         return ""
     for entry in partial.iterdir():
         if not entry.name.startswith("."):

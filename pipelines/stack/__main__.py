@@ -7,14 +7,9 @@ from typing import Annotated
 
 import typer
 
-from components.runtime.step import main
+from components.runtime.step import command_app, main
 
-app = typer.Typer(
-    help="MLflow's server and an S3 server on this machine.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = command_app("MLflow's server and an S3 server on this machine.")
 Folder = Annotated[Path, typer.Option("--folder", help="where everything it keeps lies")]
 DEFAULT = Path(".stack")
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.runtime.errors import InputError
+from components.runtime.outputs import never
 
 CLIENT, SERVER = "env", "server.env"
 """What steps and people need, to be sourced by a shell; what only the servers need."""
@@ -32,8 +33,12 @@ def settings(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     variables here.
 
     Raises:
-        InputError: others may read a file, or it is damaged.
+        InputError: others may read a file, or it is damaged; the folder holds something else.
     """
+    never(folder)
+    held = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    if CLIENT not in held and any(not name.startswith((f".{CLIENT}.", f".{SERVER}.")) for name in held):
+        raise InputError(f"--folder {folder}: not empty, and not of an earlier stack; name a new folder")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     client_file, server_file = folder / CLIENT, folder / SERVER
     if not client_file.exists():

@@ -23,6 +23,7 @@ app = typer.Typer(
     help="Run one step of the pipeline on several nodes, as a Kubeflow Trainer TrainJob.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 

@@ -16,6 +16,7 @@ from components.runtime.artifacts import MANIFEST, open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.files import replace_dir
 from components.runtime.manifest import parse_manifest
+from components.runtime.outputs import artifact_of, check, remove_result
 from pipelines.executor import ExecutorInput
 from pipelines.shim import deliver, params_text, remember_refusal, remembered_refusal, state_folder
 from pipelines.steps import ARTIFACT, Step
@@ -184,7 +185,9 @@ def _bring_home(uri: str, step: Step, target: Path) -> None:
     aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         shutil.copytree(artifact.path, aside)
-        replace_dir(aside, target)
+        kind = artifact_of(step.name)
+        check(target, kind)
+        replace_dir(aside, target, lambda old: remove_result(old, kind))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     say(f"brought {uri} to {target}")

@@ -61,9 +61,9 @@ def test_digest_follows_content_and_ancestry_only(tmp_path: Path) -> None:
 
 def test_an_existing_artifact_is_replaced_whole(tmp_path: Path) -> None:
     out = make(tmp_path / "a", "old")
-    (out / "stale.txt").write_text("left over")
+    (out / "plots" / "curve.txt").write_text("altered")
     with publish(out, step="example", params=ExampleParams()) as workspace:
-        assert open_artifact(out).file("plots/curve.txt").read_text() == "old"
+        assert (out / "plots" / "curve.txt").read_text() == "altered"
         workspace.write_metrics({"score": 1})
     assert sorted(p.name for p in out.iterdir()) == [MANIFEST, "metrics.json"]
     assert beside(out) == ["a"]
@@ -74,6 +74,7 @@ def test_replacement_without_an_exchange_call(tmp_path: Path, monkeypatch: pytes
     out = make(tmp_path / "a", "old")
     make(out, "new")
     assert open_artifact(out).file("plots/curve.txt").read_text() == "new"
+    (out / files.REPLACED).touch()
     out.rename(tmp_path / "a.previous")  # as a kill between the two renames leaves it
     with pytest.raises(ZeroDivisionError), publish(out, step="example", params=ExampleParams()):
         assert open_artifact(out).file("plots/curve.txt").read_text() == "new"

@@ -43,7 +43,9 @@ def test_uploading_again_removes_what_is_gone(store: Store, tmp_path: Path) -> N
         folder_with(tmp_path, a=b"1", b=b"2", manifest=b"{}"), "s3://bucket/runs/one", last="manifest"
     )
     (tmp_path / "src" / "b").unlink()
-    storage.upload_dir(tmp_path / "src", "s3://bucket/runs/one", last="manifest")
+    storage.upload_dir(
+        tmp_path / "src", "s3://bucket/runs/one", last="manifest", replaces=["a", "b", "manifest"]
+    )
     assert store.files() == ["one/a", "one/manifest"]
 
 

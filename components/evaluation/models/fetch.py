@@ -27,7 +27,7 @@ from torch import Tensor
 
 from components.evaluation.models.catalogue import WEIGHTS, Weights
 from components.evaluation.models.shelf import CARD
-from components.runtime import storage
+from components.runtime import outputs, storage
 from components.runtime.errors import InputError
 from components.runtime.files import replace_dir, sha256_file
 from components.runtime.untrusted import parse_json
@@ -57,7 +57,9 @@ def known(names: list[str]) -> list[str]:
 
 
 def fetch(name: str, place: str, origin: str = "") -> dict[str, Any]:
-    """Fetch one set of weights to ``<place>/<name>`` and return its card; what was there is replaced.
+    """Fetch one set of weights to ``<place>/<name>`` and return its card.
+
+    What was there is replaced if it was fetched, too; a folder that somebody made by hand is not.
 
     Args:
         name: in the catalogue.
@@ -65,9 +67,12 @@ def fetch(name: str, place: str, origin: str = "") -> dict[str, Any]:
         origin: another hub repository to take in its place.
 
     Raises:
-        InputError: it cannot be reached, has another digest, or is not what is needed.
+        InputError: it cannot be reached, has another digest, or is not what is needed; or something else is
+            at the place.
     """
-    weights = WEIGHTS[name]
+    weights, where = WEIGHTS[name], f"{place.rstrip('/')}/{name}"
+    kind = outputs.Kind(f"fetched weights `{name}`", CARD, _listed)
+    outputs.check(where, kind)
     local = None if storage.is_remote(place) else storage.local_path(place)
     if local is not None:
         local.mkdir(parents=True, exist_ok=True)
@@ -93,10 +98,18 @@ def fetch(name: str, place: str, origin: str = "") -> dict[str, Any]:
         }
         (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         if local is None:
-            storage.upload_dir(folder, f"{place.rstrip('/')}/{name}", last=CARD)
+            storage.upload_dir(folder, where, last=CARD, replaces=outputs.replaceable(where, kind))
         else:
-            replace_dir(folder, local / name)
+            outputs.check(where, kind)
+            replace_dir(folder, local / name, lambda old: outputs.remove_result(old, kind))
     return card
+
+
+def _listed(card: bytes, where: str) -> list[str]:
+    try:
+        return [str(file) for file in parse_json(card, CARD)["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where}/{CARD}: not a card of fetched weights; move the folder away") from error
 
 
 def verify(name: str, place: str) -> Checked:

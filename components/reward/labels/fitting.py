@@ -96,7 +96,7 @@ def calibrate(measured_ladders: Measured) -> Calibration:
     return Calibration.fit(measured_ladders.losses.flatten(0, 2), tuple(floors.tolist()))
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()

@@ -8,6 +8,7 @@ against, or silently shadow, the installed one. Nothing in it is pickled.
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components.runtime import provenance
+from components.runtime import outputs, provenance
 from components.runtime.artifacts import Artifact, open_artifact
 from components.runtime.errors import InputError
 from components.runtime.mlflow_client import connect, tracking_uri
@@ -47,10 +48,17 @@ def save(reward: str | Path | Artifact, target: str | Path) -> Path:
     Raises:
         InputError: not a reward, or `target` is there already or cannot be written.
     """
+    folder = outputs.target_of(target)
+    outputs.never(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{target}: not empty, and an export replaces nothing; name a new folder")
     mlflow, given = connect(), _arguments(reward)
     try:
-        with _quiet():
-            mlflow.pyfunc.save_model(path=str(target), **given)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+            with _quiet():
+                mlflow.pyfunc.save_model(path=f"{aside}/model", **given)
+            Path(aside, "model").rename(folder)  # succeeds where nothing or an empty folder is
     except (mlflow.exceptions.MlflowException, OSError) as error:
         raise InputError(f"{target}: {_line(error)}") from error
     return Path(target)
