@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
+import typer
 import yaml
 
+from components.runtime.outputs import check_file
 from components.runtime.step import ParamsOption, SetOption, command_app, default_params, main
 
 app = command_app("The tree of params that every step reads.")
@@ -47,7 +50,7 @@ def digests(
         print(json.dumps(found, indent=1))
         return
     for section, content in found.items():
-        _write(Path(out) / f"{section}.json", content)
+        _write(Path(out) / f"{section}.json", content, f"{section}.")
 
 
 @app.command()
@@ -62,7 +65,15 @@ def headline(
     _write(out, figures_of(step, artifact))
 
 
-def _write(file: Path, content: object) -> None:
+def _write(file: Path, content: Mapping[str, object], prefix: str = "") -> None:
+    """Write figures by name, in the place of such figures only: names that begin with ``prefix``."""
+
+    def ours(path: Path) -> bool:
+        found = json.loads(path.read_bytes())
+        flat = isinstance(found, dict) and not any(isinstance(one, dict | list) for one in found.values())
+        return flat and all(name.startswith(prefix) for name in found)
+
+    check_file(file, "what this command writes", ours)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -15,18 +15,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from components.params import step_sections
 from components.runtime import storage
 from components.runtime.artifacts import cache_dir
 from components.runtime.files import sha256_file
-from components.runtime.params import canonical_json
+from components.runtime.params import canonical_json, places_in
 
-#: Params that may name a place, by section; the key's path within it.
+#: Params that name a place, by section; the key's path within it.
 PLACES: dict[str, tuple[str, ...]] = {
-    "corpus": ("footage", "prompts"),
-    "generator": ("base",),
-    "reward": ("network.backbone",),
-    "evaluation": ("weights",),
-    "registry": ("gate",),
+    section: keys
+    for section, kind in step_sections().items()
+    if (keys := tuple(".".join(path) for path, _, _ in places_in(kind)))
 }
 #: Seconds a file must have been left alone for its digest to be remembered: some clocks tick that slowly.
 SETTLED_S = 2.0

@@ -129,7 +129,13 @@ def test_every_step_with_places_depends_on_their_digests(repository: Path) -> No
     assert written == {f"artifacts/inputs/{section}.json" for section in PLACES}
     for section in PLACES:
         assert f"artifacts/inputs/{section}.json" in stages[section]["deps"]
-    assert "artifacts/inputs/registry.json" in stages["evaluation"]["deps"]  # its page goes by the gate
+
+
+def test_the_registrys_gate_is_the_pages_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONLINEVPO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "gate.yaml").write_text("minimum: {prompts: 1, pairs: 1}\n")
+    found = digests(tree(registry={"gate": str(tmp_path / "gate.yaml")}))
+    assert found["evaluation"]["evaluation.gate"] == found["registry"]["registry.gate"] is not None
 
 
 def test_the_tracked_figures_are_a_dozen(repository: Path, tmp_path: Path) -> None:

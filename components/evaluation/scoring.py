@@ -119,12 +119,17 @@ def score(
     _collect(suite, found, tasks, together, scores, settings)
     ranks.barrier()
     if ranks.is_main:
-        for file in (*keep.glob("*.json"), *keep.glob("*.new")):
-            if _KEPT.fullmatch(file.name):
-                file.unlink(missing_ok=True)
-        with suppress(OSError):  # not there, or with a file of somebody else's in it
-            keep.rmdir()
+        _drop_kept(keep)
     return scores
+
+
+def _drop_kept(keep: Path) -> None:
+    """Remove what was measured along the way, and the folder if nothing else is in it."""
+    for file in (*keep.glob("*.json"), *keep.glob("*.new")):
+        if _KEPT.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+    with suppress(OSError):  # not there, or with a file of somebody else's in it
+        keep.rmdir()
 
 
 def _refuse_all_broken(
@@ -140,7 +145,7 @@ def _refuse_all_broken(
         return
     ranks.barrier()
     if ranks.is_main:
-        shutil.rmtree(keep, ignore_errors=True)
+        _drop_kept(keep)
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
     raise InputError(
         f"videos {folder}: none of the {len(reasons)} can be read ({'; '.join(reasons[:3])}{more})"

@@ -24,7 +24,7 @@ from components.runtime.artifacts import cache_dir
 from components.runtime.errors import InputError
 from components.runtime.prompt_lists import FORMATS, read_prompt_list
 from components.runtime.untrusted import content, parse_json
-from components.video.names import VIDEO_SUFFIXES
+from components.video.names import VIDEO_SUFFIXES, composed, is_video_name
 
 #: The published wheel that VBench's prompts are read from, as package data; its code is never imported.
 WHEEL = "vbench==0.1.5"
@@ -32,7 +32,6 @@ INFO = "vbench/VBench_full_info.json"
 MAX_INFO_BYTES = 64 * 2**20
 #: Videos of each prompt, and of each prompt for temporal flickering, which loses some to the static filter.
 SAMPLES, FLICKERING_SAMPLES = 5, 25
-SUFFIXES = VIDEO_SUFFIXES
 _FLICKERING = "temporal_flickering"
 
 
@@ -189,15 +188,11 @@ def _of_list(path: Path, samples: int | None) -> Suite:
 
 
 def _of_folder(path: Path) -> Suite:
-    names = sorted(
-        file.name
-        for file in path.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    names = sorted(file.name for file in path.iterdir() if is_video_name(file))
     if not names:
-        raise InputError(f"suite {path}: no video in the folder (looked for {', '.join(SUFFIXES)})")
-    noted = recorded_prompts(path)
-    files = {name: noted.get(name) or prompt_of(name) for name in names}
+        raise InputError(f"suite {path}: no video in the folder (looked for {', '.join(VIDEO_SUFFIXES)})")
+    noted = {composed(name): prompt for name, prompt in recorded_prompts(path).items()}
+    files = {name: noted.get(composed(name)) or prompt_of(name) for name in names}
     entries = tuple(Entry(one, custom_dimensions(one)) for one in dict.fromkeys(files.values()))
     return Suite(path.resolve().name, entries, 0, 0, files=files)
 
