@@ -87,9 +87,16 @@ def check(out: str | Path, kind: Kind, reads: Iterable[Any] = ()) -> None:
 
 
 def target_of(out: str | Path) -> Path:
-    """The folder that a local `out` names: absolute, and what it leads to where it is a symbolic link."""
+    """The folder that a local `out` names: absolute, and what it leads to where it is a symbolic link.
+
+    Raises:
+        InputError: it is the root of the file system.
+    """
     path = Path(os.path.abspath(storage.local_path(out)))
-    return path.resolve() if path.is_symlink() else path
+    path = path.resolve() if path.is_symlink() else path
+    if not path.name:
+        never(path)
+    return path
 
 
 def never(target: Path) -> None:
