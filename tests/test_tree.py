@@ -104,7 +104,12 @@ def test_the_page_and_the_registry_go_by_one_gate_file(tmp_path: Path) -> None:
 
 def test_the_thresholds_that_evaluation_once_held_are_refused_in_a_line(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
-    file.write_text("evaluation: {margins: {motion_change: 0.3}}\n")
-    for load in (load_params, lambda file: load_step_params(EvaluationParams, "evaluation", file)):
-        with pytest.raises(InputError, match=r"evaluation.*gate file.*registry\.gate"):
-            load(file)
+    retired = {
+        "margins: {motion_change: 0.3}": r"gate file.*registry\.gate",
+        "confidence: 0.6": "95 % intervals",
+    }
+    for given, said in retired.items():
+        file.write_text(f"evaluation: {{{given}}}\n")
+        for load in (load_params, lambda file: load_step_params(EvaluationParams, "evaluation", file)):
+            with pytest.raises(InputError, match=f"evaluation: .*{said}"):
+                load(file)

@@ -188,9 +188,8 @@ def compare(
     terms = contest.Terms(
         contest.MARGIN if general is None else general,
         single,
-        params.confidence,
-        params.resamples,
-        params.run.seed,
+        resamples=params.resamples,
+        seed=params.run.seed,
     )
     found = contest.run(results, terms)
     print(

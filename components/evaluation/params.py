@@ -27,7 +27,6 @@ class EvaluationParams(StepParams):
         description="pairs on which optical flow, which is slow, is estimated (smoothness, dynamic degree)",
     )
     batch: int = Field(32, ge=1, description="videos sampled in one call; does not change the result")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of the intervals")
     resamples: int = Field(10_000, ge=1000, description="sign flips of the tests, by prompt")
     tie_reward: float = Field(
         1e-6, ge=0, description="reward differences up to this are a tie (reward's own units)"
@@ -53,10 +52,12 @@ class EvaluationParams(StepParams):
     @model_validator(mode="before")
     @classmethod
     def _moved(cls, values: Any) -> Any:
-        """Refuse the thresholds that this section once held: two sets of them would contradict each other."""
+        """Refuse what this section once set apart from the gate: two sets of rules contradict each other."""
         if isinstance(values, Mapping) and "margins" in values:
             raise ValueError(
                 "margins: no longer a param: write the bounds in a gate file and name it as registry.gate "
                 "(components/runtime/gate.yaml is the default; the page and the registry both go by it)"
             )
+        if isinstance(values, Mapping) and "confidence" in values:
+            raise ValueError("confidence: no longer a param: the gate decides by 95 % intervals, so all are")
         return values

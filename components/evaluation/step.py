@@ -42,7 +42,7 @@ from components.runtime.interrupts import StopSignal
 from components.runtime.params import canonical_json
 from components.runtime.progress import Progress
 from components.runtime.seeds import numpy_rng
-from components.runtime.stats import Clusters
+from components.runtime.stats import CONFIDENCE, Clusters
 from components.runtime.tracking import flattened, track
 from components.video.clip import Clip
 from components.video.codec import write_video
@@ -161,13 +161,13 @@ def run(
                 progress.update()
         base, aligned = sides
         rng = numpy_rng(params.run.seed, "evaluation", "sign flips")
-        clusters = Clusters([one.prompt_id for one in asked], params.resamples, rng, params.confidence)
+        clusters = Clusters([one.prompt_id for one in asked], params.resamples, rng)
         verdict = judge_pairs(base, aligned, params, clusters)
         metrics = flat_metrics(verdict, base, aligned, len({one.prompt_id for one in asked}))
         others = {name: artifact.metrics() for name, artifact in vars(opened).items()}
         verdict = put_to_gate(verdict, gate, others | {"evaluation": metrics}, base.unavailable)
         metrics["rules_failed"] = float(len(verdict.broken))
-        table = as_table(verdict, base.unavailable, params.confidence)
+        table = as_table(verdict, base.unavailable, CONFIDENCE)
         _write(workspace.dir, opened, params, asked, frames, fps, base, aligned, verdict, table)
         workspace.about_run.add("report.html")  # it names the code version
         workspace.write_metrics(metrics)
@@ -260,7 +260,7 @@ def _write(
             setting=_in_words(asked),
             diversity_of=base.compared,
             motion_by=base.moved,
-            confidence=params.confidence,
+            confidence=CONFIDENCE,
         ),
         frames["base"],
         frames["aligned"],
