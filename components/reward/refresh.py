@@ -34,7 +34,7 @@ from components.reward.replay import HELDOUT, REPLAY, Kept, open_kept
 from components.reward.scorer import Geometry, Scorer
 from components.reward.shards import Plan, Pool
 from components.reward.stream import InMemory
-from components.reward.training import train
+from components.reward.training import Diverged, train
 from components.reward.versions import Version, digest_of_folder, judging
 from components.runtime.artifacts import Artifact
 from components.runtime.errors import InputError
@@ -152,7 +152,14 @@ class Refresher:
         number = len(versions)
         seed = derive(self.params.run.seed, "reward refresh", number)
         own, held = self._split(samples, seed)
-        network = self._trained(current, own, number, seed)
+        try:
+            network = self._trained(current, own, number, seed)
+        except Diverged as error:
+            # Nothing was made that could judge; what judges stays, and the alignment goes on with it.
+            return Version(
+                number, "", judging(versions).number, iteration, self.effort.steps,
+                adopted=False, reasons=(str(error),),
+            ), current  # fmt: skip
         scorer = Scorer(network, current.geometry, current.device)
         card = self._recheck(scorer)
         if self._standard is None:

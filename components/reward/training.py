@@ -40,6 +40,10 @@ SILENCE = 0.2
 Curve = list[dict[str, float]]
 
 
+class Diverged(InputError):
+    """The loss, its gradient or the weights of a training are not finite."""
+
+
 def learning_rate(step: int, steps: int, training: TrainingParams) -> float:
     """Linear warm-up, then a cosine to 0 at the last of `steps`; step counts from 0."""
     if step < training.warmup:
@@ -73,8 +77,8 @@ def train(
         The network with averaged weights in eval mode, and the training curve.
 
     Raises:
-        InputError: `initial` is not of the sizes that the params and the ladders ask for, or the training
-            diverged.
+        InputError: `initial` is not of the sizes that the params and the ladders ask for.
+        Diverged: the settings let the loss grow without end.
         Interrupted: a stop was asked for; the work so far is in a checkpoint.
     """
     training, seed, ranks = params.training, params.run.seed, ranks or Ranks()
@@ -141,11 +145,11 @@ def train(
 
 
 def _check(step: int, training: TrainingParams, figures: dict[str, float]) -> None:
-    """An InputError where any figure of this step, counted from 0, is not finite: the settings are to blame,
+    """`Diverged` where any figure of this step, counted from 0, is not finite: the settings are to blame,
     and no later step would mend it."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
-        raise InputError(
+        raise Diverged(
             f"reward.training: diverged at step {step + 1} of {training.steps}, {wrong[0]} is not a finite "
             f"number; allowed are settings that it stays finite with: a lower learning_rate "
             f"(now {training.learning_rate:g}), smaller loss weights (rank_weight {training.rank_weight:g}, "

@@ -21,7 +21,7 @@ class Version:
     """One version of a reward; number 0 is the one that the reward step published.
 
     Attributes:
-        digest: of the files that decide its scores, see `digest_of`.
+        digest: of the files that decide its scores, see `digest_of`; empty where its training made none.
         parent: number of the version whose training it continues.
         iteration: of the alignment, counted from 0, on whose samples it was trained.
         steps: optimiser steps it was trained beyond its parent.

@@ -104,6 +104,18 @@ def test_a_version_that_forgot_is_refused_with_its_reason_and_leaves_nothing(tmp
     assert list((tmp_path / "bad").iterdir()) == []
 
 
+def test_a_refresh_that_diverges_leaves_the_reward_that_judges(tmp_path: Path) -> None:
+    """The alignment goes on with it; the record says why there is no new version."""
+    refresher = make_refresher()
+    training = refresher.params.training.model_copy(update={"weight_decay": 1e30})
+    refresher.params = refresher.params.model_copy(update={"training": training})
+    version, scorer = refresher.refresh(tmp_path, FIRST, refresher.first, samples(), iteration=2)
+    assert scorer is refresher.first and not version.adopted
+    assert version.number == 1 and version.parent == 0 and version.iteration == 2
+    assert len(version.reasons) == 1 and "diverged at step" in version.reasons[0]
+    assert list(tmp_path.iterdir()) == [] and Version.of(version.as_json()) == version
+
+
 def test_one_prompt_leaves_nothing_to_hold_out(tmp_path: Path) -> None:
     refresher = make_refresher()
     alone = Samples(textured(4, side=24), ("p",) * 4)
