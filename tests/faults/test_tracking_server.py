@@ -79,7 +79,7 @@ def train(proxy: Proxy, out: Path, fault: Fault, begin: int, end: int, steps: in
 def arrived(proxy: Proxy, run_id: str) -> list[tuple[int, float]]:
     from mlflow import MlflowClient
 
-    return [(one.step, one.value) for one in MlflowClient(proxy.url).get_metric_history(run_id, "loss")]
+    return [(one.step, one.value) for one in MlflowClient(proxy.url).get_metric_history(run_id, "curve/loss")]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_altered_weights_are_not_promoted(
     registered: Promotions, candidate: Candidate, params: RegistryParams, tmp_path: Path
 ) -> None:
     run(params, **candidate("b", **{"aligned/judge": 0.8}), out=tmp_path / "registry")
-    assert registered.roll_back("to promote it again") == "1"
+    assert registered.roll_back("to promote it again") == ("2", "1")
     models = registered.generator
     place = Path(urlsplit(models._client.get_model_version_download_uri(models.name, "2")).path)
     flip(place / "lora" / "pytorch_lora_weights.safetensors")
