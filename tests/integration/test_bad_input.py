@@ -11,13 +11,7 @@ from pathlib import Path
 
 import pytest
 
-
-def command(step: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    return subprocess.run(
-        [sys.executable, "-m", f"components.{step}", *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+from tests.forked import run_command as command
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -57,8 +51,16 @@ def test_params(tmp_path: Path, step: str, setting: str, words: tuple[str, ...])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_upstream(tmp_path: Path) -> None:
-    refused(command("alignment", "run", cwd=tmp_path), "artifacts/corpus", "python -m components.corpus run")
+def test_missing_upstream(tmp_path: Path, repository: Path) -> None:
+    words = ("artifacts/corpus", "python -m components.corpus run")
+    refused(command("alignment", "run", cwd=tmp_path), *words)
+    # And in an interpreter of its own, where what the imports say would be seen.
+    own = subprocess.run(
+        [sys.executable, "-m", "components.alignment", "run"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)}, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    refused(own, *words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,21 +95,10 @@ def test_base_that_cannot_be_used(tmp_path: Path, corpus: Path, base: str, words
     (tmp_path / "other" / "model_index.json").write_text(
         json.dumps({"_class_name": "StableDiffusionPipeline"})
     )
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        done = command(
-            "generator",
-            "run",
-            "--corpus",
-            str(corpus),
-            "--set",
-            f"generator.base={base}",
-            "--out",
-            "g",
-            cwd=tmp_path,
-        )
-    finally:
-        del os.environ["HF_HUB_OFFLINE"]
+    done = command(
+        "generator", "run", "--corpus", str(corpus), "--set", f"generator.base={base}", "--out", "g",
+        cwd=tmp_path, environment={"HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
     refused(done, *words)
     assert not list(tmp_path.glob("g*"))
 

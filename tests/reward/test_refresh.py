@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from components.reward.agreement import measure_column
 from components.reward.interface import open_reward
@@ -37,9 +38,31 @@ def made(folder: Path, refresher: Refresher | None = None, seed: int = 5) -> tup
     return refresher.refresh(folder, FIRST, refresher.first, samples(seed), iteration=4)
 
 
-def test_it_learns_the_order_on_the_new_clips(tmp_path: Path) -> None:
-    refresher = make_refresher()
-    version, scorer = made(tmp_path, refresher)
+@dataclass(frozen=True)
+class Once:
+    """One refresh and what was there before it; for looking at only."""
+
+    folder: Path
+    refresher: Refresher
+    version: Version
+    scorer: Scorer
+    weights_before: dict[str, Tensor]
+    kept_random_state: bool
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    refresher, folder = make_refresher(), tmp_path_factory.mktemp("once")
+    weights = {name: value.clone() for name, value in refresher.first.network.state_dict().items()}
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    version, scorer = made(folder, refresher)
+    kept = torch.equal(torch.get_rng_state(), state)
+    return Once(folder, refresher, version, scorer, weights, kept)
+
+
+def test_it_learns_the_order_on_the_new_clips(once: Once) -> None:
+    refresher, version, scorer = once.refresher, once.version, once.scorer
     assert version.adopted, version.reasons
     fresh = Clips(textured(9, side=24, seed=77), [f"n{i}" for i in range(9)])
     ladders = refresher._ladders(fresh, 24, 9)
@@ -51,44 +74,36 @@ def test_it_learns_the_order_on_the_new_clips(tmp_path: Path) -> None:
     assert (version.number, version.parent, version.iteration, version.steps) == (1, 0, 4, 60)
 
 
-def test_the_version_on_disk_scores_as_the_one_in_memory(tmp_path: Path) -> None:
-    version, scorer = made(tmp_path)
+def test_the_version_on_disk_scores_as_the_one_in_memory(once: Once) -> None:
     clips = textured(3, side=24, seed=8)
-    loaded = open_reward(tmp_path / "v1", "cpu")
-    assert torch.equal(loaded.score(clips, 8.0), scorer.score(clips, 8.0))
-    assert digest_of_folder(tmp_path / "v1") == version.digest
-    assert [path.name for path in tmp_path.iterdir()] == ["v1"]
-    page = (tmp_path / "v1" / "card.md").read_text()
+    loaded = open_reward(once.folder / "v1", "cpu")
+    assert torch.equal(loaded.score(clips, 8.0), once.scorer.score(clips, 8.0))
+    assert digest_of_folder(once.folder / "v1") == once.version.digest
+    assert [path.name for path in once.folder.iterdir()] == ["v1"]
+    page = (once.folder / "v1" / "card.md").read_text()
     assert (
         "Version 1, trained on from version 0 for 60 steps in iteration 4" in page and "Not measured" in page
     )
 
 
-def test_the_version_that_judges_is_left_alone_and_the_random_state_too(tmp_path: Path) -> None:
-    refresher = make_refresher()
-    weights = {name: value.clone() for name, value in refresher.first.network.state_dict().items()}
-    state = torch.get_rng_state()
-    made(tmp_path, refresher)
-    assert torch.equal(torch.get_rng_state(), state)
-    for name, value in refresher.first.network.state_dict().items():
-        assert torch.equal(value, weights[name]), name
-    assert not refresher.first.network.training
+def test_the_version_that_judges_is_left_alone_and_the_random_state_too(once: Once) -> None:
+    assert once.kept_random_state
+    for name, value in once.refresher.first.network.state_dict().items():
+        assert torch.equal(value, once.weights_before[name]), name
+    assert not once.refresher.first.network.training
 
 
-def test_the_same_samples_make_the_same_bytes_and_others_others(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    first, _ = made(tmp_path / "a")
+def test_the_same_samples_make_the_same_bytes_and_others_others(once: Once, tmp_path: Path) -> None:
     torch.manual_seed(2)
     second, _ = made(tmp_path / "b")
-    assert first == second
+    assert once.version == second
     for name in ("model.safetensors", "config.json", "card.json", "card.md"):
-        assert (tmp_path / "a" / "v1" / name).read_bytes() == (tmp_path / "b" / "v1" / name).read_bytes()
-    assert made(tmp_path / "c", seed=6)[0].digest != first.digest
+        assert (once.folder / "v1" / name).read_bytes() == (tmp_path / "b" / "v1" / name).read_bytes()
+    assert made(tmp_path / "c", seed=6)[0].digest != once.version.digest
 
 
-def test_a_version_that_forgot_is_refused_with_its_reason_and_leaves_nothing(tmp_path: Path) -> None:
-    good = make_refresher()
-    _, trained = made(tmp_path / "good", good)
+def test_a_version_that_forgot_is_refused_with_its_reason_and_leaves_nothing(once: Once, tmp_path: Path) -> None:
+    good, trained = once.refresher, once.scorer
     # Replay that says the opposite: the worse a clip, the better. What comes of it must not judge.
     replay = good.kept.replay
     upside_down = replace(replay, statistics=replay.statistics.flip(1))
@@ -194,6 +209,5 @@ def test_a_reward_from_elsewhere_cannot_be_refreshed(tmp_path: Path) -> None:
         Refresher.open(artifact, Elsewhere())  # type: ignore[arg-type]
 
 
-def test_sizes_of_the_refreshed_network_are_those_of_the_first(tmp_path: Path) -> None:
-    _, scorer = made(tmp_path)
-    assert scorer.params == NetworkParams(members=2, hidden=8, embedding=8, bins=3)
+def test_sizes_of_the_refreshed_network_are_those_of_the_first(once: Once) -> None:
+    assert once.scorer.params == NetworkParams(members=2, hidden=8, embedding=8, bins=3)
