@@ -1,14 +1,15 @@
-"""Params for people: `python -m components schema` and `python -m components params`."""
+"""For the whole tree: `python -m components schema | params | clean`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import yaml
 
 from components.runtime.step import ParamsOption, SetOption, command_app, default_params, main
 
-app = command_app("The tree of params that every step reads.")
+app = command_app("The tree of params that every step reads, and the folder that the steps write to.")
 
 
 @app.command()
@@ -26,6 +27,15 @@ def params(params_file: ParamsOption = None, overrides: SetOption = None) -> Non
 
     tree = resolved(load_params(params_file or default_params(), overrides or ()))
     print(yaml.safe_dump(tree, sort_keys=False), end="")
+
+
+@app.command()
+def clean() -> None:
+    """Remove what the commands made in this folder: artifacts, tracking, caches; name what else is kept."""
+    from components.runtime.cleaning import clean as remove
+
+    for path in remove(Path.cwd()):
+        print(f"kept, not made by this project: {path.relative_to(Path.cwd())}")
 
 
 if __name__ == "__main__":

@@ -64,9 +64,7 @@ def load_family(folder: Path, device: torch.device, precision: str = "float32") 
             local_files_only=True,
         )
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder}: weights cannot be loaded: {' '.join(str(error).split())}"
-        ) from error
+        raise InputError(f"{folder}: weights cannot be loaded: {' '.join(str(error).split())}") from error
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, (*family.text_encoders, "vae"), device)
     return family(pipeline)
