@@ -98,5 +98,5 @@ ui: install
 	@echo "MLflow: http://127.0.0.1:$(PORT)  (Ctrl-C ends it)"
 	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --workers 1 --host 127.0.0.1 --port $(PORT)
 
-clean:
-	rm -rf artifacts artifacts.partial mlflow.db mlruns build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean: install
+	@$(BIN)/python -m components clean

@@ -1,4 +1,4 @@
-"""Params for people: `python -m components schema` and `python -m components params`."""
+"""For the whole tree: `python -m components schema | params | clean`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from components.runtime.outputs import check_file
 from components.runtime.step import ParamsOption, SetOption, command_app, default_params, main
 
-app = command_app("The tree of params that every step reads.")
+app = command_app("The tree of params that every step reads, and the folder that the steps write to.")
 
 
 @app.command()
@@ -76,6 +76,15 @@ def _write(file: Path, content: Mapping[str, object], prefix: str = "") -> None:
     check_file(file, "what this command writes", ours)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@app.command()
+def clean() -> None:
+    """Remove what the commands made in this folder: artifacts, tracking, caches; name what else is kept."""
+    from components.runtime.cleaning import clean as remove
+
+    for path in remove(Path.cwd()):
+        print(f"kept, not made by this project: {path.relative_to(Path.cwd())}")
 
 
 if __name__ == "__main__":

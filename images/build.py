@@ -148,7 +148,7 @@ def _known(output: Path) -> dict[str, str]:
     try:
         found = yaml.safe_load(output.read_text())
     except yaml.YAMLError as error:
-        raise InputError(f"{output}: not an images file: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{output}: not an images file: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict) or not set(found) <= set(FAMILIES):
         raise InputError(f"{output}: not an images file: a mapping of {', '.join(FAMILIES)} is needed")
     return {str(name): str(reference) for name, reference in found.items()}

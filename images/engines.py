@@ -124,7 +124,7 @@ class Engine:
     def _said(self, *arguments: str) -> str:
         done = subprocess.run([self.name, *arguments], capture_output=True, text=True)
         if done.returncode != 0:
-            raise BuildError(f"{self.name} {' '.join(arguments[:2])}: {' '.join(done.stderr.split())[:300]}")
+            raise BuildError(f"{self.name} {' '.join(arguments[:2])}: {' '.join(done.stderr.split())}")
         return done.stdout.strip()
 
 

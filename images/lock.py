@@ -138,5 +138,5 @@ def _resolved(lock: Lock, path: Path, torch_wheels: str | None, upgrade: bool, r
             command.append("--upgrade")
         done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
         if done.returncode != 0:
-            raise InputError(f"{path}: cannot be resolved: {' '.join(done.stderr.split())[:600]}")
+            raise InputError(f"{path}: cannot be resolved: {' '.join(done.stderr.split())}")
         return output.read_text()

@@ -317,7 +317,7 @@ def _connected() -> Any:
         client.ping()
     except DockerException as error:
         where = os.environ.get("DOCKER_HOST") or "the default socket"
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())
         raise InputError(
             f"no container engine answers at {where} ({reason}); start Docker or `podman system service` and "
             "set DOCKER_HOST, or run without containers: --runner host"

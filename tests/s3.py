@@ -40,7 +40,7 @@ class Store:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Store]:
+def serving(folder: Path, *more: str) -> Iterator[Store]:
     """A server with the bucket `bucket`, key id `right` and secret `secret`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -48,7 +48,7 @@ def serving(folder: Path) -> Iterator[Store]:
     assert RCLONE is not None
     options = ["--addr", f"127.0.0.1:{port}", "--auth-key", "right,secret", "--config", str(folder / "none")]
     process = subprocess.Popen(
-        [RCLONE, "serve", "s3", *options, str(folder / "data")],
+        [RCLONE, "serve", "s3", *options, *more, str(folder / "data")],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

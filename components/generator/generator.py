@@ -64,9 +64,7 @@ def load_family(folder: Path, device: torch.device, precision: str = "float32") 
             local_files_only=True,
         )
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder}: weights cannot be loaded: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise InputError(f"{folder}: weights cannot be loaded: {' '.join(str(error).split())}") from error
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, (*family.text_encoders, "vae"), device)
     return family(pipeline)
@@ -248,6 +246,6 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(
             f"generator.base = {base!r}: no such folder, and the hub cannot serve it{offline}: "
-            f"{' '.join(str(error).split())[:200]}"
+            f"{' '.join(str(error).split())}"
         ) from error
     return Path(snapshot)

@@ -118,7 +118,7 @@ def _read(path: Path) -> tuple[Ladders, dict[str, Tensor]]:
         about["recipes"] = [tuple(recipe) for recipe in about["recipes"]]
         parts: dict[str, Any] = {name: table.pop(name).float() for name in TENSORS if name != "frames"}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())
         raise InputError(f"{path}: not the ladders that a reward keeps for its refresh ({reason})") from error
     parts["frames"] = torch.zeros((*parts["levels"].shape, 0), dtype=torch.uint8)
     return Ladders(**parts, **about), table

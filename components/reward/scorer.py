@@ -110,7 +110,7 @@ class Scorer:
         try:
             network.load_own_state(load_file(weights_file))
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())
             raise InputError(f"{weights_file}: not the weights that {CONFIG} describes ({reason})") from error
         return cls(network, geometry, resolve(device))
 

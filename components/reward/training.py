@@ -178,7 +178,7 @@ def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None
     except RuntimeError as error:
         raise InputError(
             f"reward.network: a training that goes on from a reward must have its sizes "
-            f"({' '.join(str(error).split())[:200]})"
+            f"({' '.join(str(error).split())})"
         ) from error
     return network
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.runtime import outputs, provenance, storage
+from components.runtime import outputs, provenance, s3, storage
 from components.runtime.distributed import from_main, is_main_process, wait_for_all, world_size
 from components.runtime.errors import GateRefused, InputError, OnlineVPOError, storage_failure
 from components.runtime.files import fsync, replace_dir, sha256_file
@@ -295,7 +295,7 @@ def _target(out: str | Path) -> Path:
     if not storage.is_remote(out):
         return outputs.target_of(out)
     uri = str(out).rstrip("/")
-    key = hashlib.sha256(f"{storage.endpoint()} {uri}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{s3.endpoint()} {uri}".encode()).hexdigest()[:16]
     return cache_dir() / "artifacts" / f"{PurePosixPath(uri).name}-{key}"
 
 

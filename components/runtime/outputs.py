@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -80,7 +80,7 @@ def check(out: str | Path, kind: Kind, reads: Iterable[Any] = ()) -> None:
     never(target)
     _check_apart(str(target), reads)
     if target.exists():
-        foreign = list(_foreign(target, kind))
+        foreign = foreign_names(target, kind)
         if foreign:
             raise InputError(_refusal(str(target), foreign, kind, (target / kind.index).is_file()))
     check_workspace(target.with_name(f"{target.name}.partial"), kind)
@@ -135,7 +135,7 @@ def check_workspace(partial: Path, kind: Kind) -> None:
             )
         return
     try:  # an earlier result that has been replaced and not yet been removed
-        foreign = list(_foreign(partial, kind))
+        foreign = foreign_names(partial, kind)
     except InputError:
         foreign = [kind.index]
     if foreign:
@@ -165,10 +165,36 @@ def replaceable(uri: str, kind: Kind) -> set[str]:
     return ours
 
 
+def foreign_names(folder: Path, kind: Kind, readable: bool = True) -> list[str]:
+    """Names in `folder` that are not part of a result of this kind, nor of our work on it.
+
+    Raises:
+        InputError: its index is damaged, or that of another result; as a foreign name if not `readable`.
+    """
+    entries = _entries(folder)
+    text = _read(folder / kind.index)
+    known = {REPLACED}
+    if text is not None:
+        try:
+            known |= {kind.index, *kind.listed(text, str(folder))}
+        except InputError:
+            if readable:
+                raise
+    parents = {str(parent) for name in known for parent in PurePosixPath(name).parents}
+    published = text is not None and (folder / IDENTITY).is_file()  # killed before the rest was cleared
+    return [
+        name
+        for name in entries
+        if name not in known
+        and not (published and name.startswith("."))
+        and not (name in parents and (folder / name).is_dir())
+    ]
+
+
 def recover(target: Path, kind: Kind) -> None:
     """Put back, or finish removing, what a kill left of a result that was being replaced."""
     for previous in previous_of(target):
-        if any(_foreign(previous, kind, readable=False)):
+        if bool(foreign_names(previous, kind, readable=False)):
             continue
         if target.exists():
             remove_result(previous, kind)
@@ -236,29 +262,6 @@ def starts_with(*beginnings: str) -> Callable[[Path], bool]:
         return any(begin.startswith(one.encode()) for one in beginnings)
 
     return found
-
-
-def _foreign(folder: Path, kind: Kind, readable: bool = True) -> Iterator[str]:
-    """Names in `folder` that are not part of a result of this kind, nor of our work on it.
-
-    Raises:
-        InputError: its index is damaged, or that of another result; as a foreign name if not `readable`.
-    """
-    entries = _entries(folder)
-    text = _read(folder / kind.index)
-    known = {REPLACED}
-    if text is not None:
-        try:
-            known |= {kind.index, *kind.listed(text, str(folder))}
-        except InputError:
-            if readable:
-                raise
-    parents = {str(parent) for name in known for parent in PurePosixPath(name).parents}
-    published = text is not None and (folder / IDENTITY).is_file()  # killed before the rest was cleared
-    for name in entries:
-        hidden = published and name.startswith(".")
-        if name not in known and not hidden and not (name in parents and (folder / name).is_dir()):
-            yield name
 
 
 def _entries(folder: Path) -> list[str]:

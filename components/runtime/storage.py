@@ -1,8 +1,4 @@
-"""Places by URI: a local path, file:// or s3://, with whole folders as the unit.
-
-S3 settings come from the environment as every AWS tool reads them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) for any S3-compatible store, AWS_REGION, AWS_MAX_ATTEMPTS.
-"""
+"""Places by URI: a local path, file:// or s3://, with whole folders as the unit."""
 
 from __future__ import annotations
 
@@ -12,29 +8,14 @@ import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from components.runtime.errors import InputError
 from components.runtime.files import fsync, sha256_file
+from components.runtime.s3 import MISSING, client, explained, transfer
 
-MULTIPART_BYTES = 16 * 2**20
-CONNECT_S, READ_S = 10.0, 60.0
-"""How long a store may take to answer, and between two pieces of an answer; five attempts are made."""
-_DENIED = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "AccessDenied",
-    "Forbidden",
-    "403",
-    "ExpiredToken",
-    "401",
-}
-_MISSING = {"NoSuchKey", "NotFound", "404"}
 _UPLOADING = ".uploading.json"
 _PROBE = re.compile(r"\.writable-[0-9a-f]{16}")
 
@@ -65,11 +46,6 @@ def is_remote(uri: str | Path) -> bool:
     return scheme == "s3"
 
 
-def endpoint() -> str:
-    """The S3 endpoint the environment names, "" for AWS itself."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-
-
 def local_path(uri: str | Path) -> Path:
     """The path that a plain path or a file:// URI names."""
     text = str(uri)
@@ -95,8 +71,8 @@ def each_file(uri: str | Path) -> Iterator[StoredFile]:
         return
     bucket, prefix = _split(uri)
     start = f"{prefix}/" if prefix else ""
-    with _explained(uri):
-        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
+    with explained(uri):
+        pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
         for page in pages:
             for item in page.get("Contents", []):
                 name = item["Key"].removeprefix(start)
@@ -142,11 +118,11 @@ def read_bytes(uri: str | Path, at_most: int | None = None) -> bytes | None:
     from botocore.exceptions import ClientError
 
     bucket, key = _split(uri)
-    with _explained(uri):
+    with explained(uri):
         try:
-            return bytes(_client().get_object(Bucket=bucket, Key=key)["Body"].read(at_most))
+            return bytes(client().get_object(Bucket=bucket, Key=key)["Body"].read(at_most))
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in _MISSING:
+            if error.response.get("Error", {}).get("Code") in MISSING:
                 return None
             raise
 
@@ -160,9 +136,9 @@ def write_file(src: Path, uri: str | Path) -> None:
     """
     if is_remote(uri):
         bucket, key = _split(uri)
-        with _explained(uri):
+        with explained(uri):
             extra = {"Metadata": {"sha256": sha256_file(src)}}
-            _client().upload_file(str(src), bucket, key, ExtraArgs=extra, Config=_transfer())
+            client().upload_file(str(src), bucket, key, ExtraArgs=extra, Config=transfer())
         return
     target = local_path(uri)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -187,9 +163,9 @@ def remove(uri: str | Path, names: Iterable[str]) -> None:
                 folder.rmdir()
         return
     bucket, prefix = _split(uri)
-    with _explained(uri):
+    with explained(uri):
         for name in names:
-            _client().delete_object(Bucket=bucket, Key=f"{prefix}/{name}" if prefix else name)
+            client().delete_object(Bucket=bucket, Key=f"{prefix}/{name}" if prefix else name)
 
 
 def copy_dir(uri: str | Path, dest: Path) -> list[str]:
@@ -223,9 +199,9 @@ def download_dir(uri: str | Path, dest: Path) -> list[str]:
         target = dest / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         key = f"{prefix}/{file.name}" if prefix else file.name
-        with _explained(f"{str(uri).rstrip('/')}/{file.name}"):
-            _client().download_file(bucket, key, str(target), Config=_transfer())
-            recorded = _client().head_object(Bucket=bucket, Key=key).get("Metadata", {}).get("sha256")
+        with explained(f"{str(uri).rstrip('/')}/{file.name}"):
+            client().download_file(bucket, key, str(target), Config=transfer())
+            recorded = client().head_object(Bucket=bucket, Key=key).get("Metadata", {}).get("sha256")
         if target.stat().st_size != file.size or (recorded and sha256_file(target) != recorded):
             raise InputError(f"{uri}/{file.name}: arrived damaged (size or SHA-256 differs); try again")
     return [file.name for file in files]
@@ -238,8 +214,8 @@ def fetch_file(uri: str, dest: Path) -> None:
         InputError: if nothing is there, keys are wrong or the place is out of reach.
     """
     bucket, key = _split(uri)
-    with _explained(uri):
-        _client().download_file(bucket, key, str(dest), Config=_transfer())
+    with explained(uri):
+        client().download_file(bucket, key, str(dest), Config=transfer())
 
 
 def upload_dir(
@@ -274,23 +250,23 @@ def upload_dir(
         raise InputError(f"{uri}/{taken[0]}: another object is there, and is not replaced; move it away")
     gone = sorted({f.name for f in held if f.name in ours or is_probe(f)} - {*names, _UPLOADING})
     known = json.dumps({"files": sorted({*names, *gone})}).encode()
-    with _explained(uri):
-        _client().put_object(Bucket=bucket, Key=start + _UPLOADING, Body=known)
+    with explained(uri):
+        client().put_object(Bucket=bucket, Key=start + _UPLOADING, Body=known)
         if last in ours:
-            _client().delete_object(Bucket=bucket, Key=start + last)
+            client().delete_object(Bucket=bucket, Key=start + last)
     for name in sorted(names, key=lambda n: (n == last, n)):
         path = src / name
-        with _explained(f"{uri.rstrip('/')}/{name}"):
+        with explained(f"{uri.rstrip('/')}/{name}"):
             extra = {"Metadata": {"sha256": sha256_file(path)}}
-            _client().upload_file(str(path), bucket, start + name, ExtraArgs=extra, Config=_transfer())
-            stored = _client().head_object(Bucket=bucket, Key=start + name)["ContentLength"]
+            client().upload_file(str(path), bucket, start + name, ExtraArgs=extra, Config=transfer())
+            stored = client().head_object(Bucket=bucket, Key=start + name)["ContentLength"]
         if stored != path.stat().st_size:
             raise InputError(
                 f"{uri}/{name}: the store kept {stored} bytes of {path.stat().st_size}; try again"
             )
-    with _explained(uri):
+    with explained(uri):
         for name in (*gone, _UPLOADING):
-            _client().delete_object(Bucket=bucket, Key=start + name)
+            client().delete_object(Bucket=bucket, Key=start + name)
 
 
 def unfinished_upload(uri: str) -> set[str]:
@@ -318,9 +294,9 @@ def check_writable(uri: str) -> None:
     bucket, prefix = _split(uri)
     name = f".writable-{secrets.token_hex(8)}"
     key = f"{prefix}/{name}" if prefix else name
-    with _explained(uri):
-        _client().put_object(Bucket=bucket, Key=key, Body=b"")
-        _client().delete_object(Bucket=bucket, Key=key)
+    with explained(uri):
+        client().put_object(Bucket=bucket, Key=key, Body=b"")
+        client().delete_object(Bucket=bucket, Key=key)
 
 
 def _by_name(file: StoredFile) -> str:
@@ -332,86 +308,3 @@ def _split(uri: str | Path) -> tuple[str, str]:
     if not bucket:
         raise InputError(f"{uri}: no bucket named; the form is s3://bucket/prefix")
     return bucket, prefix.strip("/")
-
-
-def _client() -> Any:
-    """The S3 client for the environment as it is now; made once per set of settings, it is slow to make."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    more = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS")
-    return _make_client(tuple(os.environ.get(n) for n in (*names, *more)))
-
-
-@lru_cache(maxsize=4)
-def _make_client(settings: tuple[str | None, ...]) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    retries: Any = {"mode": "standard"}
-    if not os.environ.get("AWS_MAX_ATTEMPTS"):
-        retries["max_attempts"] = 5
-    options: dict[str, Any] = {}
-    # S3-compatible stores do not all understand the newer trailing checksums; SHA-256 is checked here
-    # instead.
-    if not os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION"):
-        options["request_checksum_calculation"] = "when_required"
-    if not os.environ.get("AWS_RESPONSE_CHECKSUM_VALIDATION"):
-        options["response_checksum_validation"] = "when_required"
-    config = Config(
-        signature_version="s3v4",
-        s3={"addressing_style": "path"},
-        retries=retries,
-        connect_timeout=CONNECT_S,
-        read_timeout=READ_S,
-        **options,
-    )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    return boto3.session.Session().client(
-        "s3", endpoint_url=endpoint() or None, region_name=region, config=config
-    )
-
-
-def _transfer() -> Any:
-    from boto3.s3.transfer import TransferConfig
-
-    return TransferConfig(
-        multipart_threshold=MULTIPART_BYTES, multipart_chunksize=MULTIPART_BYTES, max_concurrency=4
-    )
-
-
-@contextmanager
-def _explained(uri: str | Path) -> Iterator[None]:
-    """Turn what boto3 raises into one line that names the place and what to do."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        ConnectionError,
-        HTTPClientError,
-        NoCredentialsError,
-        PartialCredentialsError,
-    )
-
-    store = endpoint() or "AWS"
-    try:
-        yield
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        raise InputError(_reason(uri, code, str(error), store)) from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise InputError(f"{uri}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
-    except (ConnectionError, HTTPClientError) as error:
-        raise InputError(f"{uri}: cannot reach the store at {store}; check AWS_ENDPOINT_URL_S3") from error
-    except (BotoCoreError, Boto3Error, ValueError) as error:
-        text = " ".join(str(error).split())
-        code = next((c for c in sorted(_DENIED | {"NoSuchBucket"}) if f"({c})" in text), "")
-        raise InputError(_reason(uri, code, text, store)) from error
-
-
-def _reason(uri: str | Path, code: str, text: str, store: str) -> str:
-    if code in _DENIED:
-        return f"{uri}: access denied by {store} ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if code == "NoSuchBucket":
-        return f"{uri}: no such bucket at {store}; create it first"
-    if code in _MISSING:
-        return f"{uri}: nothing there ({code})"
-    return f"{uri}: the store at {store} failed: {' '.join(text.split())}"

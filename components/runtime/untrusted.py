@@ -128,4 +128,4 @@ def content(file: Path, what: str, at_most: int = MAX_JSON_BYTES) -> bytes:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())

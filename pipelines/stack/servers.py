@@ -150,7 +150,7 @@ def _wait(root: Path, name: str, failure: Callable[[], str | None]) -> None:
         if not _running(root, name) or time.monotonic() > end:
             log = root / f"{name}.log"
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["nothing"]
-            raise InputError(f"{name} does not come up: {why}; {log} ends with: {last[0][:300]}")
+            raise InputError(f"{name} does not come up: {why}; {log} ends with: {last[0]}")
         time.sleep(0.2)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime import storage
+from components.runtime import s3
 from components.runtime.artifacts import METRICS, open_artifact, publish
 from components.runtime.errors import InputError
 from components.runtime.params import StepParams
@@ -33,7 +33,7 @@ def proxy(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     with proxied(store.endpoint) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", running.url)
         yield running
-    storage._make_client.cache_clear()
+    s3._make_client.cache_clear()
 
 
 def make(out: str | Path = OUT) -> None:
@@ -124,8 +124,8 @@ def test_a_slow_store_is_waited_for(proxy: Proxy, tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 def test_a_store_that_never_answers_is_given_up(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     make()
-    monkeypatch.setattr(storage, "READ_S", 0.5)
-    storage._make_client.cache_clear()
+    monkeypatch.setattr(s3, "READ_S", 0.5)
+    s3._make_client.cache_clear()
     proxy.first(FOREVER, Fault(wait=3.0))
     with within(60), pytest.raises(InputError, match="cannot reach the store"):
         open_artifact(OUT)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime import storage
+from components.runtime import s3, storage
 from components.runtime.artifacts import MANIFEST, input_digest, open_artifact, publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.params import StepParams, load_tree
@@ -50,7 +50,7 @@ def test_uploading_again_removes_what_is_gone(store: Store, tmp_path: Path) -> N
 
 
 def test_large_file_goes_in_parts(store: Store, tmp_path: Path) -> None:
-    data = os.urandom(2 * storage.MULTIPART_BYTES + 12345)
+    data = os.urandom(2 * s3.MULTIPART_BYTES + 12345)
     storage.upload_dir(folder_with(tmp_path, big=data), "s3://bucket/runs/big")
     storage.download_dir("s3://bucket/runs/big", tmp_path / "back")
     assert (tmp_path / "back" / "big").read_bytes() == data

@@ -236,4 +236,4 @@ def _write(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())

@@ -79,7 +79,7 @@ class Shelf:
             try:
                 opened = getattr(importlib.import_module(module), class_name).load(folder, self.device)
             except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-                reason = " ".join(str(error).split())[:300]
+                reason = " ".join(str(error).split())
                 raise InputError(f"{folder}: the weights `{name}` cannot be opened: {reason}") from error
             self._models[name] = opened
         return self._models[name]

@@ -245,7 +245,7 @@ class ModelFamily(ABC):
                 )
             except (OSError, ValueError, RuntimeError) as error:
                 raise InputError(
-                    f"{place}: the LoRA cannot be loaded: {' '.join(str(error).split())[:300]}"
+                    f"{place}: the LoRA cannot be loaded: {' '.join(str(error).split())}"
                 ) from error
 
     # -- all weights -----------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class ModelFamily(ABC):
                 getattr(self.pipeline, name).load_state_dict(state)
             except (OSError, SafetensorError, RuntimeError) as error:
                 raise InputError(
-                    f"{folder / name}: the weights cannot be loaded: {' '.join(str(error).split())[:300]}"
+                    f"{folder / name}: the weights cannot be loaded: {' '.join(str(error).split())}"
                 ) from error
 
     def load_aligned(self, folder: Path) -> None:

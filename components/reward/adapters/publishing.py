@@ -296,7 +296,7 @@ def _try(reward: Regressor, source: str) -> None:
     except InputError:
         raise
     except Exception as error:  # a library's own words for a processor that does not fit its model
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        text = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
             f"{source}: cannot score a clip of {reward.description.frames} frames ({text})"
         ) from error

@@ -150,7 +150,7 @@ def _model(folder: Path, kind: Kind) -> Any:
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"{folder}: the backbone cannot be loaded: {' '.join(str(error).split())[:300]}"
+            f"{folder}: the backbone cannot be loaded: {' '.join(str(error).split())}"
         ) from error
     absent = sorted({*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])})
     if absent:

@@ -49,7 +49,7 @@ def fetch(name: str) -> Path:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(
             f"reward.network.backbone = {name!r}: no such folder, and the hub cannot serve it{offline}: "
-            f"{' '.join(str(error).split())[:200]}"
+            f"{' '.join(str(error).split())}"
         ) from error
 
 

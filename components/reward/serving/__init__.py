@@ -123,7 +123,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())
 
 
 __all__ = ["CODE", "REWARD", "log", "save"]
