@@ -45,8 +45,8 @@ def client() -> Any:
     """The S3 client for the environment as it is now; made once per set of settings, it is slow to make."""
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     more = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS")
-    more += ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")
-    return _make_client(tuple(os.environ.get(n) for n in (*names, *more)))
+    files = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")
+    return _make_client(tuple(os.environ.get(n) for n in (*names, *more, *files)))
 
 
 @lru_cache(maxsize=4)
@@ -76,9 +76,10 @@ def _make_client(settings: tuple[str | None, ...]) -> Any:
         options["request_checksum_calculation"] = "when_required"
     if not os.environ.get("AWS_RESPONSE_CHECKSUM_VALIDATION"):
         options["response_checksum_validation"] = "when_required"
+    addressing: Any = {"addressing_style": style}
     config = Config(
         signature_version="s3v4",
-        s3={"addressing_style": style},
+        s3=addressing,
         retries=retries,
         connect_timeout=CONNECT_S,
         read_timeout=READ_S,

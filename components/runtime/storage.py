@@ -90,8 +90,8 @@ def find_file(uri: str | Path) -> StoredFile | None:
         path = local_path(uri)
         return StoredFile(path.name, path.stat().st_size) if path.is_file() else None
     bucket, key = _split(uri)
-    with _explained(uri):
-        found = _client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    with explained(uri):
+        found = client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
     return next(
         (
             StoredFile(PurePosixPath(key).name, item["Size"], item.get("ETag", "").strip('"'))

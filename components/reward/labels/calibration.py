@@ -113,9 +113,9 @@ def _equated(values: np.ndarray, shift: float, floor: float = 0.0) -> Curve:
 
 CALIBRATION = Calibration(
     curves=(
-        Curve(scale=0.6153, shape=0.9320, floor=0.0151),
-        Curve(scale=0.1201, shape=0.5111, floor=0.00019),
-        Curve(scale=0.0745, shape=0.3879, floor=0.00031),
+        Curve(scale=0.6152, shape=0.9321, floor=0.0150),
+        Curve(scale=0.1201, shape=0.5112, floor=0.00019),
+        Curve(scale=0.0745, shape=0.3877, floor=0.00031),
         Curve(scale=0.1648, shape=0.4798, floor=0.00026),
     ),
     whole=Curve(scale=1.468, shape=1.677),
