@@ -72,9 +72,10 @@ stack: install
 stack-down: install
 	@$(BIN)/python -m pipelines.stack down
 
-# A thread for each worker: threads of two processes on the same cores hold each other up.
+# A thread for each worker: threads of two processes on the same cores hold each other up. Each worker gets
+# neighbouring tests, which share what their fixtures build; who is through takes over from the others.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not containers"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal -m "not slow and not containers"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
