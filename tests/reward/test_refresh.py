@@ -102,7 +102,9 @@ def test_the_same_samples_make_the_same_bytes_and_others_others(once: Once, tmp_
     assert made(tmp_path / "c", seed=6)[0].digest != once.version.digest
 
 
-def test_a_version_that_forgot_is_refused_with_its_reason_and_leaves_nothing(once: Once, tmp_path: Path) -> None:
+def test_a_version_that_forgot_is_refused_with_its_reason_and_leaves_nothing(
+    once: Once, tmp_path: Path
+) -> None:
     good, trained = once.refresher, once.scorer
     # Replay that says the opposite: the worse a clip, the better. What comes of it must not judge.
     replay = good.kept.replay

@@ -118,8 +118,8 @@ def node_environments(job: dict[str, Any]) -> list[dict[str, str]]:
 def assert_same_weights(two: Path, one: Path) -> None:
     """To a hundredth of what training changed, all weights together: LoRA matrices B begin at 0.
 
-    Not weight by weight: where a gradient is nothing but rounding, Adam makes a whole step of it, and in which
-    direction depends on the processor.
+    Not weight by weight: where a gradient is nothing but rounding, Adam makes a whole step of it, in a
+    direction that depends on the processor.
     """
     ours, theirs = load_file(two / WEIGHTS), load_file(one / WEIGHTS)
     assert ours.keys() == theirs.keys()
