@@ -57,7 +57,17 @@ def params(folder: Path) -> Path:
             "card": {"contents_per_type": 1, "attacks": 4, "generator_attacks": 4},
             "gate": {**lenient, "reference_above": 0.0, "attacks": 0.0},
         },
-        "alignment": {"iterations": 3, "prompts": 2, "candidates": 2, "updates": 1, "checkpoint_every": 1},
+        "alignment": {
+            "iterations": 3,
+            "prompts": 2,
+            "candidates": 2,
+            "updates": 1,
+            "checkpoint_every": 1,
+            # So small a reward doubts every pair, and a run without pairs is refused.
+            "min_gap": 0.0,
+            "noise_gap": 0.0,
+            "motion_floor": 0.0,
+        },
         "evaluation": {"prompts": 2, "seeds": 1, "resamples": 1000, "report_pairs": 1, "flow_pairs": 1},
     }
     file = folder / "params.yaml"
