@@ -1,4 +1,4 @@
-"""Every command that writes refuses a place with something else in it, before any work, and leaves it alone."""
+"""Every command that writes refuses a place with something else in it, before any work, and leaves it."""
 
 from __future__ import annotations
 
