@@ -45,8 +45,8 @@ def client() -> Any:
     """The S3 client for the environment as it is now; made once per set of settings, it is slow to make."""
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     more = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS")
-    more += ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")
-    return _make_client(tuple(os.environ.get(n) for n in (*names, *more)))
+    files = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")
+    return _make_client(tuple(os.environ.get(n) for n in (*names, *more, *files)))
 
 
 @lru_cache(maxsize=4)
@@ -62,7 +62,8 @@ def _make_client(settings: tuple[str | None, ...]) -> Any:
         raise InputError(f"AWS_PROFILE: {error}; it is looked for in ~/.aws/config") from error
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     # AWS itself wants the bucket in the host's name; other stores have no such names, unless told otherwise.
-    style = (own.get("s3") or {}).get("addressing_style") if isinstance(own.get("s3"), dict) else None
+    told = own.get("s3")
+    style: Any = told.get("addressing_style") if isinstance(told, dict) else None
     if style is None:
         other = named or own.get("endpoint_url") or own.get("services")
         style = "path" if other else "auto"
