@@ -79,13 +79,13 @@ def build_images(settings: Build, families: tuple[str, ...], output: Path) -> di
         InputError: for an unknown family or engine, or a wheelhouse that is not there.
         BuildError: if the engine fails.
     """
+    known = _known(output)
     engine = Engine.found(settings.engine)
     if settings.wheelhouse is not None and not settings.wheelhouse.is_dir():
         raise InputError(
             f"--wheelhouse {settings.wheelhouse}: no such folder; see python -m images wheelhouse"
         )
     images = chain(families)
-    known = _known(output)
     prefix = f"{settings.push.rstrip('/')}/" if settings.push else engine.prefix
     references = {
         image.name: f"{prefix}{image.repository}:{settings.tag or _tag(image, settings.variant)}"

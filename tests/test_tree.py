@@ -14,7 +14,7 @@ import yaml
 from components.evaluation.params import EvaluationParams
 from components.params import Params, json_schema, load_params, resolved, step_sections
 from components.runtime.errors import InputError
-from components.runtime.params import known_sections, load_step_params
+from components.runtime.params import known_sections, load_step_params, section_class
 
 
 def test_every_step_with_params_is_in_the_tree() -> None:
@@ -63,6 +63,27 @@ def test_errors_are_one_line(override: str, part: str) -> None:
     assert ";" not in str(caught.value).replace("; did", "").replace("; allowed", "").replace(
         "here; `run`", ""
     )
+
+
+@pytest.mark.parametrize("step", step_sections())
+@pytest.mark.parametrize("other", step_sections())
+def test_every_step_finds_a_mistake_in_any_section(step: str, other: str, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(f"{other}: {{no_such_key: 1}}\n")
+    with pytest.raises(InputError, match=rf"unknown key `{other}\.no_such_key`"):
+        load_step_params(section_class(step), step, file)
+    file.write_text(f"{other}: {{}}\nrun: {{seed: 3}}\n")
+    assert load_step_params(section_class(step), step, file).run.seed == 3
+
+
+def test_sections_are_found_by_their_names() -> None:
+    for name in step_sections():
+        assert section_class(name) is Params.model_fields[name].annotation
+
+
+def test_make_run_reads_the_whole_tree_first(repository: Path) -> None:
+    recipe = (repository / "Makefile").read_text().partition("\nrun:")[2].splitlines()[1:]
+    assert recipe[0].strip().startswith("@$(BIN)/python -m components params")
 
 
 def test_commands(repository: Path, tmp_path: Path) -> None:

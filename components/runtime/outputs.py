@@ -83,7 +83,8 @@ def check(out: str | Path, kind: Kind, reads: Iterable[Any] = ()) -> None:
         foreign = foreign_names(target, kind)
         if foreign:
             raise InputError(_refusal(str(target), foreign, kind, (target / kind.index).is_file()))
-    check_workspace(target.with_name(f"{target.name}.partial"), kind)
+    if kind.step:
+        check_workspace(target.with_name(f"{target.name}.partial"), kind)
 
 
 def target_of(out: str | Path) -> Path:

@@ -62,7 +62,8 @@ def _make_client(settings: tuple[str | None, ...]) -> Any:
         raise InputError(f"AWS_PROFILE: {error}; it is looked for in ~/.aws/config") from error
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     # AWS itself wants the bucket in the host's name; other stores have no such names, unless told otherwise.
-    style = (own.get("s3") or {}).get("addressing_style") if isinstance(own.get("s3"), dict) else None
+    told = own.get("s3")
+    style: Any = told.get("addressing_style") if isinstance(told, dict) else None
     if style is None:
         other = named or own.get("endpoint_url") or own.get("services")
         style = "path" if other else "auto"
