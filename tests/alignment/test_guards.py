@@ -23,7 +23,7 @@ def reading(
 ) -> Reading:
     """40 prompts: the base scores 0, the policy `score` with some noise, or there is no judge.
 
-    Two readings that differ by the same on every prompt would have no spread, so each has a little of its own.
+    Two readings that differ by the same on every prompt would have no spread: each has some of its own.
     """
     jitter = np.random.default_rng(done).normal(0, 0.005, 40)
     own = np.asarray(noise) + jitter - jitter.mean()
