@@ -55,7 +55,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "generator": ("reconstruction_psnr_db", "object_found", "colour", "shape"),
     "reward": ("srcc_world", "srcc_heldout_types", "reference_above_all", "judge_srcc"),
     "alignment": ("pairs", "reward_mean_first", "reward_mean_last", "drift_from_base"),
-    "evaluation": ("win_rate_judge", "win_rate_reward", "worst_semantic_delta", "rules_failed"),
+    "evaluation": ("win_rate_judge", "win_rate_reward", "worst_semantic_delta", "motion_ratio"),
     "registry": ("accepted", "version", "rules_failed"),
 }
 

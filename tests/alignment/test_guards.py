@@ -21,8 +21,13 @@ NOISE = np.random.default_rng(0).normal(0, 0.05, 40)
 def reading(
     done: int, score: float | None, motion: float = 1.0, noise: Sequence[float] = tuple(NOISE)
 ) -> Reading:
-    """40 prompts: the base scores 0, the policy `score` with some noise, or there is no judge."""
-    scores = () if score is None else tuple(score + value for value in noise)
+    """40 prompts: the base scores 0, the policy `score` with some noise, or there is no judge.
+
+    Two readings that differ by the same on every prompt would have no spread: each has some of its own.
+    """
+    jitter = np.random.default_rng(done).normal(0, 0.005, 40)
+    own = np.asarray(noise) + jitter - jitter.mean()
+    scores = () if score is None else tuple(float(score + value) for value in own)
     base = () if score is None else (0.0,) * 40
     return Reading(done, tuple(f"p{n}" for n in range(40)), scores, base, (motion,) * 40, (1.0,) * 40)
 

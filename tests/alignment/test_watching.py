@@ -20,7 +20,7 @@ from tests.alignment.tiny import PARAMS, make_trainer
 WATCHED = PARAMS.model_copy(
     update={"iterations": 6, "guards": GuardParams(every=1, patience=2, drift_limit=1e9, worse_limit=1.0)}
 )
-PROMPTS = tuple(f"h{number}" for number in range(8))
+PROMPTS = tuple(f"h{number}" for number in range(12))
 
 
 class Scripted:

@@ -239,7 +239,7 @@ def test_diff_tells_scores_and_origin_apart(
 ) -> None:
     run(params, **candidate("b", **{"aligned/judge": 0.8}), out=tmp_path / "registry")
     said = list(lines(registered.generator, "1", "2"))
-    assert any(line.startswith("  judge: 0.7000 | 0.8000  +0.1000 [+0.1000, +0.1000]") for line in said)
+    assert any(line.startswith("  judge: 0.7000 | 0.8000  +0.1000 [+0.09") for line in said)
     assert any(line.startswith("  steps.alignment.digest:") for line in said)
     assert not any("reward.scores_digest" in line for line in said)
     run(params, **candidate("c", requests="r2"), out=tmp_path / "registry")
