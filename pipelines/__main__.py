@@ -35,11 +35,17 @@ def compile_(
     overrides: SetOption = None,
     profile: ProfileOption = "miniature-cpu",
     output: Annotated[Path, typer.Option("--output", "-o", help="where to write it")] = Path("pipeline.yaml"),
+    contents: Annotated[
+        bool,
+        typer.Option(
+            "--contents", help="ask the stores for what params name there: if it changed, its tasks run again"
+        ),
+    ] = False,
 ) -> None:
     """Compile the pipeline to YAML: the same inputs always give the same bytes."""
     from pipelines.compile import compile_to
 
-    compile_to(output, params_file, overrides or (), profile, images)
+    compile_to(output, params_file, overrides or (), profile, images, contents)
     print(output)
 
 

@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from components.params import Params, load_params, resolved
 from components.runtime.outputs import check_file, starts_with
 from components.runtime.step import default_params
+from pipelines.contents import with_contents
 from pipelines.dag import pipeline
 from pipelines.documents import dump, write_text
 from pipelines.images import Images, load_images
@@ -24,7 +25,12 @@ HEADER = (
 
 
 def compile_to(
-    output: Path, params_file: str | Path | None, overrides: Sequence[str], profile: str, images: Path
+    output: Path,
+    params_file: str | Path | None,
+    overrides: Sequence[str],
+    profile: str,
+    images: Path,
+    contents: bool = False,
 ) -> None:
     """Compile the pipeline and write it to `output`, unless `lint` finds fault with it.
 
@@ -34,6 +40,7 @@ def compile_to(
         overrides: "section.key=value" texts; they win over the profile's params, which win over the file's.
         profile: a profile's name or file.
         images: the images file.
+        contents: ask the stores for what the params name there, so that a change of it is seen by the cache.
 
     Raises:
         InputError: if any of them is wrong, a param names a place on this machine, or `output` cannot be
@@ -43,8 +50,14 @@ def compile_to(
     check_file(output, "a compiled pipeline", starts_with(HEADER))
     chosen = load_profile(profile)
     params = effective_params(params_file, overrides, chosen)
+<<<<<<< HEAD
     refuse_local_places(resolved(params))
     documents = compiled_documents(params, chosen, load_images(images))
+=======
+    documents = compiled_documents(params, chosen, load_images(images))
+    if contents:
+        with_contents(documents, resolved(params))
+>>>>>>> registry
     refuse_faults(documents, "the compiled pipeline")
     write_text(output, as_text(documents))
 

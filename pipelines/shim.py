@@ -45,6 +45,10 @@ RunOption = Annotated[
     str | None,
     typer.Option("--run", help=f"name of the pipeline run; {RUN_VARIABLE} in the environment wins"),
 ]
+ContentsOption = Annotated[
+    str | None,
+    typer.Option("--contents", help="digest of what params name in a store: for the cache, not read"),
+]
 
 
 @app.command()
@@ -54,6 +58,7 @@ def run(
     executor_output: ExecutorOutputOption = None,
     run_name: RunOption = None,
     processes: Annotated[int, typer.Option(min=1, help="processes on this machine, one per GPU")] = 1,
+    contents: ContentsOption = None,
 ) -> int:
     """Run STEP with the parameters and artifacts that Kubeflow gives, and hand back what it made."""
     return run_step(
