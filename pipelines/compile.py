@@ -50,14 +50,11 @@ def compile_to(
     check_file(output, "a compiled pipeline", starts_with(HEADER))
     chosen = load_profile(profile)
     params = effective_params(params_file, overrides, chosen)
-<<<<<<< HEAD
-    refuse_local_places(resolved(params))
-    documents = compiled_documents(params, chosen, load_images(images))
-=======
+    tree = resolved(params)
+    refuse_local_places(tree)
     documents = compiled_documents(params, chosen, load_images(images))
     if contents:
-        with_contents(documents, resolved(params))
->>>>>>> registry
+        with_contents(documents, tree)
     refuse_faults(documents, "the compiled pipeline")
     write_text(output, as_text(documents))
 
