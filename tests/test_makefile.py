@@ -102,7 +102,7 @@ def environment_of(project: Path, answer: str) -> Path:
     ("answer", "words", "part"),
     [
         ("echo 3.13", (), "its Python is of Python 3.13, not 3.11 or 3.12; remove that folder"),
-        ("exit 1", (), "its Python does not run; remove that folder"),
+        ("exit 1", (), "its Python does not run, or has no pip; remove that folder"),
         ("echo 3.99", ("PYTHON=python3",), "is of Python 3.99, not "),
     ],
 )
