@@ -124,6 +124,14 @@ def test_an_environment_that_will_do_is_not_made_anew(project: Path) -> None:
     assert "-c constraints.txt" in (project / "pip.log").read_text()
 
 
+@pytest.mark.slow
+def test_an_environment_is_made_by_the_python_that_was_named(project: Path) -> None:
+    done = make(project, "install", f"PYTHON={sys.executable}")
+    assert done.returncode == 2 and "pip" in done.stderr  # which has no index here
+    asked = [str(project / ".venv" / "bin" / "python"), "-c", "import sys, pip; print(sys.version)"]
+    assert subprocess.run(asked, capture_output=True, text=True).stdout.strip() == sys.version
+
+
 def test_run_says_that_it_needs_a_repository(project: Path) -> None:
     done = make(project, "run")
     assert done.returncode == 2
