@@ -27,7 +27,7 @@ if os.path.isdir(folder) and os.listdir(folder):
     except OSError:
         made = ""
     if made not in good or (origin != "file" and made != own):
-        about = "is of Python %s, not %s" % (made, own if origin != "file" else " or ".join(good)) if made else "does not run"
+        about = "is of Python %s, not %s" % (made, own if origin != "file" else " or ".join(good)) if made else "does not run, or has no pip"
         sys.exit("%s: its Python %s; remove that folder, or name another: make install VENV=FOLDER" % (folder, about))
     sys.exit(0)
 if own not in good or sys.implementation.name != "cpython":

@@ -42,11 +42,14 @@ def proxy_for(url: str) -> Proxy | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY name for `url`; None where NO_PROXY exempts it.
 
     Names, ports and address ranges (CIDR) of NO_PROXY are read as requests reads them, and so as MLflow and
-    pip do on the same machine.
+    pip do on the same machine. This machine itself, such as a port-forward, is never asked through a proxy,
+    which would ask its own.
 
     Raises:
         InputError: the proxy is no http(s) URL.
     """
+    if on_this_machine(urlsplit(url).hostname or ""):
+        return None
     named = select_proxy(url, get_environ_proxies(url, no_proxy=None))
     if not named:
         return None
@@ -65,6 +68,11 @@ def proxy_for(url: str) -> Proxy | None:
     user, password = get_auth_from_url(proxy)
     login = f"{user}:{password}" if user or password else None
     return Proxy(shown, dict(urllib3.make_headers(proxy_basic_auth=login)))
+
+
+def on_this_machine(host: str) -> bool:
+    """Whether a host's name or address means the machine that asks."""
+    return host in ("localhost", "::1") or host.endswith(".localhost") or host.startswith("127.")
 
 
 def without_login(url: str) -> str:

@@ -30,6 +30,7 @@ from components.runtime.artifacts import open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.mlflow_client import EXPERIMENT, connect
 from components.runtime.outputs import check_file, starts_with
+from pipelines.address import on_this_machine
 from pipelines.compile import HEADER, as_text, compiled_documents, effective_params
 from pipelines.containers import Attempt, Docker, Engine, Host, in_place_of_docker
 from pipelines.documents import write_text
@@ -373,8 +374,7 @@ def _check_visible(name: str, place: str, root: Path) -> None:
 def _on_this_machine(value: str) -> bool:
     if not value.startswith(("http://", "https://", "postgresql://", "mysql://")):
         return False
-    host = urlsplit(value).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return on_this_machine(urlsplit(value).hostname or "")
 
 
 def _shown(path: Path) -> Path:

@@ -102,7 +102,7 @@ def environment_of(project: Path, answer: str) -> Path:
     ("answer", "words", "part"),
     [
         ("echo 3.13", (), "its Python is of Python 3.13, not 3.11 or 3.12; remove that folder"),
-        ("exit 1", (), "its Python does not run; remove that folder"),
+        ("exit 1", (), "its Python does not run, or has no pip; remove that folder"),
         ("echo 3.99", ("PYTHON=python3",), "is of Python 3.99, not "),
     ],
 )
@@ -122,6 +122,14 @@ def test_an_environment_that_will_do_is_not_made_anew(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (scripts / "python").read_bytes() == before
     assert "-c constraints.txt" in (project / "pip.log").read_text()
+
+
+@pytest.mark.slow
+def test_an_environment_is_made_by_the_python_that_was_named(project: Path) -> None:
+    done = make(project, "install", f"PYTHON={sys.executable}")
+    assert done.returncode == 2 and "pip" in done.stderr  # which has no index here
+    asked = [str(project / ".venv" / "bin" / "python"), "-c", "import sys, pip; print(sys.version)"]
+    assert subprocess.run(asked, capture_output=True, text=True).stdout.strip() == sys.version
 
 
 def test_run_says_that_it_needs_a_repository(project: Path) -> None:

@@ -528,11 +528,23 @@ def test_the_environments_proxy_is_asked(caller: Caller, monkeypatch: pytest.Mon
     assert sent["proxy-authorization"] == f"Basic {base64.b64encode(b'ada:s3cret').decode()}"
 
 
-def test_a_host_in_no_proxy_is_asked_directly(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    through(monkeypatch, HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="localhost,127.0.0.0/8")
+@pytest.mark.parametrize("exempt", ["kubeflow.invalid", ".invalid", "x,kubeflow.invalid:80", "*"])
+def test_a_host_in_no_proxy_is_asked_directly(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, exempt: str
+) -> None:
+    through(monkeypatch, HTTP_PROXY=caller.server.host, NO_PROXY=exempt)
+    end = caller.submit(host="http://kubeflow.invalid:80")
+    assert end.code == 2 and "http://kubeflow.invalid:80: cannot be reached: " in end.error
+    assert caller.server.requests == []
+
+
+def test_this_machine_and_another_scheme_are_asked_directly(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through(monkeypatch, HTTP_PROXY="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9")
     assert caller.submit().code == 0
-    through(monkeypatch, HTTPS_PROXY="http://127.0.0.1:9")  # of another scheme
-    assert caller.submit().code == 0
+    through(monkeypatch, HTTPS_PROXY=caller.server.host)
+    assert "cannot be reached: " in caller.submit(host="http://kubeflow.invalid").error
 
 
 @pytest.mark.parametrize(
