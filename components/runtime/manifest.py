@@ -45,9 +45,7 @@ class Manifest(BaseModel):
     code_dirty: bool = Field(False, description="whether the checkout had uncommitted changes")
     libraries: dict[str, str] = Field(default_factory=dict, description="version of each library used")
     device: str = Field("", description="where it was computed, in words")
-    processes: int = Field(
-        1, ge=1, description="processes that computed it, each on one GPU or none"
-    )
+    processes: int = Field(1, ge=1, description="processes that computed it, each on one GPU or none")
     wall_seconds: float = Field(ge=0, description="seconds the finishing process took")
     created: str = Field(description="UTC time of publication, ISO 8601")
     refused: str | None = Field(None, description="why a quality gate refused this result; null if none did")
