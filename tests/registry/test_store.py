@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from components.registry.__main__ import app
-from components.registry.models import CANDIDATE, CHAMPION, Models
+from components.registry.models import CANDIDATE, CHAMPION, PREVIOUS, Models
 from components.registry.params import RegistryParams
 from components.registry.step import run
 from components.runtime.artifacts import open_artifact
 from components.runtime.errors import InputError
 from components.runtime.step import main
+from tests.registry.test_two_at_once import server
 
 Candidate = Callable[..., dict[str, Path]]
 PARAMS = RegistryParams.model_validate({"model": "m", "reward_model": "m-reward", "run": {"device": "cpu"}})
@@ -139,3 +140,25 @@ def _runs() -> list[object]:
     client = MlflowClient()
     experiments = [one.experiment_id for one in client.search_experiments()]
     return list(client.search_runs(experiments))
+
+
+def test_a_server_is_looked_at_in_the_same_way(
+    candidate: Candidate,
+    here: Path,
+    free_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    inputs = candidate("a")
+    with server(here, free_port) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        run(PARAMS, **inputs, out="registry")
+        capsys.readouterr()
+        assert run(PARAMS, **inputs, out="registry").version == "1"
+        assert "nothing to do" in capsys.readouterr().out
+        (lost,) = (here / "artifacts").rglob("pytorch_lora_weights.safetensors")
+        lost.unlink()
+        again = run(PARAMS, **inputs, out="registry")
+        assert again.version == "2" and again.decision.outcome == "accepted"
+        assert "version 1 of m: 1 of its files are missing" in capsys.readouterr().out
+        assert Models("m").aliases() == {CANDIDATE: "2", CHAMPION: "2", PREVIOUS: "1"}
