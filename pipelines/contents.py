@@ -16,9 +16,6 @@ from components.runtime import storage
 from components.runtime.errors import InputError
 from components.runtime.params import canonical_json
 
-#: Sections that a step reads beside its own: the evaluation's page goes by the registry's gate.
-ALSO = {"evaluation": ("registry",)}
-
 
 def with_contents(documents: Sequence[dict[str, Any]], sections: Mapping[str, Any]) -> None:
     """Put the digest of what each step's params name in a store into its task's command line, in place.
@@ -38,8 +35,7 @@ def with_contents(documents: Sequence[dict[str, Any]], sections: Mapping[str, An
             if place is not None and value is None:
                 raise InputError(f"{key} = {place}: nothing there")
     for step in PLACES:
-        read = [found[name] for name in (step, *ALSO.get(step, ()))]
-        seen = {key: value for keys in read for key, value in keys.items() if value is not None}
+        seen = {key: value for key, value in found[step].items() if value is not None}
         if seen:
             digest = hashlib.sha256(canonical_json(seen).encode()).hexdigest()
             executors[f"exec-{step}"]["container"]["args"] += ["--contents", digest]
