@@ -181,8 +181,14 @@ class Generator:
         return self.decode(latents), latents
 
 
-def _refuse_other_folder(base: str) -> None:
-    """Raise an InputError for a folder without a pipeline: nothing is copied, the user's path is named."""
+def refuse_other_folder(base: str) -> None:
+    """Look at a folder or an s3:// prefix before anything is copied from it; a hub id is left alone.
+
+    Raises:
+        InputError: no pipeline of a known family is there; the message names the base as the user does.
+    """
+    if not storage.is_remote(base) and not Path(base).is_dir():
+        return
     index = f"{base.rstrip('/')}/model_index.json"
     content = storage.read_bytes(index)
     if content is None:
@@ -207,8 +213,7 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
     HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
 
     Raises:
-        InputError: nothing there, no pipeline of a known family there, the hub cannot be reached, or a
-            revision that would have no effect.
+        InputError: nothing there, the hub cannot be reached, or a revision that would have no effect.
     """
     local = storage.is_remote(base) or Path(base).is_dir()
     if local and revision is not None:
@@ -216,7 +221,6 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
             f"generator.revision = {revision!r}: has no effect on {base}; only a hub id has revisions"
         )
     if local:
-        _refuse_other_folder(base)
         # Our own base carries digests: an altered weight is found here, not in strange samples.
         if storage.read_bytes(f"{base.rstrip('/')}/{MANIFEST}") is not None:
             return open_artifact(base).path

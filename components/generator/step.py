@@ -18,7 +18,14 @@ from torch import Tensor
 from components.corpus import Corpus, Prompt
 from components.corpus.world.scene import Scene, parse_caption
 from components.generator.card import reconstruction_psnr, semantic_scores
-from components.generator.generator import PIPELINE, SETTINGS, Generator, fetch_base, load_family
+from components.generator.generator import (
+    PIPELINE,
+    SETTINGS,
+    Generator,
+    fetch_base,
+    load_family,
+    refuse_other_folder,
+)
 from components.generator.params import GeneratorParams
 from components.runtime.artifacts import MANIFEST, cache_dir, open_artifact, publish
 from components.runtime.devices import configure_determinism, configure_threads, resolve
@@ -50,6 +57,7 @@ def run(params: GeneratorParams, *, corpus: str | Path, out: str | Path) -> Gene
     Raises:
         InputError: the corpus or the base is missing, or the base cannot make clips of the corpus's size.
     """
+    refuse_other_folder(params.base)
     configure_threads()
     configure_determinism()
     device = resolve(params.run.device)

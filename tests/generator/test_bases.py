@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from components.generator.generator import fetch_base, load_family
+from components.generator.params import GeneratorParams
+from components.generator.step import run
 from components.runtime import storage
 from components.runtime.errors import InputError
 from tests.s3 import Store
@@ -78,22 +80,23 @@ def test_a_repository_that_is_no_pipeline_is_one_line(hub: list[dict[str, Any]],
 
 
 def test_a_folder_of_something_else_is_refused_by_the_users_own_name(store: Store, tmp_path: Path) -> None:
-    """Before anything is copied: videos, another step's artifact, an index of another kind."""
+    """Before any work: videos, an index of another kind."""
     videos = tmp_path / "my videos"
     videos.mkdir()
     (videos / "a.mp4").write_bytes(b"video")
     storage.upload_dir(videos, "s3://bucket/videos")
-    for base in (str(videos), "s3://bucket/videos"):
+
+    def said(base: str) -> str:
         with pytest.raises(InputError) as caught:
-            fetch_base(base, None, tmp_path / "copy")
-        assert str(caught.value).startswith(f"generator.base = {base!r}: no diffusers pipeline")
-        assert not (tmp_path / "copy").exists()
+            run(GeneratorParams(base=base), corpus=tmp_path / "no corpus", out=tmp_path / "out")
+        assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+        return str(caught.value)
+
+    for base in (str(videos), "s3://bucket/videos"):
+        assert said(base).startswith(f"generator.base = {base!r}: no diffusers pipeline")
     for text in ("not json", "[]", '{"_class_name": "FluxPipeline"}', '{"_class_name": ["x"]}'):
         (videos / "model_index.json").write_text(text)
-        with pytest.raises(InputError) as caught:
-            fetch_base(str(videos), None, tmp_path / "copy")
-        assert str(caught.value).startswith(f"generator.base = {str(videos)!r}: ")
-        assert "\n" not in str(caught.value)
+        assert said(str(videos)).startswith(f"generator.base = {str(videos)!r}: ")
 
 
 def test_pickled_weights_are_never_read(model_folder: Folder, tmp_path: Path) -> None:
