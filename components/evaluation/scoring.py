@@ -116,12 +116,17 @@ def score(
     _collect(suite, found, tasks, together, scores, settings)
     ranks.barrier()
     if ranks.is_main:
-        for file in (*keep.glob("*.json"), *keep.glob("*.new")):
-            if _KEPT.fullmatch(file.name):
-                file.unlink(missing_ok=True)
-        with suppress(OSError):  # not there, or with a file of somebody else's in it
-            keep.rmdir()
+        drop_kept(keep)
     return scores
+
+
+def drop_kept(keep: Path) -> None:
+    """Remove what was kept of single files, and the folder unless somebody else's file is in it."""
+    for file in (*keep.glob("*.json"), *keep.glob("*.new")):
+        if _KEPT.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+    with suppress(OSError):
+        keep.rmdir()
 
 
 def _choose(suite: Suite, shelf: Shelf, compat: bool, scores: Scores) -> None:
