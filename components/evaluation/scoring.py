@@ -119,11 +119,11 @@ def score(
     _collect(suite, found, tasks, together, scores, settings)
     ranks.barrier()
     if ranks.is_main:
-        _drop_kept(keep)
+        drop_kept(keep)
     return scores
 
 
-def _drop_kept(keep: Path) -> None:
+def drop_kept(keep: Path) -> None:
     """Remove what was measured along the way, and the folder if nothing else is in it."""
     for file in (*keep.glob("*.json"), *keep.glob("*.new")):
         if _KEPT.fullmatch(file.name):
@@ -145,7 +145,7 @@ def _refuse_all_broken(
         return
     ranks.barrier()
     if ranks.is_main:
-        _drop_kept(keep)
+        drop_kept(keep)
     more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
     raise InputError(
         f"videos {folder}: none of the {len(reasons)} can be read ({'; '.join(reasons[:3])}{more})"

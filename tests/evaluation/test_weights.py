@@ -216,6 +216,9 @@ def test_other_weights_have_another_version(server: Server, tmp_path: Path, tiny
     os.utime(tmp_path / "dino" / "model.safetensors", ns=(0, 0))
     assert Shelf(str(tmp_path)).version("dino") != by_hand
     server.add_repository(WEIGHTS["dino"].origin, folder_files(tiny_weights / "dino"))
+    with pytest.raises(InputError, match="not fetched weights"):
+        fetch("dino", str(tmp_path))  # a folder made by hand is not replaced
+    shutil.rmtree(tmp_path / "dino")
     fetch("dino", str(tmp_path))
     fetched = Shelf(str(tmp_path)).version("dino")
     fetch("dino", str(tmp_path))

@@ -130,8 +130,8 @@ def test_environment_is_not_read_through_the_file(tmp_path: Path, monkeypatch: p
     assert load("runtime_example: {names: ['${oc.env:SECRET}']}", tmp_path).names == ("${oc.env:SECRET}",)
 
 
-def test_other_sections_do_not_matter(tmp_path: Path) -> None:
-    assert load("reward: {anything: 1}\n", tmp_path) == ExampleParams()
+def test_other_sections_are_checked_and_not_read(tmp_path: Path) -> None:
+    assert load("reward: {card: {}}\n", tmp_path) == ExampleParams()
 
 
 def test_params_are_frozen() -> None:
