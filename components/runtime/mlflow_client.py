@@ -166,8 +166,10 @@ def experiment_id(client: Any) -> str:
     found = client.get_experiment(given) if given else client.get_experiment_by_name(name)
     if found is None:
         try:
-            root = None if os.environ.get("MLFLOW_TRACKING_URI") else _project_of_experiment()
-            files = None if root is None else str(root / "mlruns" / name)
+            # MLflow would keep the files below the current folder, which vanishes with a DVC experiment.
+            root = _project_of_experiment()
+            ours = root is not None and database_file(tracking_uri()) == root / DATABASE
+            files = str(root / "mlruns" / name) if root is not None and ours else None
             return str(client.create_experiment(name, artifact_location=files))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -352,6 +352,7 @@ def test_an_experiment_of_dvc_in_a_temporary_folder_tracks_into_the_project(
     client = mlflow_client.connect(uri).MlflowClient(uri)
     assert client.get_run(run.run_id).data.metrics == {"srcc": 0.5}
     assert json.loads(Path(client.download_artifacts(run.run_id, "metrics.json")).read_text())["srcc"] == 0.5
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it by itself
     assert tracking.tracking_uri() == "sqlite:///mlflow.db"
 
 
