@@ -63,6 +63,8 @@ run: checkout install $(if $(STACK),stack)
 	$(if $(STACK),$(STACKED) $(BIN)/dvc push --remote stack)
 	@$(STACKED) $(BIN)/python -m components.registry show
 	@$(BIN)/python -m components.evaluation table
+	@test ! -f artifacts/registry/report.html || \
+		echo "the same page with the registry's decision: artifacts/registry/report.html"
 
 stack: install
 	@$(BIN)/python -m pipelines.stack up

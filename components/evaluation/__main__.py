@@ -93,7 +93,7 @@ def score(
         str,
         typer.Option(
             "--suite",
-            help="vbench; VBench's .whl or .json; a list of prompts \\[default: what the folder holds, with "
+            help="vbench; VBench's .whl or .json; a list of prompts [default: what the folder holds, with "
             "the prompts it was drawn for where they were noted]",
         ),
     ] = "",

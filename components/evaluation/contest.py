@@ -24,6 +24,7 @@ from components.evaluation.vbench_files import (
 from components.runtime.errors import InputError
 from components.runtime.seeds import numpy_rng
 from components.runtime.stats import FEWEST, Clusters, holm, plain
+from components.video.names import composed
 
 #: Largest harmless fall of a dimension, as a share of its range in VBench's totals.
 MARGIN = 0.03
@@ -191,7 +192,7 @@ def _judged(
 
 
 def _pair(base: Result, candidate: Result, dimension: str, terms: Terms) -> tuple[Paired, int, bool | None]:
-    one, other = ({video.name: video for video in result.videos} for result in (base, candidate))
+    one, other = ({composed(video.name): video for video in result.videos} for result in (base, candidate))
     shared = sorted(one.keys() & other.keys())
     rng = numpy_rng(terms.seed, "evaluation", "compare", dimension)
     clusters = Clusters([prompt_of(name) for name in shared], terms.resamples, rng, terms.confidence)
@@ -214,7 +215,7 @@ def _not_comparable(base: Result | None, candidate: Result | None) -> str | None
         return f"only in {'the candidate' if base is None else 'the base'}"
     if (base.method, base.variant) != (candidate.method, candidate.variant):
         return f"measured by {_way(base)} and by {_way(candidate)}"
-    if not {one.name for one in base.videos} & {one.name for one in candidate.videos}:
+    if not {composed(one.name) for one in base.videos} & {composed(one.name) for one in candidate.videos}:
         return "no video of the same name in both"
     return None
 

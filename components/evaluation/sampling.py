@@ -18,7 +18,7 @@ from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
 from components.runtime.seeds import derive
 from components.video.clip import Clip
-from components.video.codec import probe, write_video
+from components.video.codec import read_video, write_video
 
 
 def suite_requests(suite: Suite, seed: int) -> list[Request]:
@@ -132,7 +132,7 @@ def _note(
 
 def _is_whole(file: Path) -> bool:
     try:
-        return file.is_file() and probe(file).frames != 0
+        return file.is_file() and len(read_video(file).frames) > 0
     except InputError:
         return False
 

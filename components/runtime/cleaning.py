@@ -12,6 +12,8 @@ from components.runtime.outputs import artifact_of, foreign_names, remove_result
 from components.runtime.workspace import discard, identity_of
 
 DATABASE = "mlflow.db"
+INPUTS = Path("artifacts", "inputs")
+"""Where `python -m components digests` writes a file for each section of the params."""
 CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache")
 _SQLITE = b"SQLite format 3\0"
 
@@ -25,6 +27,10 @@ def clean(root: Path) -> list[Path]:
     Returns:
         What lies among them and was kept, because nothing tells that a command of ours made it.
     """
+    for path in _entries(root / INPUTS):
+        if path.suffix == ".json" and _is_digests(path):
+            path.unlink()
+    _rmdir(root / INPUTS)
     kept = [path for path in _entries(root / "artifacts") if not _removed(path)]
     _rmdir(root / "artifacts")
     # A lock of an interrupted attempt and the like lie beside the folder of artifacts, too.
@@ -74,6 +80,15 @@ def _removed(path: Path) -> bool:
         return False
     remove_result(path, kind)
     return True
+
+
+def _is_digests(file: Path) -> bool:
+    """Whether all that a file says is digests of params of one section, that which it is named after."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and all(name.startswith(f"{file.stem}.") for name in found)
 
 
 def _is_bill(file: Path) -> bool:

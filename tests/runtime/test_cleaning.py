@@ -26,6 +26,7 @@ def test_only_what_the_project_made_goes(tmp_path: Path) -> None:
     theirs = {
         "artifacts/footage/mine.mp4": "a",
         "artifacts/notes.txt": "b",
+        "artifacts/inputs/mine.json": '{"corpus.prompts": null}',
         "artifacts/reward/notes.txt": "c",
         "artifacts/old.partial/thesis.tex": "d",
         "thesis.partial/thesis.tex": "e",
@@ -37,6 +38,7 @@ def test_only_what_the_project_made_goes(tmp_path: Path) -> None:
         "params.yaml": "run: {}",
     }
     ours = {
+        "artifacts/inputs/corpus.json": '{"corpus.prompts": null}',
         "mlruns/0/run/meta.yaml": "x",
         "build/bom/control-cpu.cdx.json": '{"bomFormat": "CycloneDX"}',
         ".ruff_cache/CACHEDIR.TAG": "Signature",
@@ -52,6 +54,7 @@ def test_only_what_the_project_made_goes(tmp_path: Path) -> None:
     assert found == set(theirs) | reward
     assert {path.relative_to(tmp_path).as_posix() for path in kept} == {
         "artifacts/footage",
+        "artifacts/inputs",
         "artifacts/notes.txt",
         "artifacts/reward",
         "artifacts/old.partial",

@@ -52,7 +52,7 @@ class Column(_Part):
     ladders: int = Field(0, description="ladders compared")
     srcc: float | None = Field(None, description="rank correlation with the label, -1..1")
     plcc: float | None = Field(None, description="linear correlation after a logistic fit, -1..1")
-    reference_above: float | None = Field(None, description="share of originals scored above all copies")
+    reference_above: float | None = Field(None, description="share of copies scored below their original")
     adjacent_ordered: float | None = Field(None, description="share of neighbouring levels in order")
 
 
@@ -93,6 +93,15 @@ class Gate(_Part):
     checks: list[GateCheck] = Field(default_factory=list, description="every requirement")
 
 
+class Backward(_Part):
+    """A kind of damage that clips of one source are ranked against: the more of it, the better the score."""
+
+    name: str = Field(description="of a distortion, or of a family of them")
+    source: str = Field(description="of the clips")
+    srcc: float | None = Field(None, description="rank correlation with the label")
+    pairs: float | None = Field(None, description="share of a ladder's pairs in the right order, 0..1")
+
+
 class Card(_Part):
     """What the page shows of card.json."""
 
@@ -102,6 +111,7 @@ class Card(_Part):
     judge: Agreement | None = Field(None, description="agreement with the independent judge")
     judge_pairs: float | None = Field(None, description="share of pairs in the judge's order, 0..1")
     gate: Gate | None = Field(None, description="the gate's decision")
+    backward: list[Backward] = Field(default_factory=list, description="what is ranked the wrong way round")
     unavailable: dict[str, str] = Field(default_factory=dict, description="why, by figure")
 
 

@@ -50,6 +50,8 @@ def test_everything_it_was_given_is_said(reward: Path) -> None:
         "0.49 to 0.72, inside 32 prompts; 76 % of pairs in its order",
         "Never fooled, on any clip: frozen.",
         "axis 0.4 to 1; dashed: 0.93, what the gate asks",
+        "desaturate on footage (rank correlation \N{MINUS SIGN}0.30), "
+        "ghost on generated (37 % of pairs in order).",
         "scene Needs the weights of Tag2Text.",
         "spread One member only.",
         "c0ffeec0ffee",
