@@ -14,7 +14,7 @@ from components.runtime.errors import InputError
 #: Names in the metrics.json of each step. One that a run does not have is left out.
 HEADLINE: dict[str, tuple[str, ...]] = {
     "generator": ("shape",),
-    "reward": ("srcc_footage", "judge_srcc", "reference_above_all"),
+    "reward": ("srcc_footage", "judge_srcc", "gate_room"),
     "alignment": ("accuracy", "kept_iteration"),
     "evaluation": (
         "win_rate_judge",

@@ -53,6 +53,15 @@ class Check:
         demand = "at most" if self.most else "above" if self.strict else "at least"
         return f"{self.name} is {self.value:.3f}, must be {demand} {self.least:g}"
 
+    @property
+    def room(self) -> float | None:
+        """How far the value, or the end of its interval that counts, lies inside the bound, in its own unit;
+        negative outside, None where there was nothing to measure."""
+        if self.value is None:
+            return None
+        counted = self.value if self.upper is None else self.upper
+        return self.least - counted if self.most else counted - self.least
+
 
 def checks(card: Card, gate: GateParams) -> list[Check]:
     """Every requirement on a card, in the order of importance; a number that was not measured has value
@@ -98,6 +107,11 @@ def checks(card: Card, gate: GateParams) -> list[Check]:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def least_room(found: list[Check]) -> float | None:
+    """The smallest room of all measured requirements: by what the gate was passed, or missed."""
+    return min((check.room for check in found if check.room is not None), default=None)
 
 
 def refusals(found: list[Check]) -> list[str]:

@@ -216,6 +216,9 @@ def write_card(
     (folder / "plots").mkdir(exist_ok=True)
     plots.draw(folder / "plots", measured, curve, checks)
     metrics = {**card.metrics(), "gate_passed": float(not refused)}
+    room = gate.least_room(list(checks))
+    if room is not None:
+        metrics["gate_room"] = room
     if ladders is not None:
         metrics["training_ladders"] = float(ladders)
     (folder / "metrics.json").write_text(

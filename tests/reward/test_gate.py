@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from components.reward.card import Card, Column, Slowed, Stillness, Wins
-from components.reward.gate import checks, refusals
+from components.reward.gate import Check, checks, least_room, refusals
 from components.reward.params import GateParams
 from components.runtime.stats import ClusterMean, mean_over_clusters
 
@@ -131,15 +131,20 @@ ROOM = 0.015
 
 
 def test_the_default_run_does_not_pass_by_a_hair(repository: Path) -> None:
-    """Against the figures of the recorded run: no bound lies closer than three machines' differences."""
+    """In the recorded run: no bound lies closer than three machines' differences."""
     figures = json.loads((repository / "results" / "reward.json").read_text())
-    tight = {}
-    for check in checks(card(), GateParams()):
-        if check.name in figures and check.upper is None:
-            room = figures[check.name] - check.least
-            tight[check.name] = -room if check.most else room
-    assert len(tight) >= 9
-    assert {name: room for name, room in tight.items() if room < ROOM} == {}
+    assert figures["gate_room"] >= ROOM
+
+
+def test_the_room_is_what_lies_between_the_figure_that_counts_and_its_bound() -> None:
+    low, high = Check("a", 0.93, 0.92), Check("b", 0.1, 0.4, most=True)
+    by_interval = Check("c", 0.85, 0.9, upper=0.95)
+    assert [one.room for one in (low, high, by_interval)] == pytest.approx([0.01, 0.3, 0.05])
+    assert least_room([low, high, by_interval, Check("d", None, 1.0)]) == pytest.approx(0.01)
+    assert least_room([Check("e", 0.5, 0.6), low]) == pytest.approx(-0.1)
+    assert least_room([Check("d", None, 1.0)]) is None
+    for check in (low, high, by_interval, Check("e", 0.5, 0.6)):
+        assert (check.room is not None and check.room >= 0) == check.passed
 
 
 def test_without_a_world_the_rest_still_decides() -> None:
