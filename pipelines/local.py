@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from components.params import resolved
-from components.runtime import mirror, outputs
+from components.runtime import mirror
 from components.runtime.artifacts import open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.mlflow_client import EXPERIMENT, connect
@@ -91,10 +91,7 @@ def run_locally(
         OnlineVPOError: if a step failed, or ended well without leaving what it should have made.
     """
     root = root.resolve()
-    outputs.never(root)
     check_file(root / "pipeline.yaml", "a compiled pipeline", starts_with(HEADER))
-    if root.is_dir() and any(root.iterdir()) and not (root / "pipeline.yaml").is_file():
-        raise InputError(f"--root {root}: not empty, and not of an earlier local run; name a new folder")
     chosen = _for_one_machine(load_profile(profile))
     if runner == "docker" and images is None:
         raise InputError("--images: needed by --runner docker; or run without containers: --runner host")

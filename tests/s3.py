@@ -47,6 +47,7 @@ def serving(folder: Path, *more: str) -> Iterator[Store]:
         port = probe.getsockname()[1]
     assert RCLONE is not None
     options = ["--addr", f"127.0.0.1:{port}", "--auth-key", "right,secret", "--config", str(folder / "none")]
+    options += ["--dir-cache-time", "0s"]  # tests put files on its disk themselves
     process = subprocess.Popen(
         [RCLONE, "serve", "s3", *options, *more, str(folder / "data")],
         stdout=subprocess.DEVNULL,

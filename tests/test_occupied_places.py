@@ -22,18 +22,22 @@ FOLDERS = {
     "evaluation run": ("components.evaluation", "run --out {}"),
     "weights fetch": ("components.evaluation", "weights fetch raft --to {}"),
     "registry run": ("components.registry", "run --out {}"),
-    "pipelines run-local": ("pipelines", "run-local --runner host --root {}"),
     "stack up": ("pipelines.stack", "up --folder {}"),
 }
 FILES = {
-    "evaluation score": ("components.evaluation", "score --videos . --name out --out ."),
+    "evaluation score": ("components.evaluation", "score --videos . --name out --out results"),
     "reward distortions": ("components.reward", "distortions --out {}"),
+    "pipelines run-local": ("pipelines", "run-local --runner host --root ."),
     "pipelines compile": ("pipelines", "compile --images images.yaml -o {}"),
     "pipelines manifests": ("pipelines", "manifests pipeline.yaml -o {}"),
     "images build": ("images", "build -o {}"),
     "images bom": ("images", "bom --to ."),
 }
-NAMES = {"evaluation score": "out_eval_results.json", "images bom": "control-cpu.cdx.json"}
+NAMES = {
+    "evaluation score": "results/out_eval_results.json",
+    "images bom": "control-cpu.cdx.json",
+    "pipelines run-local": "pipeline.yaml",
+}
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -75,5 +79,6 @@ def test_files(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = NAMES.get(command, "out")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("years of work")
     assert name in refused(*FILES[command], tmp_path / name, capsys)

@@ -112,7 +112,7 @@ def check(command: Command, whole: bool = True) -> None:
         whole: False: a sentence may name a command without what it requires.
     """
     program, *rest = ["1" if word == "N" else word for word in command.words]
-    if program == "python":
+    if program in ("python", ".venv/bin/python"):
         assert rest[0] == "-m", command
         check_module(command, rest[1], rest[2:], whole)
     elif program == "make":
@@ -290,7 +290,7 @@ def test_every_yaml_file_is_what_it_says(block: Block, tmp_path: Path) -> None:
         key.partition(".")[0]
         for stage in stages.values()
         if not stage.get("frozen")
-        for key in stage["params"]
+        for key in stage.get("params", [])
     }
     assert wanted <= with_sections, "dvc: parameters are missing"
 

@@ -18,6 +18,7 @@ def kills(repository: Path, limit: float, *options: str) -> tuple[str, int]:
     return done.stdout, int(total.split()[4])
 
 
+@pytest.mark.slow
 def test_a_dozen_kills(repository: Path) -> None:
     _, count = kills(repository, 280, "--kills", "12", "--only", "corpus,generator,alignment", "--seed", "1")
     assert count >= 12

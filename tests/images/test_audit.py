@@ -26,6 +26,7 @@ ANSWER = {
 }
 
 
+@pytest.mark.slow
 def test_a_bill_lists_every_locked_package_with_its_hashes(tmp_path: Path) -> None:
     written = dict(audit.write_bills(tmp_path, "cpu"))
     assert {file.name for file in written} == {

@@ -20,7 +20,7 @@ from kfp.local.config import LocalExecutionConfig
 from components.params import Params, load_params, resolved
 from components.runtime.errors import GateRefused, InputError
 from pipelines import finish, shim
-from pipelines.compile import as_text, compile_to, compiled, compiled_documents, documents_of
+from pipelines.compile import HEADER, as_text, compile_to, compiled, compiled_documents, documents_of
 from pipelines.dag import params_inputs, pipeline
 from pipelines.documents import dump
 from pipelines.images import Images
@@ -443,10 +443,10 @@ def test_an_existing_file_stays_whole_when_the_new_one_cannot_be_made(
     images_file: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "pipeline.yaml"
-    output.write_text("before")
+    output.write_text(f"{HEADER}before")
     with pytest.raises(InputError):
         compile_to(output, None, ["alignment.iterations=0"], "miniature-cpu", images_file)
-    assert output.read_text() == "before"
+    assert output.read_text() == f"{HEADER}before"
     compile_to(output, None, [], "miniature-cpu", images_file)
     assert len(list(yaml.safe_load_all(output.read_text()))) == 2
     assert [path.name for path in tmp_path.iterdir() if path != images_file] == ["pipeline.yaml"]

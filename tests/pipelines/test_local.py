@@ -24,7 +24,6 @@ import yaml
 from kfp.local.config import LocalExecutionConfig
 
 from components.runtime import step as step_module
-from components.runtime import tracking
 from components.runtime.artifacts import open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from pipelines import local
@@ -440,7 +439,7 @@ def test_places_that_containers_cannot_see(tmp_path: Path, name: str, place: str
 def test_own_tracking_lies_in_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     client = SimpleNamespace(create_experiment=lambda name, artifact_location: made.append(artifact_location))
-    monkeypatch.setattr(tracking, "connect", lambda: SimpleNamespace(MlflowClient=lambda uri: client))
+    monkeypatch.setattr(local, "connect", lambda uri: SimpleNamespace(MlflowClient=lambda uri: client))
     given = local.run_environment(tmp_path)
     assert given["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
     assert made == [(tmp_path / "mlruns").as_uri()]

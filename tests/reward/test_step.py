@@ -60,8 +60,10 @@ def test_the_artifact_holds_weights_card_metrics_and_plots(reward: Path, tiny: R
         "frozen_below_original",
         "stillness_gain",
         "pairs_beyond_spread_generated_ladders",
-        "judge_srcc_low",
+        "gate_room",
+        "judge_srcc",
     } <= set(metrics)
+    assert "judge_srcc_low" not in metrics  # of so few prompts there is no interval
     card = json.loads((reward / "card.json").read_text())
     assert card["gate"]["passed"] is True
     trained = card["data"]["training"]

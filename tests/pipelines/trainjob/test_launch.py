@@ -18,6 +18,7 @@ import pytest
 from components.runtime import storage
 from components.runtime.artifacts import open_artifact, publish
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
+from components.runtime.outputs import artifact_of, replaceable
 from components.runtime.params import StepParams
 from pipelines.executor import ExecutorInput
 from pipelines.steps import step
@@ -98,7 +99,7 @@ class Task:
             (workspace.dir / "lora").mkdir()
             (workspace.dir / "lora" / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
             workspace.write_metrics({"updates": 6.0})
-        storage.upload_dir(self.folder / "made", out)
+        storage.upload_dir(self.folder / "made", out, replaces=replaceable(out, artifact_of("alignment")))
 
     def output(self) -> dict[str, Any]:
         """The ExecutorOutput."""
