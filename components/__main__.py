@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
 
+from components.runtime.errors import InputError
 from components.runtime.outputs import check_file
 from components.runtime.step import ParamsOption, SetOption, command_app, default_params, main
+from components.runtime.storage import is_remote, local_path
 
 app = command_app("The tree of params that every step reads, and the folder that the steps write to.")
 
@@ -49,8 +52,13 @@ def digests(
     if out is None:
         print(json.dumps(found, indent=1))
         return
-    for section, content in found.items():
-        _write(Path(out) / f"{section}.json", content, f"{section}.")
+    if is_remote(out):
+        raise InputError(f"--out {out}: digests are written to a local folder")
+    files = {local_path(out) / f"{section}.json": content for section, content in found.items()}
+    for file, content in files.items():
+        _check(file, set(content))
+    for file, content in files.items():
+        _write(file, content)
 
 
 @app.command()
@@ -60,20 +68,30 @@ def headline(
     out: Annotated[Path, typer.Argument(help="JSON file to write")],
 ) -> None:
     """Write the figures of a step that people compare between runs; its metrics.json holds all of them."""
-    from components.headline import figures_of
+    from components.headline import HEADLINE, figures_of
 
-    _write(out, figures_of(step, artifact))
+    figures = figures_of(step, artifact)
+    _check(out, set(HEADLINE[step]))
+    _write(out, figures)
 
 
-def _write(file: Path, content: Mapping[str, object], prefix: str = "") -> None:
-    """Write figures by name, in the place of such figures only: names that begin with ``prefix``."""
+def _check(file: Path, names: Set[str]) -> None:
+    """Refuse to write over anything but figures of these names.
+
+    Raises:
+        InputError: there is something else.
+    """
 
     def ours(path: Path) -> bool:
         found = json.loads(path.read_bytes())
-        flat = isinstance(found, dict) and not any(isinstance(one, dict | list) for one in found.values())
-        return flat and all(name.startswith(prefix) for name in found)
+        return isinstance(found, dict) and set(found) <= names and not path.is_symlink()
 
+    if os.path.lexists(file.parent) and not file.parent.is_dir():
+        raise InputError(f"{file.parent}: cannot be written: it is no folder")
     check_file(file, "what this command writes", ours)
+
+
+def _write(file: Path, content: Mapping[str, object]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 
@@ -28,15 +29,25 @@ class Store:
         root = self.folder / "bucket" / under
         return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
 
+    def put(self, key: str, text: str) -> None:
+        """Write an object of the bucket, by the server: it remembers what lies on its disk for a while."""
+        self._client().put_object(Bucket="bucket", Key=key, Body=text.encode())
+
+    def delete(self, key: str) -> None:
+        """Remove an object of the bucket, by the server: of a file that vanishes it goes on to tell the size,
+        and a request for it then ends in the middle."""
+        self._client().delete_object(Bucket="bucket", Key=key)
+
     def empty(self) -> None:
-        """Remove every object of the bucket, by the server: of a file that vanishes it goes on to tell the
-        size, and a request for it then ends in the middle."""
-        keys = {"aws_access_key_id": "right", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-        client = boto3.client("s3", endpoint_url=self.endpoint, **keys)
+        """Remove every object of the bucket."""
         for name in self.files(""):
-            client.delete_object(Bucket="bucket", Key=name)
+            self.delete(name)
         shutil.rmtree(self.folder / "bucket", ignore_errors=True)
         (self.folder / "bucket").mkdir()
+
+    def _client(self) -> Any:
+        keys = {"aws_access_key_id": "right", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        return boto3.client("s3", endpoint_url=self.endpoint, **keys)
 
 
 @contextmanager
@@ -47,7 +58,6 @@ def serving(folder: Path, *more: str) -> Iterator[Store]:
         port = probe.getsockname()[1]
     assert RCLONE is not None
     options = ["--addr", f"127.0.0.1:{port}", "--auth-key", "right,secret", "--config", str(folder / "none")]
-    options += ["--dir-cache-time", "0s"]  # tests put files on its disk themselves
     process = subprocess.Popen(
         [RCLONE, "serve", "s3", *options, *more, str(folder / "data")],
         stdout=subprocess.DEVNULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from components.__main__ import app
 from components.headline import HEADLINE, figures_of
 from components.params import Params, resolved
 from components.places import PLACES, Remembered, digests
 from components.runtime.errors import InputError
 from components.runtime.params import Section
+from components.runtime.step import main
 from tests.s3 import Store
 
 
@@ -96,21 +99,19 @@ def test_a_remembered_file_is_not_read_again(
 
 
 def test_objects_of_a_store_count_too(store: Store) -> None:
-    bucket = store.folder / "bucket"
-    (bucket / "footage").mkdir()
-    (bucket / "footage" / "a.mp4").write_text("one")
-    (bucket / "prompts.txt").write_text("a cat\n")
-    (bucket / "prompts.txt.old").write_text("another object of the same beginning\n")
+    store.put("footage/a.mp4", "one")
+    store.put("prompts.txt", "a cat\n")
+    store.put("prompts.txt.old", "another object of the same beginning\n")
     named = tree(corpus={"prompts": "s3://bucket/prompts.txt", "footage": "s3://bucket/footage"})
     before = digests(named)["corpus"]
     assert None not in before.values()
-    (bucket / "prompts.txt.old").unlink()
+    store.delete("prompts.txt.old")
     assert digests(named)["corpus"] == before
-    (bucket / "prompts.txt").write_text("a dog\n\n")
+    store.put("prompts.txt", "a dog\n\n")
     after = digests(named)["corpus"]
     assert after["corpus.prompts"] != before["corpus.prompts"]
     assert after["corpus.footage"] == before["corpus.footage"]
-    (bucket / "footage" / "a.mp4").write_text("two or more")
+    store.put("footage/a.mp4", "two or more")
     assert digests(named)["corpus"]["corpus.footage"] != before["corpus.footage"]
 
 
@@ -146,3 +147,30 @@ def test_the_tracked_figures_are_a_dozen(repository: Path, tmp_path: Path) -> No
     assert figures_of("alignment", tmp_path) == {"accuracy": 0.8, "kept_iteration": 16}
     with pytest.raises(InputError, match="run the step first"):
         figures_of("alignment", tmp_path / "none")
+
+
+def test_figures_are_written_over_such_figures_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONLINEVPO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "metrics.json").write_text('{"accuracy": 0.8, "clips": 1152}')
+    (tmp_path / "settings.json").write_text('{"theme": "dark"}')
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "registry.json").write_text('{"mine": 1}')
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    for words in (
+        ["headline", "alignment", ".", "settings.json"],
+        ["headline", "alignment", ".", "metrics.json"],
+        ["digests", "--out", "inputs"],
+        ["digests", "--out", "s3://bucket/inputs"],
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(app, words)
+        assert end.value.code == 2
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
+    for _ in range(2):
+        with pytest.raises(SystemExit) as end:
+            main(app, ["headline", "alignment", ".", "new.json"])
+        assert not end.value.code
+    assert json.loads((tmp_path / "new.json").read_text()) == {"accuracy": 0.8}

@@ -78,8 +78,9 @@ def run(params: CorpusParams, *, out: str | Path) -> CorpusResult:
             metrics = measure(clips, prompts, reports)
             text = json.dumps(metrics, indent=2, sort_keys=True)
             (workspace.dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
-        tracked.finish(Path(out))
-    return CorpusResult(Path(out), metrics)
+        published = workspace.published or Path(out)
+        tracked.finish(published)
+    return CorpusResult(published, metrics)
 
 
 def gather(params: CorpusParams, stop: StopSignal) -> tuple[list[Gathered], list[FootageReport]]:

@@ -119,6 +119,10 @@ def check_results(folder: Path, name: str) -> None:
     Raises:
         InputError: there are such files.
     """
+    if not name or "/" in name or name in (".", ".."):
+        raise InputError(f"--name {name!r}: must be a name for files, without `/`")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"--out {folder}: cannot be written: it is no folder")
     notes_file = folder / f"{name}_notes.jsonl"
     check_file(notes_file, "the notes of an earlier measurement", starts_with('{"kind": "about"'))
     for suffix in ("eval_results.json", "full_info.json"):

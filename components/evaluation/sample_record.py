@@ -59,6 +59,8 @@ def write_record(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
         InputError: it cannot be written beside the folder.
     """
     file = record_file(folder)
+    if os.path.lexists(file) and (not file.is_file() or not _is_ours(file)):
+        raise InputError(f"{file}: holds something else than the note of drawn videos; move it away")
     aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         write_lines(aside, lines)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.corpus.dataset import Corpus
+from components.generator.sampling import require_finite
 from components.runtime import mirror
 from components.runtime.errors import InputError
 from components.runtime.seeds import derive, numpy_rng
@@ -103,7 +104,8 @@ def sample_side(
         file = keep / f"{start:06d}.safetensors"
         frames = _kept(file)
         if frames is None or len(frames) != len(part):
-            frames, _ = sampler.sample([one.prompt for one in part], [one.seed for one in part])
+            frames, latents = sampler.sample([one.prompt for one in part], [one.seed for one in part])
+            require_finite(latents)
             frames = frames.cpu().contiguous()
             aside = file.with_suffix(".new")
             save_file({"frames": frames}, aside)

@@ -11,6 +11,7 @@ from components.evaluation.sample_record import read_record, record_file, write_
 from components.evaluation.samples import Request, Sampler
 from components.evaluation.suites import Suite
 from components.evaluation.vbench_files import video_name
+from components.generator.sampling import require_finite
 from components.runtime import storage
 from components.runtime.distributed import Ranks
 from components.runtime.errors import InputError, Interrupted
@@ -74,7 +75,9 @@ def sample_suite(
             part = missing[start : start + batch]
             prompts = [augmented.get(asked[place].prompt, asked[place].prompt) for place in part]
             seeds = [asked[place].seed for place in part]
-            for place, frames in zip(part, sampler.sample(prompts, seeds)[0], strict=True):
+            drawn, latents = sampler.sample(prompts, seeds)
+            require_finite(latents)
+            for place, frames in zip(part, drawn, strict=True):
                 aside = folder / f".{os.getpid()}.{names[place]}"
                 write_video(Clip(frames.cpu(), fps), aside, scale=1)
                 aside.replace(folder / names[place])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from components.generator.families.base import Geometry, ModelFamily
+from components.runtime.errors import InputError
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], device: torch.device) -> Tensor:
@@ -56,3 +57,16 @@ def sample_latents(
             prediction = free + guidance * (conditional - free)
         latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
     return latents.float()
+
+
+def require_finite(latents: Tensor) -> None:
+    """Refuse latents that are no numbers: a VAE decodes them to clips of one colour, without a word.
+
+    Raises:
+        InputError: one is not finite.
+    """
+    if not torch.isfinite(latents).all():
+        raise InputError(
+            "the model drew latents that are not finite; check generator.sampling (guidance, "
+            "precision, shift) and the weights"
+        )

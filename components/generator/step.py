@@ -27,6 +27,7 @@ from components.generator.generator import (
     refuse_other_folder,
 )
 from components.generator.params import GeneratorParams
+from components.generator.sampling import require_finite
 from components.runtime.artifacts import MANIFEST, cache_dir, open_artifact, publish
 from components.runtime.devices import configure_determinism, configure_threads, resolve
 from components.runtime.progress import Progress
@@ -178,6 +179,8 @@ def _sample(generator: Generator, prompts: Sequence[Prompt], seeds: Sequence[int
     with Progress(len(prompts), what) as progress:
         for start in range(0, len(prompts), batch):
             here = slice(start, start + batch)
-            parts.append(generator.sample([prompt.text for prompt in prompts[here]], seeds[here])[0])
+            frames, latents = generator.sample([prompt.text for prompt in prompts[here]], seeds[here])
+            require_finite(latents)
+            parts.append(frames)
             progress.update(len(parts[-1]))
     return torch.cat(parts)

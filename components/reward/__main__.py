@@ -166,6 +166,8 @@ def export(
     """Write a reward as an MLflow model (pyfunc from code): paths or URIs in, a table of scores out."""
     from components.reward.serving import save
 
+    if str(out).startswith(("s3:", "file:")):
+        raise InputError(f"--out {out}: an MLflow model is written to a local folder; name one by its path")
     print(f"MLflow model: {save(reward, out)}")
 
 

@@ -125,7 +125,7 @@ def publish(
             writing it.
         RuntimeError: if the block ends without having written metrics.json.
     """
-    began = time.monotonic()
+    began, device = time.monotonic(), _device(params)
     digests = {name: input_digest(value) for name, value in (inputs or {}).items() if value is not None}
     identity: dict[str, Any] = {"step": step, "params": digest(params), "inputs": digests}
     target, kind = _target(out), outputs.artifact_of(step)
@@ -173,7 +173,7 @@ def publish(
             code_version=version,
             code_dirty=dirty,
             libraries=provenance.library_versions(),
-            device=_device(params),
+            device=device,
             processes=world_size(),
             wall_seconds=round(time.monotonic() - began, 3),
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from components.runtime.errors import InputError
@@ -16,6 +19,7 @@ INPUTS = Path("artifacts", "inputs")
 """Where `python -m components digests` writes a file for each section of the params."""
 CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache")
 _SQLITE = b"SQLite format 3\0"
+_RUN = re.compile(r"[0-9a-f]{32}")
 
 
 def clean(root: Path) -> list[Path]:
@@ -37,15 +41,13 @@ def clean(root: Path) -> list[Path]:
     kept += [path for path in root.glob("*.partial") if not _removed(path)]
     database = root / DATABASE
     if database.is_file() and not database.is_symlink():
-        with database.open("rb") as file:
-            ours = file.read(len(_SQLITE)) == _SQLITE
-        if ours:
+        if _is_tracking_store(database):
             for tail in ("", "-journal", "-wal", "-shm"):
                 database.with_name(DATABASE + tail).unlink(missing_ok=True)
         else:
             kept.append(database)
     for path in _entries(root / "mlruns"):
-        if path.is_dir() and not path.is_symlink() and (path.name.isdigit() or path.name == ".trash"):
+        if path.is_dir() and not path.is_symlink() and path.name.isdigit() and _is_mlflows(path):
             shutil.rmtree(path)
         else:
             kept.append(path)
@@ -80,6 +82,27 @@ def _removed(path: Path) -> bool:
         return False
     remove_result(path, kind)
     return True
+
+
+def _is_tracking_store(file: Path) -> bool:
+    """Whether a file is a database in which MLflow keeps experiments."""
+    with file.open("rb") as stream:
+        if stream.read(len(_SQLITE)) != _SQLITE:
+            return False
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'experiments'")
+            return bool(found.fetchone()[0])
+    except sqlite3.Error:
+        return False
+
+
+def _is_mlflows(experiment: Path) -> bool:
+    """Whether an experiment's folder holds runs, models and traces by MLflow's ids and nothing else."""
+    return all(
+        entry.name in ("meta.yaml", "models", "traces", "tags") or _RUN.fullmatch(entry.name)
+        for entry in experiment.iterdir()
+    )
 
 
 def _is_digests(file: Path) -> bool:

@@ -188,7 +188,7 @@ def foreign_names(folder: Path, kind: Kind, readable: bool = True) -> list[str]:
         for name in entries
         if name not in known
         and not (published and name.startswith("."))
-        and not (name in parents and (folder / name).is_dir())
+        and not (name in parents and (folder / name).is_dir() and not (folder / name).is_symlink())
     ]
 
 
@@ -216,6 +216,10 @@ def remove_result(folder: Path, kind: Kind) -> None:
         names |= {name for name in _entries(folder) if name.startswith(".") and name != REPLACED}
     for name in sorted(names - {IDENTITY}):
         path = folder / name
+        if any(
+            (folder / parent).is_symlink() for parent in PurePosixPath(name).parents if str(parent) != "."
+        ):
+            continue  # what a link leads to is somebody else's
         if path.is_symlink() or path.is_file():
             path.unlink()
         elif path.is_dir():

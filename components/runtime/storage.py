@@ -47,9 +47,20 @@ def is_remote(uri: str | Path) -> bool:
 
 
 def local_path(uri: str | Path) -> Path:
-    """The path that a plain path or a file:// URI names."""
+    """The path that a plain path or a file:// URI names.
+
+    Raises:
+        InputError: a file:// URI of another machine; `file://a/b` names b on machine a.
+    """
     text = str(uri)
-    return Path(unquote(urlsplit(text).path)) if text.startswith("file://") else Path(uri)
+    if not text.startswith("file://"):
+        return Path(uri)
+    parts = urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        raise InputError(
+            f"{text}: names a file of machine {parts.netloc!r}; the form is file:///absolute/path"
+        )
+    return Path(unquote(parts.path))
 
 
 def list_files(uri: str | Path) -> list[StoredFile]:

@@ -93,7 +93,8 @@ def down(folder: Path) -> list[str]:
             os.killpg(pid, signal.SIGKILL)
             _gone(root, name, STOP_S)
         stopped.append(name)
-    (root / PROCESSES).unlink(missing_ok=True)
+    if known:
+        (root / PROCESSES).unlink(missing_ok=True)
     return stopped
 
 
@@ -261,11 +262,16 @@ def _environment(client: Mapping[str, str], server: Mapping[str, str]) -> dict[s
 
 
 def _known(root: Path) -> dict[str, dict[str, str]]:
+    """What was noted of the servers that were started; {} for a file that is no such note."""
     try:
-        found: dict[str, dict[str, str]] = json.loads((root / PROCESSES).read_text())
-        return found
+        found = json.loads((root / PROCESSES).read_text())
     except (OSError, ValueError):
         return {}
+    noted = isinstance(found, dict) and all(
+        name in NAMES and isinstance(about, dict) and {"pid", "started"} <= about.keys()
+        for name, about in found.items()
+    )
+    return found if noted else {}
 
 
 def _running(root: Path, name: str) -> bool:

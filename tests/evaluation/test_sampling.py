@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from components.evaluation import step
 from components.evaluation.__main__ import app
-from components.evaluation.sample_record import read_record, record_file
+from components.evaluation.sample_record import read_record, record_file, write_record
 from components.evaluation.sampling import sample_suite, suite_requests
 from components.evaluation.suites import Entry, Suite
 from components.runtime.artifacts import Artifact
@@ -226,3 +226,17 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = json.loads((tmp_path / "r" / "v_eval_results.json").read_text())
     seeds = {line["seed"] for line in read_record(tmp_path / "v").values()}
     assert {one["seed"] for one in results["temporal_flickering"][1]} == seeds
+
+
+def test_a_file_in_the_place_of_the_note_that_is_none_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    file = record_file(folder)
+    file.write_text('{"id": 1, "label": "mine"}\n')
+    with pytest.raises(InputError, match="something else than the note of drawn videos"):
+        write_record(folder, [{"file": "a-0.mp4", "seed": 1, "model": "m"}])
+    assert file.read_text() == '{"id": 1, "label": "mine"}\n'
+    file.unlink()
+    for _ in range(2):
+        write_record(folder, [{"file": "a-0.mp4", "seed": 1, "model": "m"}])
+    assert list(read_record(folder)) == ["a-0.mp4"]

@@ -318,3 +318,8 @@ def test_the_verbs(server: Server, tmp_path: Path, tiny_weights: Path) -> None:
         wrong = run(app, ["weights", *arguments])
         assert isinstance(wrong.exception, InputError), arguments
         assert message in str(wrong.exception)
+
+
+def test_a_folder_of_weights_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nonexist: no such folder"):
+        Shelf(str(tmp_path / "nonexist"))

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from components.generator import sampling
 from components.generator.families import Geometry, ModelFamily
-from components.generator.sampling import initial_noise, sample_latents
+from components.generator.sampling import initial_noise, require_finite, sample_latents
+from components.runtime.errors import InputError
 from tests.generator.theirs import call, last_of
 
 PROMPTS = ["a red circle moves left", "a blue square moves up", "a green triangle"]
@@ -136,3 +137,10 @@ def test_drawing_leaves_the_global_random_state_alone(family: ModelFamily, geome
     before = torch.get_rng_state()
     draw(family, geometry, PROMPTS[:1], SEEDS[:1])
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_latents_that_are_no_numbers_are_one_clear_line() -> None:
+    require_finite(torch.zeros(2, 3))
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(InputError, match="not finite; check generator"):
+            require_finite(torch.tensor([0.0, wrong]))

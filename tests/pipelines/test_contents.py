@@ -25,11 +25,9 @@ def commands(file: Path) -> dict[str, Any]:
 def test_objects_that_changed_change_the_command_of_the_steps_that_read_them_alone(
     store: Store, images_file: Path, tmp_path: Path
 ) -> None:
-    bucket = store.folder / "bucket"
-    (bucket / "footage").mkdir()
-    (bucket / "footage" / "a.mp4").write_text("one")
-    (bucket / "prompts.txt").write_text("a cat\n")
-    (bucket / "gate.yaml").write_text("{}\n")
+    store.put("footage/a.mp4", "one")
+    store.put("prompts.txt", "a cat\n")
+    store.put("gate.yaml", "{}\n")
 
     def compiled(*more: str, contents: bool = True) -> dict[str, Any]:
         file = tmp_path / "pipeline.yaml"
@@ -42,11 +40,11 @@ def test_objects_that_changed_change_the_command_of_the_steps_that_read_them_alo
     before = compiled()
     assert compiled() == before
     assert changed(before, compiled(contents=False)) == {"exec-corpus"}
-    (bucket / "footage" / "a.mp4").write_text("another")
+    store.put("footage/a.mp4", "another")
     assert changed(before, compiled()) == {"exec-corpus"}
     gate = "registry.gate=s3://bucket/gate.yaml"
     with_gate = compiled(gate)
-    (bucket / "gate.yaml").write_text("available: [motion_smoothness]\n")
+    store.put("gate.yaml", "available: [motion_smoothness]\n")
     assert changed(with_gate, compiled(gate)) == {"exec-registry", "exec-evaluation"}
     with pytest.raises(InputError, match=r"corpus\.prompts = s3://bucket/none\.txt: nothing there"):
         compiled("corpus.prompts=s3://bucket/none.txt")

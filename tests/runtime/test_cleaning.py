@@ -33,13 +33,14 @@ def test_only_what_the_project_made_goes(tmp_path: Path) -> None:
         "build/release.tar": "f",
         "build/bom/notes.json": "g",
         "mlruns/notes.txt": "h",
+        "mlruns/2024/holiday.jpg": "k",
         ".mypy_cache/mine": "i",
         "other.egg-info/PKG-INFO": "j",
         "params.yaml": "run: {}",
     }
     ours = {
         "artifacts/inputs/corpus.json": '{"corpus.prompts": null}',
-        "mlruns/0/run/meta.yaml": "x",
+        "mlruns/0/0123456789abcdef0123456789abcdef/artifacts/a.txt": "x",
         "build/bom/control-cpu.cdx.json": '{"bomFormat": "CycloneDX"}',
         ".ruff_cache/CACHEDIR.TAG": "Signature",
         ".ruff_cache/entry": "x",
@@ -61,6 +62,7 @@ def test_only_what_the_project_made_goes(tmp_path: Path) -> None:
         "thesis.partial",
         "build/bom/notes.json",
         "mlruns/notes.txt",
+        "mlruns/2024",
         ".mypy_cache",
     }
 

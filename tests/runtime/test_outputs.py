@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from components.runtime import files, storage
 from components.runtime.artifacts import open_artifact, publish
+from components.runtime.cleaning import clean
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.params import StepParams
 from tests.s3 import RCLONE, Store
@@ -279,3 +280,23 @@ def test_single_files(act: Callable[[Path], None], tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     act(tmp_path)
     assert (tmp_path / "a" / "two").read_text() == "a/two"
+
+
+def test_what_a_link_inside_a_result_leads_to_is_not_ours(tmp_path: Path) -> None:
+    def made() -> None:
+        with publish(tmp_path / "out", step="corpus", params=StepParams()) as place:
+            (place.dir / "deep").mkdir()
+            (place.dir / "deep" / "file").write_text("x")
+            place.write_metrics({"figure": 1.0})
+
+    made()
+    (tmp_path / "out" / "deep").rename(tmp_path / "kept")
+    (tmp_path / "out" / "deep").symlink_to(tmp_path / "kept")
+    with pytest.raises(InputError, match="deep"):
+        made()
+    assert (tmp_path / "kept" / "file").read_text() == "x"
+    assert clean(tmp_path) == []  # there is no folder of artifacts here
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "out").rename(tmp_path / "artifacts" / "corpus")
+    assert clean(tmp_path) == [tmp_path / "artifacts" / "corpus"]
+    assert (tmp_path / "kept" / "file").read_text() == "x"

@@ -165,3 +165,13 @@ def test_params_from_a_uri(store: Store, tmp_path: Path) -> None:
     assert load_tree("s3://bucket/params.yaml") == {"run": {"seed": 7}}
     with pytest.raises(InputError, match=r"params file s3://bucket/other\.yaml: nothing there"):
         load_tree("s3://bucket/other.yaml")
+
+
+def test_a_file_of_another_machine_is_refused() -> None:
+    assert (
+        storage.local_path("file:///a%20b/c")
+        == storage.local_path("file://localhost/a%20b/c")
+        == Path("/a b/c")
+    )
+    with pytest.raises(InputError, match="machine 'data'; the form is file:///absolute/path"):
+        storage.local_path("file://data/corpus")

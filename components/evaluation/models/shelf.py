@@ -43,6 +43,9 @@ class Shelf:
 
     def __init__(self, place: str = "", device: torch.device | str = "cpu") -> None:
         self.place, self.device = place.rstrip("/"), torch.device(device)
+        local = self.place not in ("", HUB) and not storage.is_remote(place)
+        if local and not storage.local_path(place).is_dir():
+            raise InputError(f"weights {place}: no such folder; allowed: one of `weights fetch`, s3://, hub")
         self._folders: dict[str, Path] = {}
         self._models: dict[str, Any] = {}
 

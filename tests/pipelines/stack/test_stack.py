@@ -220,3 +220,11 @@ def test_what_it_holds_survives_a_restart(tmp_path: Path, monkeypatch: pytest.Mo
     finally:
         servers.down(folder)
     assert servers.status(folder) == {"object-store": False, "mlflow": False}
+
+
+@pytest.mark.parametrize("text", ['{"mine": 1}', "[1, 2]", "no JSON", '{"mlflow": {"pid": 1}}'])
+def test_a_file_that_is_no_note_of_servers_stays(tmp_path: Path, text: str) -> None:
+    (tmp_path / servers.PROCESSES).write_text(text)
+    assert servers.down(tmp_path) == []
+    assert not any(servers.status(tmp_path).values())
+    assert (tmp_path / servers.PROCESSES).read_text() == text
