@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.params import Params
+from components.params import Params, step_sections
 from components.runtime.errors import InputError
 from components.runtime.params import Place, places_in
 from pipelines.compiled import Compiled, inputs_of
@@ -25,13 +25,16 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*\w(@[\w./-]+)?")
 def local_places(sections: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Key, value and what is allowed instead, of each param that names a place on this machine.
 
+    A param that was taken over from another section is named as it was given, by the other's key.
+
     Args:
         sections: sections of the params as plain values; keys that are absent are passed over.
     """
     for path, mark, default in places_in(Params):
-        value: Any = sections
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
+        value = _at(sections, path)
+        source = step_sections()[path[0]].taken_over.get(path[-1])
+        if source is not None and _at(sections, source.split(".")) == value:
+            continue
         if isinstance(value, str) and value != default and _is_local(value, mark):
             hub = " or a hub id owner/name" if mark.hub else ""
             words = "".join(f" or `{word}`" for word in sorted(mark.words))
@@ -78,6 +81,14 @@ def refuse_unseen_places(sections: Mapping[str, Any], root: Path) -> None:
             raise InputError(
                 f"{key} = {value}: containers see {root} only; allowed: an absolute path in it, or {allowed}"
             )
+
+
+def _at(sections: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """The value at a key path; None where there is none."""
+    value: Any = sections
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _is_local(value: str, mark: Place) -> bool:
