@@ -334,4 +334,6 @@ def _share(wins: Wins) -> str:
     if not wins.clips:
         return "-"
     low, high = wins.interval
+    if not _known(low):
+        return f"{wins.share:.3f} of {wins.clips} ({len(wins.by_content)} contents, too few for an interval)"
     return f"{wins.share:.3f} [{low:.2f}, {high:.2f}] of {wins.clips}"

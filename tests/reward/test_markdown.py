@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from components.reward.card import Card, Certainty, Column, Slowed, Stillness, Wins
 from components.reward.gate import checks, refusals
-from components.reward.markdown import as_markdown
+from components.reward.markdown import _share, as_markdown
 from components.reward.params import GateParams
 from components.runtime.stats import ClusterMean
 
@@ -171,3 +172,9 @@ def test_every_table_is_rectangular() -> None:
     for block in page.split("\n\n"):
         if block.startswith("|"):
             assert len({len(row) for row in rows(block)}) == 1, block
+
+
+def test_a_share_of_few_contents_says_why_it_has_no_interval() -> None:
+    contents = [f"c{number % 4}" for number in range(20)]
+    wins = Wins.of(np.arange(20) < 17, np.ones(20, bool), contents)
+    assert _share(wins) == "0.850 of 20 (4 contents, too few for an interval)"

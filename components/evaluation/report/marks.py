@@ -86,16 +86,20 @@ def interval(found: Interval, on: Axis, limit: float | None = None) -> Markup:
 
 
 def spans(found: Mapping[str, Share], sources: Sequence[str], on: Axis, limit: float | None) -> Markup:
-    """Shares by source, each with its interval on a line of its own, coloured by its place in ``sources``."""
+    """Shares by source, each with its interval, where it has one, on a line of its own, coloured by its place
+    in ``sources``."""
     height = 9 * len(found) + 3
     parts = [] if limit is None else [_LINE.format("limit", on.at(limit), on.at(limit), 0, height)]
     words = []
     for order, (name, one) in enumerate(found.items()):
         value, low, high = one.share, one.low, one.high
-        if value is None or low is None or high is None:
+        if value is None:
             continue
         y, colour = 6 + 9 * order, f"series-{sources.index(name) % 3}"
-        parts.append(_LINE.format(f"span {colour}", on.at(low), on.at(high), y, y))
+        said = "no interval"
+        if low is not None and high is not None:
+            parts.append(_LINE.format(f"span {colour}", on.at(low), on.at(high), y, y))
+            said = f"{number(low)} to {number(high)}"
         parts.append(_LINE.format(f"point {colour}", on.at(value), on.at(value), y - 3, y + 3))
-        words.append(f"{name} {number(value)} ({number(low)} to {number(high)})")
+        words.append(f"{name} {number(value)} ({said})")
     return _FRAME.format(f"spans rows-{len(found)}", height, "; ".join(words), Markup("").join(parts))

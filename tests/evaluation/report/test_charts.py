@@ -188,3 +188,10 @@ def test_notes_say_what_the_curve_does() -> None:
     assert charts.change_in_words([1.0, math.nan, 1.0, 1.001, 1.0]) == "stays at 1"
     assert charts.change_in_words([-1.0, -1.0, 2.0, 2.0]) == "goes from \N{MINUS SIGN}1 to 2"
     assert charts.change_in_words([1.0, 2.0, 3.0]) == ""
+
+
+def test_a_share_without_an_interval_is_a_point() -> None:
+    share = Share(won=17, clips=20, share=0.85, low=None, high=None)
+    drawn = tree(marks.spans({"footage": share}, ["footage"], marks.Axis(0.5, 1.0), None))
+    assert [line.attrib["x1"] for line in drawn.findall("line")] == ["70.00"]
+    assert drawn.attrib["aria-label"] == "footage 0.85 (no interval)"
