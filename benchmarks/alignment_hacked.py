@@ -43,11 +43,11 @@ from components.reward.network import RewardNet
 from components.reward.params import NetworkParams
 from components.reward.scorer import CONFIG, Geometry, Scorer
 from components.reward.statistics import clip_statistics
-from components.runtime.artifacts import MANIFEST, open_artifact, publish
-from components.runtime.devices import configure_determinism, configure_threads
+from components.runtime.artifacts.artifact import MANIFEST, open_artifact, publish
+from components.runtime.compute.devices import configure_determinism, configure_threads
+from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError, OnlineVPOError
 from components.runtime.params import StepParams, load_step_params
-from components.runtime.seeds import derive
 
 P = TypeVar("P", bound=StepParams)
 

@@ -150,7 +150,7 @@ def measure(side: str, name: str, folder: Path, iterations: int) -> dict[str, An
 def measure_ours(generator: Generator, params: AlignmentParams, prompts: list[Prompt], folder: Path) -> Any:
     """The loop itself; then, once its time and memory are taken, the bare calls of as many iterations."""
     from components.alignment.loop import AlignmentLoop
-    from components.runtime.distributed import Ranks
+    from components.runtime.compute.distributed import Ranks
 
     seconds: list[float] = []
     bare: list[float] = []

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from components.alignment.params import AlignmentParams
 from components.evaluation.params import EvaluationParams
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError, OnlineVPOError
 from components.runtime.params import load_step_params
 

@@ -17,7 +17,7 @@ from components.corpus import Prompt
 from components.generator import Generator
 from components.generator.sampling import sample_latents
 from components.reward.interface import Reward
-from components.runtime.seeds import torch_generator
+from components.runtime.compute.seeds import torch_generator
 
 
 class PlainLoop:

@@ -33,11 +33,11 @@ from components.reward.params import RewardParams
 from components.reward.shards import Plan, Pool, ShardFolder, plan_of
 from components.reward.stream import InMemory
 from components.reward.training import train
-from components.runtime.artifacts import cache_dir, open_artifact
-from components.runtime.devices import configure_threads
-from components.runtime.interrupts import StopSignal
-from components.runtime.process_pool import ProcessPool
-from components.runtime.seeds import derive, numpy_rng, torch_generator
+from components.runtime.artifacts.artifact import cache_dir, open_artifact
+from components.runtime.compute.devices import configure_threads
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.compute.seeds import derive, numpy_rng, torch_generator
+from components.runtime.compute.signals import StopSignal
 
 STEPS = (60, 125, 250, 500, 1000, 2000, 4000)
 NOISE = (0.0, 0.05, 0.1, 0.2, 0.4)

@@ -62,8 +62,8 @@ def measure(clips: int, ladders: int, steps: int, workers: int | None, factor: i
     from components.reward.scorer import Geometry
     from components.reward.shards import Plan, Pool, ShardFolder
     from components.reward.training import train
-    from components.runtime.devices import configure_threads
-    from components.runtime.interrupts import StopSignal
+    from components.runtime.compute.devices import configure_threads
+    from components.runtime.compute.signals import StopSignal
 
     configure_threads()
     geometry = Geometry(9, 48, 48, 8.0)

@@ -41,7 +41,7 @@ def main() -> None:
     given = parser.parse_args()
     width, height = (int(side) for side in given.size.split("x"))
 
-    from components.runtime.devices import available_cpus, configure_threads
+    from components.runtime.compute.devices import available_cpus, configure_threads
 
     print(f"{available_cpus()} cores, {configure_threads()} torch threads")
     with tempfile.TemporaryDirectory() as temporary:
@@ -58,7 +58,7 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     from components.reward.scorer import Geometry, Scorer
     from components.reward.shards import Plan, Pool, ShardFolder
     from components.reward.training import train
-    from components.runtime.interrupts import StopSignal
+    from components.runtime.compute.signals import StopSignal
 
     geometry = Geometry(9, 48, 48, 8.0)
     file = folder / "clips.safetensors"

@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 import yaml
 
+from components.runtime.artifacts.outputs import check_file
 from components.runtime.errors import InputError
-from components.runtime.outputs import check_file
+from components.runtime.io.storage import is_remote, local_path
 from components.runtime.step import ParamsOption, SetOption, command_app, default_params, main
-from components.runtime.storage import is_remote, local_path
 
 app = command_app("The tree of params that every step reads, and the folder that the steps write to.")
 
@@ -99,7 +99,7 @@ def _write(file: Path, content: Mapping[str, object]) -> None:
 @app.command()
 def clean() -> None:
     """Remove what the commands made in this folder: artifacts, tracking, caches; name what else is kept."""
-    from components.runtime.cleaning import clean as remove
+    from components.runtime.artifacts.cleaning import clean as remove
 
     for path in remove(Path.cwd()):
         print(f"kept, not made by this project: {path.relative_to(Path.cwd())}")

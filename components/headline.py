@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from components.runtime.artifacts import METRICS
+from components.runtime.artifacts.artifact import METRICS
 from components.runtime.errors import InputError
 
 #: Names in the metrics.json of each step. One that a run does not have is left out.

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from components.params import step_sections
-from components.runtime import storage
-from components.runtime.artifacts import cache_dir
-from components.runtime.files import sha256_file
+from components.runtime.artifacts.artifact import cache_dir
+from components.runtime.io import storage
+from components.runtime.io.files import sha256_file
 from components.runtime.params import canonical_json, places_in
 
 #: Params that name a place, by section; the key's path within it.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.runtime.artifacts.outputs import check_file
 from components.runtime.errors import InputError
-from components.runtime.outputs import check_file
 from images.catalogue import LOCKS, NAMES, ROOT, Variant, chain, sources
 from images.lock import entries
 

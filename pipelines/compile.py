@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from components.params import Params, load_params, resolved
-from components.runtime.outputs import check_file, starts_with
+from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.step import default_params
 from pipelines.contents import with_contents
 from pipelines.dag import pipeline

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.places import PLACES, digests
-from components.runtime import storage
 from components.runtime.errors import InputError
+from components.runtime.io import storage
 from components.runtime.params import canonical_json
 
 

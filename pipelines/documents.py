@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from components.runtime.errors import InputError
-from components.runtime.untrusted import MAX_YAML_BYTES, check_yaml, content
+from components.runtime.io.untrusted import MAX_YAML_BYTES, check_yaml, content
 
 
 def read_documents(path: Path, what: str) -> list[Any]:

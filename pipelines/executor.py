@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.errors import InputError
-from components.runtime.files import fsync
-from components.runtime.untrusted import parse_json
+from components.runtime.io.files import fsync
+from components.runtime.io.untrusted import parse_json
 
 #: Where Kubeflow's launcher puts what a URI names: it downloads inputs there and uploads outputs from there.
 _MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.errors import InputError
-from components.runtime.outputs import check_file, starts_with
 from components.runtime.params import canonical_json
 from pipelines.documents import dump, write_text
 from pipelines.lint import read_pipeline, refuse_faults

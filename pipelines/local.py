@@ -25,11 +25,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from components.params import resolved
-from components.runtime import mirror
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.artifact import remote_checkpoints as mirror
+from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
-from components.runtime.mlflow_client import EXPERIMENT, connect
-from components.runtime.outputs import check_file, starts_with
+from components.runtime.tracking.mlflow_client import EXPERIMENT, connect
 from pipelines.address import on_this_machine
 from pipelines.compile import HEADER, as_text, compiled_documents, effective_params
 from pipelines.containers import Attempt, Docker, Engine, Host, in_place_of_docker

@@ -18,9 +18,10 @@ from typing import Annotated, Any
 
 import typer
 
-from components.runtime import mirror, storage
-from components.runtime.artifacts import Artifact, open_artifact
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.artifact import remote_checkpoints as mirror
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
+from components.runtime.io import storage
 from components.runtime.params import canonical_json
 from components.runtime.step import main
 from pipelines.child import Ended, run_child

@@ -10,7 +10,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-# As `components.runtime.devices.configure_determinism` has it, which comes too late here.
+# As `components.runtime.compute.devices.configure_determinism` has it, which comes too late here.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import pytest

@@ -51,7 +51,7 @@ def replay(
 ) -> None:
     """Judge a ledger's clips by another reward; publish how the two agree, and a ledger to train from."""
     from components.alignment.ledger.replay import replay as judge_again
-    from components.runtime.devices import configure_determinism, configure_threads
+    from components.runtime.compute.devices import configure_determinism, configure_threads
 
     check_out(out, "ledger", (ledger, reward, generator))
     configure_threads()

@@ -19,7 +19,7 @@ from components.reward.interface import Reward
 from components.reward.refresh import Refresher, Samples
 from components.reward.scorer import Scorer
 from components.reward.versions import Version, digest_of_folder, judging, write_versions
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 
 

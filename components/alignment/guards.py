@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from components.runtime.distributed import is_main_process
+from components.runtime.compute.distributed import is_main_process
 from components.runtime.params import Section
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from components.corpus.world.scene import parse_caption
 from components.generator import Generator
 from components.reward.interface import Reward, open_reward
 from components.reward.versions import digest_of
-from components.runtime.artifacts import Artifact
-from components.runtime.distributed import Ranks, is_main_process
+from components.runtime.artifacts.artifact import Artifact
+from components.runtime.compute.distributed import Ranks, is_main_process
+from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError
-from components.runtime.seeds import derive
 from components.runtime.stats import FEWEST as FEWEST_CLUSTERS
 from components.runtime.stats import Interval, clustered_mean
 

@@ -29,9 +29,9 @@ from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.interface import Reward
 from components.reward.refresh import Refresher
-from components.runtime.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
-from components.runtime.distributed import Ranks
-from components.runtime.interrupts import StopSignal
+from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.compute.distributed import Ranks
+from components.runtime.compute.signals import StopSignal
 from components.runtime.progress import Progress
 
 #: Columns of the training curve, in order.

@@ -19,7 +19,7 @@ from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.interface import Reward
 from components.reward.scorer import Rating
-from components.runtime.seeds import derive, torch_generator
+from components.runtime.compute.seeds import derive, torch_generator
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,17 @@ from components.generator import Generator
 from components.reward.interface import open_reward
 from components.reward.refresh import Refresher
 from components.reward.versions import digest_of
-from components.runtime.artifacts import Artifact, open_artifact, publish
-from components.runtime.devices import configure_determinism, configure_threads, resolve, resolve_second
-from components.runtime.distributed import process_group
+from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
+from components.runtime.compute.devices import (
+    configure_determinism,
+    configure_threads,
+    resolve,
+    resolve_second,
+)
+from components.runtime.compute.distributed import process_group
+from components.runtime.compute.seeds import derive
 from components.runtime.errors import GateRefused, InputError
-from components.runtime.seeds import derive
-from components.runtime.tracking import track
+from components.runtime.tracking.step_run import track
 from components.video.clip import Clip
 from components.video.sheets import contact_sheet
 

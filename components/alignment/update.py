@@ -18,8 +18,8 @@ from components.alignment.objectives import OBJECTIVES, Objective, PairErrors, d
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import Policy
 from components.alignment.sharding import clip_gradients
-from components.runtime.distributed import Ranks
-from components.runtime.seeds import torch_generator
+from components.runtime.compute.distributed import Ranks
+from components.runtime.compute.seeds import torch_generator
 
 GRADIENT_CLIP = 1.0
 

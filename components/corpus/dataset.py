@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.corpus.prompts import Prompt
-from components.runtime.artifacts import Artifact, open_artifact
+from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import InputError
-from components.runtime.untrusted import read_json, read_json_lines
+from components.runtime.io.untrusted import read_json, read_json_lines
 
 T = TypeVar("T")
 SPLITS = ("train", "val", "test")

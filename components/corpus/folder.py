@@ -14,7 +14,7 @@ from components.corpus.footage import FootageReport, FootageSource, draw_clips, 
 from components.corpus.params import CorpusParams
 from components.corpus.world.splits import ClipSplit
 from components.runtime.errors import InputError
-from components.runtime.storage import download_dir, is_remote
+from components.runtime.io.storage import download_dir, is_remote
 from components.video.names import VIDEO_SUFFIXES, is_video_name
 
 REASONS_SHOWN = 5

@@ -15,8 +15,8 @@ from components.corpus.camera import draw_move, film
 from components.corpus.packaged import PACKAGED, PackagedFile
 from components.corpus.params import CorpusParams
 from components.corpus.world.splits import ClipSplit
+from components.runtime.compute.seeds import numpy_rng
 from components.runtime.errors import InputError
-from components.runtime.seeds import numpy_rng
 from components.video.clip import Clip
 from components.video.codec import probe, read_video
 from components.video.resample import crop, luma, resample_fps, resize, window

@@ -9,7 +9,7 @@ from pathlib import Path
 from components.corpus.world.scene import all_scenes
 from components.corpus.world.splits import PromptSplit, slug, split_of
 from components.runtime.errors import InputError
-from components.runtime.prompt_lists import read_prompt_list
+from components.runtime.io.prompt_lists import read_prompt_list
 
 HELDOUT_EVERY = 6  # one prompt in six of the user's list is held out, as in the world
 

@@ -28,13 +28,13 @@ from components.corpus.prompts import Prompt, read_prompts, world_prompts
 from components.corpus.world.render import render
 from components.corpus.world.scene import all_scenes
 from components.corpus.world.splits import clip_split_of, slug
-from components.runtime.artifacts import publish
-from components.runtime.devices import configure_threads
+from components.runtime.artifacts.artifact import publish
+from components.runtime.compute.devices import configure_threads
+from components.runtime.compute.seeds import derive, numpy_rng
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive, numpy_rng
-from components.runtime.tracking import track
+from components.runtime.tracking.step_run import track
 from components.video.clip import Clip
 from components.video.sheets import contact_sheet
 

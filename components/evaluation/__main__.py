@@ -46,7 +46,7 @@ def show_table(
     ] = "artifacts/evaluation",
 ) -> None:
     """Print the base / aligned table of a finished evaluation and where its report page is."""
-    from components.runtime.artifacts import open_artifact
+    from components.runtime.artifacts.artifact import open_artifact
 
     artifact = open_artifact(evaluation, step="evaluation")
     print(artifact.file("table.txt").read_text(encoding="utf-8"), end="")

@@ -17,10 +17,10 @@ from components.evaluation.scoring import Scores, Settings, notes
 from components.evaluation.scoring import score as measure_folder
 from components.evaluation.suites import Suite, load_suite
 from components.evaluation.vbench_files import in_words, write_full_info, write_lines, write_results
-from components.runtime import devices
-from components.runtime.distributed import Ranks, process_group
+from components.runtime.artifacts.outputs import check_file, starts_with
+from components.runtime.compute import devices
+from components.runtime.compute.distributed import Ranks, process_group
 from components.runtime.errors import InputError
-from components.runtime.outputs import check_file, starts_with
 
 
 def _ready(params: EvaluationParams) -> str:
@@ -61,7 +61,7 @@ def sample(
 ) -> None:
     """Draw a suite's missing videos into a folder."""
     from components.evaluation.step import open_sampler, trained_by
-    from components.runtime.artifacts import open_artifact
+    from components.runtime.artifacts.artifact import open_artifact
 
     folder = videos_folder(videos)
     device = _ready(params)

@@ -21,8 +21,8 @@ from components.evaluation.vbench_files import (
     prompt_of,
     read_results,
 )
+from components.runtime.compute.seeds import numpy_rng
 from components.runtime.errors import InputError
-from components.runtime.seeds import numpy_rng
 from components.runtime.stats import FEWEST, Clusters, holm, plain
 from components.video.names import composed
 

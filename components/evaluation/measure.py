@@ -17,7 +17,7 @@ from components.evaluation.dimensions.motion import flow_motion, motion
 from components.evaluation.diversity import diversity
 from components.evaluation.models import Shelf
 from components.reward.interface import Reward
-from components.runtime.process_pool import ProcessPool
+from components.runtime.compute.process_pool import ProcessPool
 from components.video.frames import held
 
 NO_WORLD = "the judge reads scenes of the miniature world, and no prompt of the run describes one"

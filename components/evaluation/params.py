@@ -56,7 +56,7 @@ class EvaluationParams(StepParams):
         if isinstance(values, Mapping) and "margins" in values:
             raise ValueError(
                 "margins: no longer a param: write the bounds in a gate file and name it as registry.gate "
-                "(components/runtime/gate.yaml is the default; the page and the registry both go by it)"
+                "(components/runtime/gate/gate.yaml is the default; the page and the registry both go by it)"
             )
         if isinstance(values, Mapping) and "confidence" in values:
             raise ValueError("confidence: no longer a param: the gate decides by 95 % intervals, so all are")

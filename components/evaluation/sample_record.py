@@ -14,7 +14,7 @@ from typing import Any
 
 from components.evaluation.vbench_files import write_lines
 from components.runtime.errors import InputError
-from components.runtime.untrusted import read_json_lines
+from components.runtime.io.untrusted import read_json_lines
 
 #: Its name inside the folder, where earlier releases wrote it. It is still read there.
 INSIDE = "samples.jsonl"

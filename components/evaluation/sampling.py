@@ -12,12 +12,12 @@ from components.evaluation.samples import Request, Sampler
 from components.evaluation.suites import Suite
 from components.evaluation.vbench_files import video_name
 from components.generator.sampling import require_finite
-from components.runtime import storage
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
+from components.runtime.compute.seeds import derive
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.interrupts import StopSignal
+from components.runtime.io import storage
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive
 from components.video.clip import Clip
 from components.video.codec import read_video, write_video
 

@@ -18,10 +18,10 @@ from components.evaluation.sample_record import read_record
 from components.evaluation.suites import Suite
 from components.evaluation.totals import totals
 from components.evaluation.vbench_files import METHOD, OURS, SEED, VARIANT, Result, VideoResult
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.files import sha256_file
-from components.runtime.interrupts import StopSignal
+from components.runtime.io.files import sha256_file
 from components.runtime.progress import Progress
 from components.video.frames import open_frames
 from components.video.names import composed

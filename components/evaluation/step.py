@@ -34,16 +34,16 @@ from components.evaluation.totals import QUALITY, SEMANTIC, totals
 from components.evaluation.vbench_files import write_results
 from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
 from components.reward.interface import open_reward, scoring_files
-from components.runtime import devices, provenance
-from components.runtime.artifacts import Artifact, Workspace, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, Workspace, open_artifact, provenance, publish
+from components.runtime.compute import devices
+from components.runtime.compute.seeds import numpy_rng
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.gate import SHIPPED, load_gate
-from components.runtime.interrupts import StopSignal
+from components.runtime.gate.thresholds import SHIPPED, load_gate
 from components.runtime.params import canonical_json
 from components.runtime.progress import Progress
-from components.runtime.seeds import numpy_rng
 from components.runtime.stats import CONFIDENCE, Clusters
-from components.runtime.tracking import flattened, track
+from components.runtime.tracking.step_run import flattened, track
 from components.video.clip import Clip
 from components.video.codec import write_video
 from components.video.sheets import side_by_side

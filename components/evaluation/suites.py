@@ -20,10 +20,10 @@ from components.evaluation.dimensions import catalogue
 from components.evaluation.sample_record import recorded_prompts
 from components.evaluation.totals import QUALITY, SEMANTIC
 from components.evaluation.vbench_files import prompt_of, stem
-from components.runtime.artifacts import cache_dir
+from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.errors import InputError
-from components.runtime.prompt_lists import FORMATS, read_prompt_list
-from components.runtime.untrusted import content, parse_json
+from components.runtime.io.prompt_lists import FORMATS, read_prompt_list
+from components.runtime.io.untrusted import content, parse_json
 from components.video.names import VIDEO_SUFFIXES, composed, is_video_name
 
 #: The published wheel that VBench's prompts are read from, as package data; its code is never imported.

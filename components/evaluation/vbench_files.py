@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.runtime.errors import InputError
-from components.runtime.untrusted import read_json
+from components.runtime.io.untrusted import read_json
 
 #: Longest prompt kept in a file name, in bytes; with ``-{i}.mp4`` it stays below the 255 that file systems
 #: allow.

@@ -11,8 +11,8 @@ import numpy as np
 from components.evaluation.comparison import Paired, compare
 from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams
-from components.runtime.gate import Gate
-from components.runtime.rules import Check
+from components.runtime.gate.rules import Check
+from components.runtime.gate.thresholds import Gate
 from components.runtime.stats import FEWEST, Clusters, Interval, holm, plain
 
 

@@ -21,8 +21,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from components.generator.families import FAMILIES, ModelFamily
-from components.runtime import storage
 from components.runtime.errors import InputError
+from components.runtime.io import storage
 
 PUBLISHED = Path(__file__).parent / "published"
 

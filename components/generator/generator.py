@@ -18,9 +18,9 @@ from components.generator.families import FAMILIES, Geometry, ModelFamily
 from components.generator.offload import at_work, place
 from components.generator.params import SamplingParams
 from components.generator.sampling import sample_latents
-from components.runtime import storage
-from components.runtime.artifacts import MANIFEST, open_artifact
+from components.runtime.artifacts.artifact import MANIFEST, open_artifact
 from components.runtime.errors import InputError
+from components.runtime.io import storage
 
 #: The sampler's settings, beside the pipeline in the generator's artifact.
 SETTINGS = "generator.json"

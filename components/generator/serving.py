@@ -29,11 +29,11 @@ from mlflow.pyfunc import PythonModel
 from components.generator.generator import Generator, fetch_base
 from components.generator.params import SamplingParams
 from components.generator.step import derive_name
-from components.runtime.artifacts import cache_dir
-from components.runtime.devices import configure_threads, resolve
+from components.runtime.artifacts.artifact import cache_dir
+from components.runtime.compute.devices import configure_threads, resolve
+from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError
-from components.runtime.files import sha256_file
-from components.runtime.seeds import derive
+from components.runtime.io.files import sha256_file
 from components.video.clip import Clip
 from components.video.codec import write_video
 

@@ -28,11 +28,11 @@ from components.generator.generator import (
 )
 from components.generator.params import GeneratorParams
 from components.generator.sampling import require_finite
-from components.runtime.artifacts import MANIFEST, cache_dir, open_artifact, publish
-from components.runtime.devices import configure_determinism, configure_threads, resolve
+from components.runtime.artifacts.artifact import MANIFEST, cache_dir, open_artifact, publish
+from components.runtime.compute.devices import configure_determinism, configure_threads, resolve
+from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive, torch_generator
-from components.runtime.tracking import track
+from components.runtime.tracking.step_run import track
 from components.video.clip import Clip
 from components.video.sheets import contact_sheet
 

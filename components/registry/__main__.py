@@ -36,7 +36,7 @@ def promote(
     overrides: SetOption = None,
 ) -> None:
     """Put a version to the gate against the champion; make it the champion if it passes, else exit 3."""
-    from components.runtime.gate import load_gate
+    from components.runtime.gate.thresholds import load_gate
 
     given = load_params(RegistryParams, "registry", params, overrides)
     rules = load_gate(gate or given.gate)
@@ -75,7 +75,7 @@ def show(as_json: AsJson = False, params: ParamsOption = None, overrides: SetOpt
     """List the versions with their aliases and decisions, and the record of promotions."""
     from dataclasses import asdict
 
-    from components.registry.connection import place
+    from components.runtime.tracking.retry import place
 
     given = load_params(RegistryParams, "registry", params, overrides)
     promotions = _promotions(given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.runtime.rules import figure_of
+from components.runtime.gate.rules import figure_of
 
 Metrics = Mapping[str, Mapping[str, float]]
 _WINS = (("win_rate_reward", "by the training reward"), ("win_rate_judge", "by the independent judge"))

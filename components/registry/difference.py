@@ -9,7 +9,7 @@ from pathlib import Path
 from components.registry.gate import COMPARABLE, Standing
 from components.registry.models import Models
 from components.registry.paired import difference
-from components.runtime.tracking import flattened
+from components.runtime.tracking.step_run import flattened
 
 _OWN = ("files.", "created")
 """Of a provenance: what differs between any two versions and says nothing."""

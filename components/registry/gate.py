@@ -1,6 +1,6 @@
 """The gate against the champion: every rule with its figure, interval and bound, and whether it holds.
 
-Values in, values out. What one evaluation can say alone is `components.runtime.gate`.
+Values in, values out. What one evaluation can say alone is `components.runtime.gate.thresholds`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from components.registry.paired import difference, same_requests
-from components.runtime.gate import Gate
-from components.runtime.rules import Check as Check
-from components.runtime.rules import Figure, Margin, apply
+from components.runtime.gate.rules import Check as Check
+from components.runtime.gate.rules import Figure, Margin, apply
+from components.runtime.gate.thresholds import Gate
 
 #: What two evaluations must share for their figures to be comparable.
 COMPARABLE = {"requests_digest": "prompts and seeds", "reward_digest": "reward"}

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.registry.connection import PREFIX, TAG_CAP, call, client, is_absent, place
 from components.registry.gate import Standing
 from components.registry.paired import read_rows
 from components.registry.record import CANDIDATE, CHAMPION, PREVIOUS, Record
 from components.runtime.errors import InputError, one_line, shortened
-from components.runtime.files import sha256_file
-from components.runtime.mlflow_client import connect, experiment_id
+from components.runtime.io.files import sha256_file
+from components.runtime.tracking.mlflow_client import connect, experiment_id
+from components.runtime.tracking.retry import PREFIX, TAG_CAP, call, client, is_absent, place
 
 METRIC_PREFIX = "evaluation/"
 PROVENANCE = "provenance.json"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from components.registry.provenance import LOCK, Origin, base_of, collect, seal
-from components.runtime.artifacts import Artifact
-from components.runtime.manifest import MANIFEST
+from components.runtime.artifacts.artifact import Artifact
+from components.runtime.artifacts.manifest import MANIFEST
 
 LOADERS = Path(__file__).with_name("loaders")
 #: What of the evaluation a version holds beside manifest and metrics, where the evaluation made it.

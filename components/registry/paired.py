@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from components.runtime.errors import InputError
-from components.runtime.rules import Figure
+from components.runtime.gate.rules import Figure
 from components.runtime.stats import clustered_mean
 
 

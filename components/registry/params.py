@@ -20,7 +20,7 @@ class RegistryParams(StepParams):
         None,
         min_length=1,
         description="gate file, by which the evaluation's page goes, too: a path or s3:// URI; "
-        "null = components/runtime/gate.yaml",
+        "null = components/runtime/gate/gate.yaml",
     )
     fail_on_refusal: bool = Field(
         False,

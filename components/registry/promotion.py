@@ -17,7 +17,7 @@ from components.registry.gate import Check, Decision, Standing, decide, same_wei
 from components.registry.models import CHAMPION, PREVIOUS, SEAL, Models, Unreadable
 from components.registry.record import ATTEMPTS, Champion, Entry, State
 from components.runtime.errors import InputError
-from components.runtime.gate import Gate
+from components.runtime.gate.thresholds import Gate
 
 REWARD_VERSION = "reward_version"
 DECISIONS = "decisions"

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.runtime import provenance, storage
-from components.runtime.artifacts import Artifact
+from components.runtime.artifacts.artifact import Artifact, provenance
+from components.runtime.artifacts.manifest import MANIFEST, Manifest, parse_manifest
 from components.runtime.errors import InputError
-from components.runtime.files import sha256_file
-from components.runtime.manifest import MANIFEST, Manifest, parse_manifest
+from components.runtime.io import storage
+from components.runtime.io.files import sha256_file
 from components.runtime.params import canonical_json
 
 SCHEMA_VERSION = 1

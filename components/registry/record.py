@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from components.registry.connection import PREFIX, TAG_CAP, call, is_busy, reachable
 from components.runtime.errors import InputError, shortened
+from components.runtime.tracking.retry import PREFIX, TAG_CAP, call, is_busy, reachable
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 SUFFIX = "-promotions"

@@ -6,8 +6,8 @@ from markupsafe import Markup
 
 from components.registry.gate import Decision
 from components.registry.models import CHAMPION
-from components.runtime.page_slots import DECISION, OUTCOME, fill
-from components.runtime.rules import Check
+from components.runtime.gate.rules import Check
+from components.runtime.io.page_slots import DECISION, OUTCOME, fill
 
 _WORDS = {True: ("good", "passed"), False: ("bad", "failed"), None: ("open", "skipped")}
 _TITLES = {"accepted": "Promoted", "refused": "Refused", "unchanged": "Unchanged"}

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.registry.connection import place
 from components.registry.gate import Decision
 from components.registry.models import CANDIDATE, CHAMPION, SEAL, Models, Unreadable
 from components.registry.package import PROVENANCE, pack_generator, pack_reward
@@ -22,12 +21,13 @@ from components.registry.params import RegistryParams
 from components.registry.promotion import REWARD_VERSION, Promotions, decision_record
 from components.registry.provenance import Origin
 from components.registry.report import decided_page
-from components.runtime import storage
-from components.runtime.artifacts import METRICS, Artifact, input_digest, open_artifact, publish
+from components.runtime.artifacts.artifact import METRICS, Artifact, input_digest, open_artifact, publish
 from components.runtime.errors import GateRefused, InputError
-from components.runtime.gate import SHIPPED, Gate, load_gate
+from components.runtime.gate.thresholds import SHIPPED, Gate, load_gate
+from components.runtime.io import storage
 from components.runtime.params import digest
-from components.runtime.tracking import track
+from components.runtime.tracking.retry import place
+from components.runtime.tracking.step_run import track
 
 #: The evaluation's page, and the registry's copy of it with the decision.
 PAGE = "report.html"

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from components.registry.models import Models
 from components.registry.promotion import REWARD_VERSION, Promotions
-from components.runtime import storage
+from components.runtime.artifacts.manifest import MANIFEST, Manifest, parse_manifest
 from components.runtime.errors import InputError
-from components.runtime.files import sha256_file
-from components.runtime.manifest import MANIFEST, Manifest, parse_manifest
+from components.runtime.io import storage
+from components.runtime.io.files import sha256_file
 
 #: What a version holds that provenance.json does not list: itself, and what MLflow adds.
 _UNLISTED = ("provenance.json", "registered_model_meta")

@@ -59,8 +59,8 @@ def score(
 
     from components.reward.interface import open_reward
     from components.reward.scoring import score_files, sources
-    from components.runtime.artifacts import open_artifact
-    from components.runtime.devices import configure_threads
+    from components.runtime.artifacts.artifact import open_artifact
+    from components.runtime.compute.devices import configure_threads
     from components.runtime.progress import Progress
 
     configure_threads()
@@ -192,7 +192,7 @@ def distortions(
 ) -> None:
     """Print the catalogue of distortions; with --out, draw a contact sheet of all of them at every level."""
     from components.reward.catalogue import examples, generated_rungs, sheet, table
-    from components.runtime.outputs import check_file
+    from components.runtime.artifacts.outputs import check_file
 
     if out is not None:
         check_file(out, "a contact sheet of ours", _is_sheet)
@@ -202,7 +202,7 @@ def distortions(
     from PIL.PngImagePlugin import PngInfo
 
     from components.corpus.dataset import Corpus
-    from components.runtime.devices import configure_threads
+    from components.runtime.compute.devices import configure_threads
     from components.runtime.errors import storage_failure
 
     configure_threads()
@@ -211,7 +211,7 @@ def distortions(
     generated = None
     if generator is not None:
         from components.generator.generator import Generator
-        from components.runtime.artifacts import open_artifact
+        from components.runtime.artifacts.artifact import open_artifact
 
         prompts = opened.prompts("heldout") or opened.prompts()
         loaded = Generator.load(open_artifact(generator, step="generator").path)

@@ -21,10 +21,10 @@ from components.reward.distortions import GENERATIVE, LEVELS
 from components.reward.ladders import levels_of
 from components.reward.material import StoredClips
 from components.reward.scorer import Geometry
+from components.runtime.compute.seeds import derive
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive
 
 if TYPE_CHECKING:
     from components.generator.generator import Generator

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from components.reward.card import Card
 from components.reward.params import GateParams
-from components.runtime.rules import Figure, Rule
+from components.runtime.gate.rules import Figure, Rule
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from components.reward.baselines import Baselines
 from components.reward.distortions import LEVELS, Recipe
 from components.reward.ladders import NAMES, TENSORS, Ladders, build, seen_types
 from components.reward.material import Clips, Material
-from components.runtime.process_pool import ProcessPool
-from components.runtime.seeds import derive, torch_generator
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.compute.seeds import derive, torch_generator
 
 PRISTINE = ("world", "footage")
 PIECE = 12

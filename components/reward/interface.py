@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from components.reward.scorer import BACKBONE_BLOCK, BLOCK, CONFIG, Rating, Scorer
-from components.runtime.artifacts import Artifact
+from components.runtime.artifacts.artifact import Artifact
 from components.runtime.errors import InputError
 
 KINDS = ("ladders", "transformers", "weighted")

@@ -27,9 +27,9 @@ from components.reward.distortions import (
 )
 from components.reward.labels import differs, label
 from components.reward.statistics import clip_statistics
-from components.runtime.interrupts import StopSignal
+from components.runtime.compute.seeds import derive, torch_generator
+from components.runtime.compute.signals import StopSignal
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive, torch_generator
 
 CHUNK = 32
 """Clips handled at once: what fits the processor's cache."""

@@ -23,11 +23,11 @@ from components.reward.material import Clips, Groups, Material
 from components.reward.params import CardParams
 from components.reward.probes import ScoreClips
 from components.reward.scorer import Rating
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.compute.seeds import derive
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
-from components.runtime.process_pool import ProcessPool
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive
 from components.runtime.stats import ClusterMean, mean_over_clusters
 
 if TYPE_CHECKING:

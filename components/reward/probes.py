@@ -19,10 +19,10 @@ from components.reward.labels import differs
 from components.reward.material import Clips
 from components.reward.scorer import Geometry
 from components.reward.statistics import clip_statistics
-from components.runtime.interrupts import StopSignal
-from components.runtime.process_pool import ProcessPool
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.compute.seeds import derive, torch_generator
+from components.runtime.compute.signals import StopSignal
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive, torch_generator
 
 if TYPE_CHECKING:
     from components.corpus.world.scene import Scene

@@ -36,11 +36,11 @@ from components.reward.shards import Plan, Pool
 from components.reward.stream import InMemory
 from components.reward.training import Diverged, train
 from components.reward.versions import Version, digest_of_folder, judging
-from components.runtime.artifacts import Artifact
+from components.runtime.artifacts.artifact import Artifact
+from components.runtime.compute.seeds import derive
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.files import replace_dir
-from components.runtime.interrupts import StopSignal
-from components.runtime.seeds import derive
+from components.runtime.io.files import replace_dir
 
 HELD_SHARE = 0.25
 """Share of the new samples' contents on which a version is compared with the one before, not trained."""

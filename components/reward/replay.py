@@ -22,7 +22,7 @@ from components.reward.material import Groups
 from components.reward.statistics import clip_statistics
 from components.reward.stream import Shards
 from components.runtime.errors import InputError
-from components.runtime.files import sort_safetensors_header
+from components.runtime.io.files import sort_safetensors_header
 
 FOLDER = "refresh"
 REPLAY = f"{FOLDER}/replay.safetensors"

@@ -21,7 +21,7 @@ from components.reward.fragments import fragments
 from components.reward.network import RewardNet
 from components.reward.params import NetworkParams
 from components.reward.statistics import clip_statistics
-from components.runtime.devices import resolve
+from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError
 
 WEIGHTS = "model.safetensors"

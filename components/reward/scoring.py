@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from components.reward.interface import Reading, Reward, reading_of
-from components.runtime import storage
-from components.runtime.devices import available_cpus
+from components.runtime.compute.devices import available_cpus
 from components.runtime.errors import InputError
+from components.runtime.io import storage
 from components.video import Clip, probe, read_video
 from components.video.names import is_video_name
 

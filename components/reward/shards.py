@@ -39,11 +39,11 @@ from components.reward.ladders import (
 from components.reward.material import Clips, Material
 from components.reward.params import LadderParams
 from components.reward.variety import vary
-from components.runtime.devices import available_cpus, one_thread
+from components.runtime.compute.devices import available_cpus, one_thread
+from components.runtime.compute.seeds import derive
+from components.runtime.compute.signals import StopSignal
+from components.runtime.compute.workers import begin
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
-from components.runtime.seeds import derive
-from components.runtime.workers import begin
 
 SHARD = 64
 """Ladders in a shard: enough for the batched operations, few enough that training begins early."""

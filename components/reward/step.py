@@ -21,12 +21,17 @@ from components.reward.params import RewardParams
 from components.reward.scorer import Scorer
 from components.reward.shards import ShardFolder, plan_of
 from components.reward.training import Curve, train
-from components.runtime.artifacts import Artifact, cache_dir, open_artifact, publish
-from components.runtime.devices import available_cpus, configure_determinism, configure_threads, resolve
-from components.runtime.distributed import Ranks, is_node_leader, process_group
+from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact, publish
+from components.runtime.compute.devices import (
+    available_cpus,
+    configure_determinism,
+    configure_threads,
+    resolve,
+)
+from components.runtime.compute.distributed import Ranks, is_node_leader, process_group
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError
-from components.runtime.interrupts import StopSignal
-from components.runtime.tracking import track
+from components.runtime.tracking.step_run import track
 
 if TYPE_CHECKING:
     import torch

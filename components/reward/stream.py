@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from components.reward.ladders import Ladders, join, shuffled
-from components.runtime.seeds import torch_generator
+from components.runtime.compute.seeds import torch_generator
 
 ARRIVAL = 0.4
 """Share of the steps in which the shards come in one after the other, so that their making overlaps the

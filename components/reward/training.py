@@ -20,12 +20,12 @@ from components.reward.losses import ladder_loss, plcc_loss, silence_loss
 from components.reward.network import OUTPUTS, RewardNet
 from components.reward.params import RewardParams, TrainingParams
 from components.reward.stream import Shards, Stream
-from components.runtime.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
-from components.runtime.distributed import Ranks
+from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.compute.distributed import Ranks
+from components.runtime.compute.seeds import derive
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive
 
 LOG_EVERY = 10
 SLICES = 4

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.runtime.seeds import torch_generator
+from components.runtime.compute.seeds import torch_generator
 
 
 def vary(frames: Tensor, seeds: Sequence[int], tones: float = 0.5, tiles: float = 0.25) -> Tensor:

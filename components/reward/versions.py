@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.reward.interface import scoring_files
-from components.runtime.files import sha256_file
+from components.runtime.io.files import sha256_file
 from components.runtime.params import canonical_json
 
 VERSIONS = "versions.json"

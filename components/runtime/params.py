@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.runtime import storage
 from components.runtime.errors import InputError
-from components.runtime.untrusted import MAX_YAML_BYTES, check_yaml, content
+from components.runtime.io import storage
+from components.runtime.io.untrusted import MAX_YAML_BYTES, check_yaml, content
 
 
 class Section(BaseModel):

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from components.runtime.distributed import is_main_process
+from components.runtime.compute.distributed import is_main_process
 
 
 def duration(seconds: float) -> str:

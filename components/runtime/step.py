@@ -65,7 +65,7 @@ def step_app(
     def command(**given: Any) -> None:
         loaded = load_params(params, name, given.pop("params_file"), given.pop("overrides"))
         check_out(given["out"], name, (given[key] for key in (*inputs, *optional)))
-        from components.runtime import devices
+        from components.runtime.compute import devices
 
         if devices.has_torch():
             devices.configure_threads()
@@ -112,8 +112,8 @@ def check_out(out: str, step: str, reads: Iterable[Any] = ()) -> None:
     Raises:
         InputError: see `outputs.check`.
     """
-    from components.runtime import outputs
-    from components.runtime.distributed import is_main_process
+    from components.runtime.artifacts.artifact import outputs
+    from components.runtime.compute.distributed import is_main_process
 
     if is_main_process():
         outputs.check(out, outputs.artifact_of(step), reads)
@@ -182,7 +182,7 @@ def _resolved(run: Callable[..., Any] | str) -> Callable[..., Any]:
 
 
 def _report(name: str, out: str, metrics: dict[str, float] | None) -> None:
-    from components.runtime.distributed import is_main_process
+    from components.runtime.compute.distributed import is_main_process
 
     if not is_main_process():
         return

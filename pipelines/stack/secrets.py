@@ -11,8 +11,8 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.runtime.artifacts.outputs import never
 from components.runtime.errors import InputError
-from components.runtime.outputs import never
 
 CLIENT, SERVER = "env", "server.env"
 """What steps and people need, to be sourced by a shell; what only the servers need."""

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.runtime import mirror, storage
-from components.runtime.artifacts import MANIFEST, open_artifact
+from components.runtime.artifacts.artifact import MANIFEST, open_artifact
+from components.runtime.artifacts.artifact import remote_checkpoints as mirror
+from components.runtime.artifacts.manifest import parse_manifest
+from components.runtime.artifacts.outputs import artifact_of, check, remove_result
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
-from components.runtime.files import replace_dir
-from components.runtime.manifest import parse_manifest
-from components.runtime.outputs import artifact_of, check, remove_result
+from components.runtime.io import storage
+from components.runtime.io.files import replace_dir
 from pipelines.executor import ExecutorInput
 from pipelines.shim import deliver, params_text, remember_refusal, remembered_refusal, state_folder
 from pipelines.steps import ARTIFACT, Step

@@ -11,8 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from components.runtime.errors import InputError
+from components.runtime.io.untrusted import parse_json
 from components.runtime.params import Section, validated
-from components.runtime.untrusted import parse_json
 
 #: A Kubernetes amount of CPU or bytes: "2", "500m", "1.5", "16Gi".
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"

@@ -22,7 +22,7 @@ from components.alignment.params import AlignmentParams
 from components.alignment.policy import FullPolicy, Policy
 from components.alignment.sharding import Together
 from components.alignment.update import Updater
-from components.runtime.distributed import Ranks, process_group
+from components.runtime.compute.distributed import Ranks, process_group
 from tests.alignment.closeness import by_gradient, steady
 from tests.alignment.policy.test_families import PARAMS as FAMILY_PARAMS
 from tests.alignment.policy.test_families import make, make_pairs

@@ -16,7 +16,7 @@ from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.interface import Reward
 from components.reward.scorer import Rating
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 from tests.alignment.tiny import PARAMS, Brightness, make_trainer
 
 HELD_BACK = [Prompt(f"h{c}", f"a {c} square moving up", "train") for c in ("red", "green", "blue", "cyan")]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from components.alignment.sharding import InStep
 from components.generator import Generator
 from components.generator.families.wan import Experts
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 from tests.alignment.closeness import largest_difference, steady
 from tests.alignment.sharded_processes import FAMILIES, HALF, updated
 from tests.alignment.tiny import ledger_rows, make_trainer

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from components.alignment.policy import FullPolicy, Policy
 from components.alignment.sharding import clip_gradients
 from components.generator import Generator
-from components.runtime.checkpoints import Checkpointer
-from components.runtime.distributed import Ranks
+from components.runtime.artifacts.checkpoints import Checkpointer
+from components.runtime.compute.distributed import Ranks
 from tests.alignment.closeness import largest_difference, steady
 from tests.alignment.policy.test_families import make
 from tests.alignment.shared_full_processes import EMA, FULL, HALF, NETWORKS, halve, updated

@@ -10,7 +10,7 @@ import torch
 from components.alignment.policy import LoraPolicy
 from components.alignment.update import Pair, Updater
 from components.generator import Generator
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 from tests.alignment.tiny import PARAMS, PROMPTS
 

@@ -25,7 +25,7 @@ from components.generator.params import SamplingParams
 from components.reward.interface import Reward
 from components.reward.refresh import Refresher
 from components.reward.scorer import Rating
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 
 PROMPTS = [
     Prompt(id=f"p{number}", text=f"a {colour} circle moving left slowly on a grey background", split="train")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from components.runtime.distributed import process_group
+from components.runtime.compute.distributed import process_group
 from tests.alignment.closeness import steady
 from tests.alignment.tiny import REFRESHING, make_generator, make_trainer, probe
 from tests.reward.refreshing import make_refresher

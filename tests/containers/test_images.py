@@ -120,14 +120,14 @@ def test_a_real_step_makes_what_it_makes_here(run: Run, tmp_path: Path) -> None:
     script = f"""
 import subprocess, sys
 done = subprocess.run([sys.executable, *{command!r}, "/cache/corpus"], stdout=sys.stderr)
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 print("digest", open_artifact("/cache/corpus", step="corpus").manifest.digest)
 raise SystemExit(done.returncode)
 """
     ended = run("data", ["python", "-c", script], environment={"ONLINEVPO_TRACKING": "off"})
     assert ended.code == 0, ended.output
     subprocess.run([sys.executable, *command, str(tmp_path / "corpus")], check=True, cwd=ROOT)
-    from components.runtime.artifacts import open_artifact
+    from components.runtime.artifacts.artifact import open_artifact
 
     here = open_artifact(tmp_path / "corpus", step="corpus").manifest.digest
     assert f"digest {here}" in ended.output.splitlines()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.params import load_params
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.params import digest
 from images.catalogue import ROOT
 from pipelines.steps import STEPS

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 from tests import s3
 from tests.pipelines.trainjob.conftest import Store
 from tests.pipelines.trainjob.two_nodes import (

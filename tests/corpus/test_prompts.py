@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from components.corpus.prompts import read_prompts, world_prompts
-from components.runtime import storage
 from components.runtime.errors import InputError
-from components.runtime.prompt_lists import MAX_FILE_BYTES, MAX_PROMPT_CHARACTERS
+from components.runtime.io import storage
+from components.runtime.io.prompt_lists import MAX_FILE_BYTES, MAX_PROMPT_CHARACTERS
 from tests.s3 import Store
 
 

@@ -19,7 +19,7 @@ from components.corpus.dataset import write_corpus
 from components.corpus.prompts import Prompt
 from components.corpus.world.render import render
 from components.corpus.world.scene import all_scenes, parse_caption
-from components.runtime.artifacts import Artifact, publish
+from components.runtime.artifacts.artifact import Artifact, publish
 from components.runtime.params import StepParams
 
 INPUTS = ("corpus", "generator", "reward", "alignment")

@@ -15,7 +15,7 @@ import torch
 from components.evaluation.dimensions import classical
 from components.evaluation.dimensions.base import Clips
 from components.runtime.errors import InputError, Interrupted
-from tests.runtime.test_workers import alive
+from tests.runtime.compute.test_workers import alive
 
 PARENT = """
 import time

@@ -16,9 +16,9 @@ from components.evaluation.__main__ import app
 from components.evaluation.sample_record import read_record, record_file, write_record
 from components.evaluation.sampling import sample_suite, suite_requests
 from components.evaluation.suites import Entry, Suite
-from components.runtime.artifacts import Artifact
+from components.runtime.artifacts.artifact import Artifact
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.interrupts import StopSignal
 from components.video.codec import read_video
 from tests.evaluation.conftest import make
 

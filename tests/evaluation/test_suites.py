@@ -14,7 +14,7 @@ import pytest
 from components.evaluation.folders import counts, find_videos
 from components.evaluation.suites import INFO, load_suite
 from components.evaluation.vbench_files import prompt_of, video_name
-from components.runtime.artifacts import cache_dir
+from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.errors import InputError
 
 ENTRIES: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ from components.evaluation.dimensions import catalogue
 from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams
 from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
-from components.runtime.gate import Gate, SourcedRule
+from components.runtime.gate.thresholds import Gate, SourcedRule
 from components.runtime.stats import Clusters
 
 N = 120

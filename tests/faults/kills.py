@@ -24,8 +24,8 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from components.runtime.artifacts import open_artifact
-from components.runtime.devices import configure_determinism, configure_threads
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.compute.devices import configure_determinism, configure_threads
 from components.runtime.errors import InputError
 from tests.faults.chain import STEPS, Attempt, Chain
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime import s3
-from components.runtime.artifacts import METRICS, open_artifact, publish
+from components.runtime.artifacts.artifact import METRICS, open_artifact, publish
 from components.runtime.errors import InputError
+from components.runtime.io import s3
 from components.runtime.params import StepParams
 from tests.faults.proxy import Fault, Proxy, proxied
 from tests.s3 import Store

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from components.runtime import tracking
-from components.runtime.artifacts import publish
+from components.runtime.artifacts.artifact import publish
 from components.runtime.params import StepParams
-from components.runtime.tracking import track
+from components.runtime.tracking.step_run import step_run as tracking
+from components.runtime.tracking.step_run import track
 from tests.faults.proxy import Fault, Proxy, proxied
 
 FOREVER = 10**6

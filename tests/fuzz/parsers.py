@@ -26,9 +26,9 @@ from components.params import load_params
 from components.registry.paired import difference, read_rows, same_requests
 from components.reward import replay
 from components.reward.scorer import Scorer
-from components.runtime.artifacts import open_artifact, publish
-from components.runtime.checkpoints import Checkpointer
-from components.runtime.gate import SHIPPED, load_gate
+from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.checkpoints import Checkpointer
+from components.runtime.gate.thresholds import SHIPPED, load_gate
 from components.runtime.params import StepParams
 from components.video.codec import probe, read_video
 from pipelines.documents import read_documents

@@ -16,8 +16,8 @@ import torch
 from components.generator.generator import fetch_base, load_family
 from components.generator.params import GeneratorParams
 from components.generator.step import run
-from components.runtime import storage
 from components.runtime.errors import InputError
+from components.runtime.io import storage
 from tests.s3 import Store
 
 Folder = Callable[[str], Path]

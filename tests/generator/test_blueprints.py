@@ -13,8 +13,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from components.generator.blueprints import PUBLISHED, blueprint_of, build, published
 from components.generator.families import FAMILIES
 from components.generator.generator import load_family
-from components.runtime import storage
 from components.runtime.errors import InputError
+from components.runtime.io import storage
 from tests.generator.tiny import TINY
 from tests.s3 import Store
 

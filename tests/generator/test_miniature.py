@@ -23,7 +23,7 @@ from components.generator.miniature.train import examine
 from components.generator.miniature.training_loop import TrainingLoop
 from components.generator.miniature.vae_training import decode, moments, to_frames, to_model_range
 from components.generator.params import GeneratorParams, SamplingParams
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError
 
 FOLDER = Path("models/miniature")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 from pipelines.stack import servers
 from tests.faults.chain import INPUTS, Chain
 from tests.s3 import RCLONE

@@ -19,13 +19,14 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from components.runtime import devices, mirror
-from components.runtime.artifacts import Workspace, open_artifact, publish
+from components.runtime.artifacts.artifact import Workspace, open_artifact, publish
+from components.runtime.artifacts.artifact import remote_checkpoints as mirror
+from components.runtime.compute import devices
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError
-from components.runtime.interrupts import StopSignal
 from components.runtime.params import StepParams
 from components.runtime.step import main, step_app
-from components.runtime.tracking import track
+from components.runtime.tracking.step_run import track
 from pipelines.steps import step
 
 FAULTS, LOG = "ONLINEVPO_STANDINS", "ONLINEVPO_STANDINS_LOG"

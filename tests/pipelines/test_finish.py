@@ -15,10 +15,10 @@ import pytest
 
 from components.headline import HEADLINE
 from components.runtime import step as step_module
-from components.runtime import tracking
-from components.runtime.artifacts import publish
+from components.runtime.artifacts.artifact import publish
 from components.runtime.errors import GateRefused, Interrupted
 from components.runtime.params import StepParams
+from components.runtime.tracking.step_run import step_run as tracking
 from pipelines import shim
 from pipelines.finish import FIGURES, app, render
 from pipelines.outcome import FinalStatus, Verdict, judge

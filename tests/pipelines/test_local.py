@@ -24,7 +24,7 @@ import yaml
 from kfp.local.config import LocalExecutionConfig
 
 from components.runtime import step as step_module
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from pipelines import local
 from pipelines.__main__ import app

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.runtime.artifacts import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact, publish
 from components.runtime.params import StepParams
 from pipelines import shim
 from pipelines.child import Ended

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components.runtime.artifacts import Artifact, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
 from components.runtime.params import StepParams
 
 GOOD = {

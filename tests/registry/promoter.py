@@ -12,7 +12,7 @@ import time
 
 from components.registry.models import Models
 from components.registry.promotion import Promotions
-from components.runtime.gate import load_gate
+from components.runtime.gate.thresholds import load_gate
 
 
 def main(model: str, gate: str) -> None:

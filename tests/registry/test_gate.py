@@ -10,8 +10,8 @@ from scipy import stats
 
 from components.registry.gate import Standing, decide
 from components.registry.paired import difference
-from components.runtime.gate import Gate, SourcedRule, absolute, against_base, load_gate
-from components.runtime.rules import Margin
+from components.runtime.gate.rules import Margin
+from components.runtime.gate.thresholds import Gate, SourcedRule, absolute, against_base, load_gate
 from tests.registry.conftest import GOOD, pair_rows
 
 DIGESTS = {"requests_digest": "r", "reward_digest": "w", "lora_digest": "l", "generator_digest": "g"}

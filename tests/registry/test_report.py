@@ -12,9 +12,9 @@ from components.registry.gate import Decision
 from components.registry.params import RegistryParams
 from components.registry.report import decided_page
 from components.registry.step import run
-from components.runtime.artifacts import open_artifact
-from components.runtime.page_slots import DECISION, OUTCOME, slot
-from components.runtime.rules import Check
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.gate.rules import Check
+from components.runtime.io.page_slots import DECISION, OUTCOME, slot
 
 PAGE = (
     f"<main><h1>Worth promoting</h1>{slot(OUTCOME)}<h3>Promotion</h3>{slot(DECISION, 'Not decided')}</main>"

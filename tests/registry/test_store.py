@@ -11,7 +11,7 @@ from components.registry.__main__ import app
 from components.registry.models import CANDIDATE, CHAMPION, PREVIOUS, Models
 from components.registry.params import RegistryParams
 from components.registry.step import run
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError
 from components.runtime.step import main
 from tests.registry.test_two_at_once import server

@@ -16,9 +16,9 @@ from components.registry.params import RegistryParams
 from components.registry.promotion import Promotions
 from components.registry.step import run
 from components.registry.verify import Finding, verify
-from components.runtime.artifacts import Artifact, open_artifact
+from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import InputError
-from components.runtime.gate import load_gate
+from components.runtime.gate.thresholds import load_gate
 from tests.registry.test_step import command
 
 Candidate = Callable[..., dict[str, Path]]

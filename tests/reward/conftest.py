@@ -21,7 +21,7 @@ from components.reward.network import RewardNet
 from components.reward.params import NetworkParams, RewardParams
 from components.reward.scorer import Geometry, Scorer
 from components.reward.statistics import clip_statistics
-from components.runtime.artifacts import publish
+from components.runtime.artifacts.artifact import publish
 from components.runtime.params import StepParams
 
 FRAMES, SIDE = 5, 32

@@ -20,8 +20,8 @@ from components.reward.network import RewardNet
 from components.reward.params import RewardParams
 from components.reward.stream import InMemory
 from components.reward.training import Batch, Curve, train
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.interrupts import StopSignal
 from tests.reward.conftest import textured, world
 from tests.reward.tiny_backbones import write
 

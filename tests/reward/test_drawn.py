@@ -17,9 +17,9 @@ from components.reward.material import Clips
 from components.reward.params import LadderParams
 from components.reward.scorer import Geometry
 from components.reward.shards import Plan, Pool
+from components.runtime.compute.seeds import derive
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
-from components.runtime.seeds import derive
 
 PROMPTS = ["a red circle moves left", "a blue square moves up"]
 GEOMETRY = Geometry(9, 48, 48, 8.0)

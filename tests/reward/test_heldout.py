@@ -16,9 +16,9 @@ from components.reward.distortions import REGISTRY
 from components.reward.heldout import FIT_LEVELS, PIECE, built, fit_baselines, pieces, pools
 from components.reward.ladders import join
 from components.reward.material import Clips, Material, gather
-from components.runtime.artifacts import open_artifact
-from components.runtime.interrupts import StopSignal
-from components.runtime.process_pool import ProcessPool
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.compute.signals import StopSignal
 from tests.reward.conftest import textured, world
 
 TYPES = ("blur", "frame_noise", "freeze")

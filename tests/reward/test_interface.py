@@ -10,7 +10,7 @@ import torch
 
 from components.reward import Scorer
 from components.reward.interface import check_clips, open_reward, reading_of, scoring_files
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError
 from tests.reward.conftest import world
 

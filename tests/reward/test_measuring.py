@@ -21,9 +21,9 @@ from components.reward.material import Material, gather, judge_of
 from components.reward.measuring import measure, throughput, within_groups
 from components.reward.params import CardParams
 from components.reward.scorer import Rating
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
 from tests.reward.conftest import textured, world
 
 

@@ -23,8 +23,8 @@ from components.reward.probes import (
     stillness,
 )
 from components.reward.scorer import Geometry
-from components.runtime.interrupts import StopSignal
-from components.runtime.process_pool import ProcessPool
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.compute.signals import StopSignal
 from tests.reward.conftest import textured, world
 
 SCENES = ["world/red-circle-left-slowly-grey/0", "world/blue-cross-down-quickly-white/3"]

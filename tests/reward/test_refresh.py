@@ -20,7 +20,7 @@ from components.reward.replay import Kept, keep
 from components.reward.scorer import Geometry, Scorer
 from components.reward.stream import InMemory
 from components.reward.versions import Version, digest_of_folder
-from components.runtime.artifacts import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact, publish
 from components.runtime.errors import InputError
 from components.runtime.params import Section, StepParams
 from tests.reward.conftest import textured, write_reward

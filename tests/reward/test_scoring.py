@@ -21,8 +21,8 @@ from components.reward import Scorer, scoring
 from components.reward.interface import Reading
 from components.reward.scorer import Rating
 from components.reward.scoring import Source, score_files, sources
-from components.runtime import storage
 from components.runtime.errors import InputError
+from components.runtime.io import storage
 from components.runtime.step import main
 from components.video import Clip, read_video, write_video
 from tests.reward.conftest import textured, world

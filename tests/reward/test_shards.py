@@ -22,10 +22,10 @@ from components.reward.material import Clips, StoredClips
 from components.reward.params import LadderParams
 from components.reward.scorer import Geometry
 from components.reward.shards import Plan, Pool, ShardFolder
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.interrupts import StopSignal
 from tests.reward.conftest import textured, world
-from tests.runtime.test_workers import alive
+from tests.runtime.compute.test_workers import alive
 
 DEAR = tuple(name for name in REGISTRY if name not in ("blur", "fixed_noise", "freeze", "ghost"))
 """All types but four that cost little."""

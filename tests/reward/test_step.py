@@ -17,7 +17,7 @@ from PIL import Image
 from components.reward import Scorer
 from components.reward.params import RewardParams
 from components.reward.step import run
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import GateRefused, InputError
 from components.video import Clip, write_video
 from tests.reward.conftest import world, write_inputs

@@ -19,9 +19,9 @@ from components.reward.network import RewardNet
 from components.reward.params import RewardParams
 from components.reward.stream import InMemory
 from components.reward.training import Batch, learning_rate, precision, train
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.interrupts import StopSignal
 from tests.reward.conftest import textured, world
 
 T = TypeVar("T")

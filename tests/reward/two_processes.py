@@ -14,8 +14,8 @@ from components.reward.ladders import NAMES, Ladders
 from components.reward.params import RewardParams
 from components.reward.stream import InMemory
 from components.reward.training import train
-from components.runtime.distributed import process_group
-from components.runtime.interrupts import StopSignal
+from components.runtime.compute.distributed import process_group
+from components.runtime.compute.signals import StopSignal
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

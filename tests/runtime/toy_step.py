@@ -13,15 +13,15 @@ import torch
 from pydantic import Field
 from safetensors.torch import save_file
 
-from components.runtime.artifacts import open_artifact, publish
-from components.runtime.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.compute.seeds import derive, torch_generator
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused
-from components.runtime.interrupts import StopSignal
 from components.runtime.params import StepParams
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive, torch_generator
 from components.runtime.step import main, step_app
-from components.runtime.tracking import track
+from components.runtime.tracking.step_run import track
 
 
 class ToyParams(StepParams):

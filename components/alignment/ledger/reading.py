@@ -15,7 +15,7 @@ from torch import Tensor
 from components.alignment.ledger.rows import SCHEMA, USED, content_digest
 from components.alignment.ledger.writing import LEDGER, latents_file
 from components.corpus.prompts import Prompt
-from components.runtime.artifacts import Artifact, open_artifact
+from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import InputError
 
 STEPS = ("alignment", "ledger")

@@ -27,10 +27,10 @@ from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.interface import Reward, open_reward
 from components.reward.versions import digest_of
-from components.runtime.artifacts import open_artifact, publish
-from components.runtime.devices import resolve
+from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.compute.devices import resolve
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
 from components.runtime.params import StepParams
 from components.runtime.progress import Progress
 

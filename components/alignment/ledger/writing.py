@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
 from components.alignment.ledger.rows import ASPECT, SCHEMA, USED, Latents, Origin, content_digest, rows_of
-from components.runtime.files import fsync
+from components.runtime.io.files import fsync
 
 if TYPE_CHECKING:
     from components.alignment.pairs import Verdict

@@ -8,8 +8,8 @@ from components.alignment.policy.full import FullPolicy
 from components.alignment.policy.lora import LoraPolicy
 from components.alignment.sharding import Together
 from components.generator.families import ModelFamily
-from components.runtime.devices import resolve
-from components.runtime.distributed import Ranks
+from components.runtime.compute.devices import resolve
+from components.runtime.compute.distributed import Ranks
 
 
 def policy_of(family: ModelFamily, params: AlignmentParams, ranks: Ranks) -> Policy:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from components.alignment.sharding import InStep
 from components.generator.families import ModelFamily
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 
 POLICY, REFERENCE = "policy", "reference"

@@ -21,7 +21,7 @@ from components.alignment.sharding import (
     whole_of,
 )
 from components.generator.families import WEIGHTS_FOLDER, ModelFamily
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 
 BASE = "base"
 

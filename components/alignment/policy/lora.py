@@ -17,8 +17,8 @@ from torch import nn
 from components.alignment.policy.base import ALONE, POLICY, REFERENCE, Policy
 from components.alignment.sharding import InStep, Together, shard
 from components.generator.families import LORA_FOLDER, ModelFamily
-from components.runtime.distributed import Ranks
-from components.runtime.seeds import derive
+from components.runtime.compute.distributed import Ranks
+from components.runtime.compute.seeds import derive
 
 
 class LoraPolicy(Policy):

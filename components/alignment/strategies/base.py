@@ -20,7 +20,7 @@ from components.alignment.rollout import Group, prompts_of_iteration, roll_out
 from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.interface import Reward
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 
 Keep = Callable[[Tensor, float], Tensor]
 """What to keep of a prompt's clips, uint8 (N, T, 3, H, W) at a frame rate; see `rollout.roll_out`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from components.corpus.world.scene import BACKGROUNDS, COLOURS, DIRECTIONS, SPEEDS, Scene
-from components.runtime.seeds import numpy_rng
+from components.runtime.compute.seeds import numpy_rng
 
 #: Half-width of a shape as a fraction of the frame's side.
 SIZE_RANGE = (0.13, 0.17)

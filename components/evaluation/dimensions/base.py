@@ -17,7 +17,7 @@ from components.corpus.world.scene import Scene, parse_caption
 from components.evaluation.dimensions.classical import fastest_motion, smoothness
 from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.models.shelf import UNKNOWN
-from components.runtime.process_pool import ProcessPool
+from components.runtime.compute.process_pool import ProcessPool
 from components.video.frames import Frames, held
 
 Array = NDArray[np.float64]

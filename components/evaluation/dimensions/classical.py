@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.runtime.devices import available_cpus
-from components.runtime.interrupts import StopSignal
-from components.runtime.process_pool import ProcessPool
+from components.runtime.compute.devices import available_cpus
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.compute.signals import StopSignal
 from components.video.flow import METHOD, interpolate_middle, optical_flow
 from components.video.frames import Frames
 

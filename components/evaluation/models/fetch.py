@@ -27,10 +27,11 @@ from torch import Tensor
 
 from components.evaluation.models.catalogue import WEIGHTS, Weights
 from components.evaluation.models.shelf import CARD
-from components.runtime import outputs, storage
+from components.runtime.artifacts.artifact import outputs
 from components.runtime.errors import InputError
-from components.runtime.files import replace_dir, sha256_file
-from components.runtime.untrusted import parse_json
+from components.runtime.io import storage
+from components.runtime.io.files import replace_dir, sha256_file
+from components.runtime.io.untrusted import parse_json
 
 #: Of a hub repository, what is taken besides the tensors: configurations and tokenizers.
 TEXTS = (".json", ".txt", ".model")

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.runtime.errors import InputError
-from components.runtime.untrusted import read_json
+from components.runtime.io.untrusted import read_json
 
 Mode = Literal["bilinear", "bicubic"]
 

@@ -20,9 +20,9 @@ import torch
 from safetensors import SafetensorError
 
 from components.evaluation.models.catalogue import WEIGHTS, Weights
-from components.runtime import storage
-from components.runtime.artifacts import cache_dir
+from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.errors import InputError
+from components.runtime.io import storage
 
 #: What a fetched folder says about itself: name, origin, licence, and size and SHA-256 of every file.
 CARD = "weights.json"

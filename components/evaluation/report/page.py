@@ -19,8 +19,8 @@ from components.evaluation.report.clips import Shown, as_videos
 from components.evaluation.report.reward_page import RewardPage, Version
 from components.evaluation.report.standing import limits, standing
 from components.evaluation.verdict import Verdict
-from components.runtime.manifest import Manifest
-from components.runtime.page_slots import DECISION, OUTCOME, slot
+from components.runtime.artifacts.manifest import Manifest
+from components.runtime.io.page_slots import DECISION, OUTCOME, slot
 
 ASSETS = Path(__file__).parent / "assets"
 RULES = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from components.evaluation.comparison import Paired
 from components.evaluation.verdict import Verdict
-from components.runtime.rules import Check
+from components.runtime.gate.rules import Check
 from components.runtime.stats import FEWEST, Interval
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from components.generator.families.processes import NoiseProcess
 from components.generator.offload import at_work
 from components.runtime.errors import InputError
-from components.runtime.files import sort_safetensors_header
+from components.runtime.io.files import sort_safetensors_header
 
 CONFIG = "config.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from components.generator.miniature.architecture import MAX_TOKENS
 from components.generator.miniature.training_loop import TrainingLoop
 from components.generator.miniature.vae_training import moments, to_model_range
-from components.runtime.seeds import derive
+from components.runtime.compute.seeds import derive
 
 #: Share of captions replaced by the empty one, so that classifier-free guidance has its unconditional branch.
 CAPTION_DROPOUT = 0.1

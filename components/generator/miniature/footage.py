@@ -17,9 +17,9 @@ from torch import Tensor
 from components.corpus.world.degrade import degrade
 from components.corpus.world.render import render
 from components.corpus.world.scene import Scene
-from components.runtime.devices import available_cpus
-from components.runtime.seeds import derive, numpy_rng
-from components.runtime.workers import begin
+from components.runtime.compute.devices import available_cpus
+from components.runtime.compute.seeds import derive, numpy_rng
+from components.runtime.compute.workers import begin
 
 
 def make_clip(

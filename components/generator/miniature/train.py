@@ -23,9 +23,9 @@ from components.generator.miniature.flow_training import train_flow
 from components.generator.miniature.footage import make_footage
 from components.generator.miniature.vae_training import train_vae
 from components.generator.params import GeneratorParams
-from components.runtime.artifacts import publish
-from components.runtime.devices import configure_threads, describe, resolve
-from components.runtime.seeds import derive
+from components.runtime.artifacts.artifact import publish
+from components.runtime.compute.devices import configure_threads, describe, resolve
+from components.runtime.compute.seeds import derive
 
 #: What made the weights, kept beside them.
 RECORD = "training.json"

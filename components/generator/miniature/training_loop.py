@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from components.runtime.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
 from components.runtime.progress import Progress
 
 WARMUP_STEPS = 200

@@ -14,7 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchif
 from torch import Tensor
 
 from components.generator.miniature.training_loop import TrainingLoop
-from components.runtime.seeds import derive
+from components.runtime.compute.seeds import derive
 
 KL_WEIGHT = 1e-5
 GRADIENT_WEIGHT = 0.5

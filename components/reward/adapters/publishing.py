@@ -24,17 +24,17 @@ from torch import Tensor
 
 from components.reward.adapters.regressor import MODEL, Description, Regressor, described
 from components.reward.adapters.weighted import PARTS, Part, Recipe, WeightedSum, scale_of
-from components.reward.backbones.source import fetch
 from components.reward.interface import Reward, open_reward, scoring_files
 from components.reward.params import CardParams, GateParams, LadderParams
 from components.reward.scorer import CONFIG
 from components.reward.scoring import score_files, sources
-from components.runtime.artifacts import Artifact, Workspace, cache_dir, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, Workspace, cache_dir, open_artifact, publish
+from components.runtime.artifacts.pretrained import fetch
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError
-from components.runtime.interrupts import StopSignal
 from components.runtime.params import Section, StepParams
 from components.runtime.progress import Progress
-from components.runtime.tracking import track
+from components.runtime.tracking.step_run import track
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 """What belongs to a checkpoint: weights, settings, vocabularies. Pickles are not copied."""

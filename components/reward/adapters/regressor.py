@@ -16,7 +16,7 @@ from torch import Tensor
 
 from components.reward.interface import Reading, check_clips, read_config
 from components.reward.scorer import CONFIG, Rating
-from components.runtime.devices import resolve
+from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError
 
 MODEL = "model"

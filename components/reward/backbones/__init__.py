@@ -5,6 +5,6 @@ Public face: `fetch` finds one by hub id, folder or s3:// prefix; `Backbone.load
 
 from components.reward.backbones.backbone import Backbone, precision
 from components.reward.backbones.kinds import KINDS
-from components.reward.backbones.source import fetch
+from components.runtime.artifacts.pretrained import fetch
 
 __all__ = ["KINDS", "Backbone", "fetch", "precision"]

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.reward.distortions.registry import LEVELS, Draws, Family, Needs
+from components.runtime.compute.seeds import torch_generator
 from components.runtime.errors import InputError
-from components.runtime.seeds import torch_generator
 
 if TYPE_CHECKING:
     from components.generator.generator import Generator

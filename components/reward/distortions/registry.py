@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError
-from components.runtime.seeds import derive
 
 Family = Literal["spatial", "codec", "temporal", "diffusion"]
 FAMILIES: tuple[Family, ...] = ("spatial", "codec", "temporal", "diffusion")

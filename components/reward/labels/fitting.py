@@ -25,9 +25,9 @@ from components.reward.labels.calibration import Calibration
 from components.reward.labels.labelling import measured
 from components.reward.labels.measures import MEASURES
 from components.reward.labels.workers import LabelWorkers
+from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.errors import InputError
 from components.runtime.progress import Progress
-from components.runtime.seeds import derive, torch_generator
 from components.runtime.step import main
 
 FLIPPED = 0.3

@@ -14,7 +14,7 @@ from components.reward.labels.calibration import CALIBRATION, VERSION, quality
 from components.reward.labels.measures import MEASURES, picture_losses
 from components.reward.labels.vmaf import ffmpeg, identity
 from components.reward.labels.workers import LabelWorkers, Task
-from components.runtime.interrupts import StopSignal
+from components.runtime.compute.signals import StopSignal
 from components.runtime.progress import Progress
 
 TASK_CLIPS = 64

@@ -15,9 +15,9 @@ from types import TracebackType
 
 import numpy as np
 
+from components.runtime.compute.signals import StopSignal
+from components.runtime.compute.workers import begin
 from components.runtime.errors import InputError
-from components.runtime.interrupts import StopSignal
-from components.runtime.workers import begin
 
 WATCH_S = 0.2
 """Seconds between looks at a request to stop."""

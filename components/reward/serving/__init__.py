@@ -16,10 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components.runtime import outputs, provenance
-from components.runtime.artifacts import Artifact, open_artifact
+from components.runtime.artifacts.artifact import Artifact, open_artifact, outputs, provenance
 from components.runtime.errors import InputError
-from components.runtime.mlflow_client import connect, tracking_uri
+from components.runtime.tracking.mlflow_client import connect, tracking_uri
 
 CODE = Path(__file__).with_name("pyfunc.py")
 REWARD = "reward"

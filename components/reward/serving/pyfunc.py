@@ -18,7 +18,7 @@ from mlflow.pyfunc import PythonModel
 
 from components.reward.interface import open_reward
 from components.reward.scoring import Source, score_files
-from components.runtime.devices import configure_threads
+from components.runtime.compute.devices import configure_threads
 from components.runtime.errors import InputError
 
 

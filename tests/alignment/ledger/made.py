@@ -18,7 +18,7 @@ from components.corpus import Prompt
 from components.generator import Generator
 from components.generator.params import SamplingParams
 from components.reward.scorer import Rating
-from components.runtime.artifacts import Artifact, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
 from components.runtime.params import StepParams
 
 PROMPTS = [Prompt(f"p{n}", f"a film of {n} things", "train") for n in range(3)]

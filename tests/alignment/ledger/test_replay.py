@@ -18,9 +18,9 @@ from components.alignment.__main__ import app
 from components.alignment.ledger import LedgerReader, LedgerWriter, read_pairs, replay
 from components.alignment.ledger.replay import Replayed, compare
 from components.generator import Generator
-from components.runtime.artifacts import Artifact
+from components.runtime.artifacts.artifact import Artifact
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.interrupts import StopSignal
 from tests.alignment.ledger.made import Light, draw, make_base, make_reward, publish_ledger, write
 
 Judge = Callable[..., Replayed]

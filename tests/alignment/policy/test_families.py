@@ -12,7 +12,7 @@ from components.alignment.params import AlignmentParams
 from components.alignment.policy import POLICY, REFERENCE, LoraPolicy
 from components.alignment.update import Pair, Updater
 from components.generator.families import FAMILIES, ModelFamily
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 from tests.generator.tiny import TINY
 
 PARAMS = AlignmentParams(noise_draws=3, learning_rate=1e-2, beta=100.0, lora_rank=2, pairs_per_forward=2)

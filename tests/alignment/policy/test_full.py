@@ -17,7 +17,7 @@ from components.alignment.params import AlignmentParams
 from components.alignment.policy import POLICY, REFERENCE, FullPolicy
 from components.alignment.update import Pair, Updater
 from components.generator import Generator
-from components.runtime.distributed import Ranks
+from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 from tests.alignment.policy.test_families import inputs as inputs_of
 from tests.alignment.policy.test_families import make, make_pairs

@@ -20,8 +20,8 @@ from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report import Material, Shown, read_reward, render
 from components.evaluation.verdict import Verdict, flat_metrics, judge_pairs, put_to_gate
-from components.runtime.gate import Gate, Minimum, load_gate
-from components.runtime.manifest import Manifest
+from components.runtime.artifacts.manifest import Manifest
+from components.runtime.gate.thresholds import Gate, Minimum, load_gate
 from components.runtime.stats import ClusterMean, Clusters
 
 FPS, FRAMES, PAIRS = 8.0, 9, 24

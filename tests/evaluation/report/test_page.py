@@ -14,9 +14,9 @@ import pytest
 
 from components.evaluation.report import page, read_log, read_reward, read_versions, render
 from components.evaluation.report.reward_page import LARGEST_PLOT
-from components.runtime import tracking
 from components.runtime.errors import InputError
-from components.runtime.page_slots import DECISION, OUTCOME, fill
+from components.runtime.io.page_slots import DECISION, OUTCOME, fill
+from components.runtime.tracking.step_run import step_run as tracking
 from pipelines.steps import step
 from tests.evaluation.report.conftest import FPS, NASTY, PAIRS, card, counted, judged, material, sides
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from components.evaluation.report.standing import limits, standing
 from components.evaluation.verdict import Verdict, flat_metrics
 from components.registry.gate import Standing, decide
-from components.runtime.gate import Gate, Minimum, SourcedRule
-from components.runtime.rules import Margin
+from components.runtime.gate.rules import Margin
+from components.runtime.gate.thresholds import Gate, Minimum, SourcedRule
 from tests.evaluation.report.conftest import PAIRS, gate, judged, sides
 
 WORSE = np.full(PAIRS, 0.4)

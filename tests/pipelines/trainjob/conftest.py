@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from components.runtime import storage
+from components.runtime.io import storage
 from tests import s3
 
 

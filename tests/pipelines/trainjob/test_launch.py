@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from components.runtime import storage
-from components.runtime.artifacts import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.outputs import artifact_of, replaceable
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
-from components.runtime.outputs import artifact_of, replaceable
+from components.runtime.io import storage
 from components.runtime.params import StepParams
 from pipelines.executor import ExecutorInput
 from pipelines.steps import step

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from components.runtime import storage
-from components.runtime.artifacts import open_artifact
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.io import storage
 from pipelines.trainjob.job import Places
 from tests.pipelines.trainjob.conftest import Store
 from tests.pipelines.trainjob.two_nodes import (

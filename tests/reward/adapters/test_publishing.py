@@ -14,9 +14,9 @@ from components.reward.adapters.publishing import AdoptParams, CombineParams, ad
 from components.reward.adapters.regressor import Description, Regressor
 from components.reward.interface import open_reward, scoring_files
 from components.reward.scoring import Source, score_files
-from components.runtime import storage
-from components.runtime.artifacts import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact, publish
 from components.runtime.errors import GateRefused, InputError
+from components.runtime.io import storage
 from components.runtime.params import StepParams
 from components.runtime.step import main
 from components.video import Clip, write_video

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from components.reward.labels import LabelWorkers, label
 from components.reward.labels.workers import Task
+from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.interrupts import StopSignal
 from tests.reward.labels.conftest import rungs
 
 

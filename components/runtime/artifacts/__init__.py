@@ -1,0 +1,1 @@
+"""Artifacts: published atomically, checked when opened."""

@@ -1,0 +1,175 @@
+"""The folder a step works in before its artifact is complete: who may use it, what an attempt left there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.runtime.artifacts.remote_checkpoints import VARIABLE, Mirror
+from components.runtime.compute.distributed import from_main, is_node_leader, wait_for_all
+from components.runtime.errors import InputError
+
+CHECKPOINTS = ".checkpoints"
+IDENTITY = ".identity.json"
+LOCK = ".lock"
+_LOCK_PATIENCE_S = 10.0
+
+
+def prepare(partial: Path, identity: dict[str, Any], copy: Mirror) -> tuple[int, bool]:
+    """Make the workspace ready: the handle that holds its lock, and whether an attempt left something.
+
+    The caller has made sure that `partial` is a workspace or not there.
+    """
+    fresh = not partial.exists()
+    partial.mkdir(parents=True, exist_ok=True)
+    lock = _locked(partial)
+    try:
+        attempt = 1
+        try:
+            known = json.loads((partial / IDENTITY).read_text())
+            attempt = known.pop("attempt") + 1
+            known.pop("mark", None)
+        except (OSError, ValueError, KeyError):
+            known = None
+        if known != identity:
+            attempt = 1
+            clear(partial)
+        (partial / CHECKPOINTS).mkdir(exist_ok=True)
+        if not any((partial / CHECKPOINTS).iterdir()):
+            attempt += copy.restore()
+        elif copy and _several_machines():
+            copy.save()  # the other machines fetch what this one has
+        aside = partial / f"{IDENTITY}.new"
+        aside.write_text(json.dumps({**identity, "attempt": attempt, "mark": secrets.token_hex(8)}))
+        aside.replace(partial / IDENTITY)
+    except BaseException:
+        if fresh:
+            discard(partial)
+        os.close(lock)
+        raise
+    return lock, attempt > 1
+
+
+@contextmanager
+def assisting(partial: Path, copy: Mirror) -> Iterator[bool]:
+    """The workspace of a process that is not the main one; says whether an earlier attempt left something.
+
+    Raises:
+        InputError: if this machine does not share the main one's folder and cannot fetch the checkpoints.
+    """
+    text = from_main("")
+    mine = partial / IDENTITY
+    shared = not text or (mine.is_file() and mine.read_text() == text)
+    if not shared and is_node_leader():
+        if partial.is_symlink() or (partial.exists() and not is_workspace(partial)):
+            raise InputError(f"{partial}: in the way: it was not made by an earlier attempt; move it away")
+        discard(partial)
+        (partial / CHECKPOINTS).mkdir(parents=True)
+        (partial / IDENTITY).write_text(text)
+        if json.loads(text)["attempt"] > 1:
+            if not copy:
+                raise InputError(
+                    f"{partial}: not shared with the main process's machine; to resume an interrupted run "
+                    f"over several machines set {VARIABLE} to a folder or s3:// prefix that all reach"
+                )
+            copy.restore()
+    wait_for_all()
+    try:
+        yield json.loads(text or mine.read_text())["attempt"] > 1
+    finally:
+        if not shared and is_node_leader():
+            discard(partial)
+
+
+def _several_machines() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _locked(partial: Path) -> int:
+    """Lock the workspace against a second process; a killed process's lock ends with it."""
+    handle = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    patience = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            # Worker processes of a killed run hold its lock until they notice that it is gone.
+            if time.monotonic() > patience:
+                os.close(handle)
+                raise InputError(f"{partial}: another process is at work here; wait for it to end") from None
+            time.sleep(0.2)
+        except OSError:
+            return handle  # a file system without locks
+
+
+def is_workspace(folder: Path) -> bool:
+    """Whether an attempt at a step made `folder`: its identity says so, or nothing else is in it yet."""
+    if identity_of(folder):
+        return True
+    names = {entry.name for entry in folder.iterdir()}
+    empty = CHECKPOINTS not in names or _is_empty_dir(folder / CHECKPOINTS)
+    return empty and names <= {LOCK, CHECKPOINTS, f"{IDENTITY}.new"}
+
+
+def identity_of(folder: Path) -> dict[str, Any]:
+    """What the workspace `folder` says of the work in it; {} where it does not say."""
+    try:
+        found = json.loads((folder / IDENTITY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and {"step", "params", "inputs"} <= found.keys() else {}
+
+
+def clear(workspace: Path) -> None:
+    """Empty a workspace of all but its lock and its identity: cut short, it is a workspace all the same."""
+    for entry in workspace.iterdir():
+        if entry.name not in (LOCK, IDENTITY):
+            _remove(entry)
+
+
+def clear_hidden(published: Path) -> None:
+    """Remove what a workspace had beside the result once it is published, its identity at the very end."""
+    hidden = [entry for entry in published.iterdir() if entry.name.startswith(".")]
+    for entry in sorted(hidden, key=lambda entry: entry.name == IDENTITY):
+        _remove(entry)
+
+
+def discard(workspace: Path) -> None:
+    """Remove a workspace as far as that is possible, its identity at the very end."""
+    with contextlib.suppress(OSError):
+        clear(workspace)
+        for name in (LOCK, IDENTITY):
+            (workspace / name).unlink(missing_ok=True)
+        workspace.rmdir()
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
+
+
+def _is_empty_dir(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+
+
+def give_back_space(partial: Path) -> str:
+    """Clear a workspace on a full or failing disk, all but its checkpoints; says if there are some."""
+    if not any((partial / CHECKPOINTS).glob("*")):
+        discard(partial)
+        return ""
+    for entry in partial.iterdir():
+        if not entry.name.startswith("."):
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+    return f"; checkpoints are kept in {partial}, the same command resumes"

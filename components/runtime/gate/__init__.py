@@ -1,0 +1,1 @@
+"""Gate rules, and the one file of thresholds."""

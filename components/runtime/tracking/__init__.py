@@ -1,0 +1,1 @@
+"""MLflow: one client, one retry policy, one run a step."""
