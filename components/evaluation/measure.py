@@ -18,7 +18,7 @@ from components.evaluation.diversity import diversity
 from components.evaluation.models import Shelf
 from components.reward.interface import Reward
 from components.runtime.compute.process_pool import ProcessPool
-from components.video.frames import held
+from components.video.decode.frames import held
 
 NO_WORLD = "the judge reads scenes of the miniature world, and no prompt of the run describes one"
 

@@ -23,7 +23,7 @@ from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.io.files import sha256_file
 from components.runtime.progress import Progress
-from components.video.frames import open_frames
+from components.video.decode.frames import open_frames
 from components.video.names import composed
 
 _KEPT = re.compile(r"[0-9a-f]{64}\.(json|new)")

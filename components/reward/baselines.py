@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from components.reward.correlation import srcc
-from components.reward.filtering import luma
 from components.reward.natural_scenes import (
     FEATURES,
     brisque_features,
@@ -26,6 +25,7 @@ from components.reward.natural_scenes import (
     normalised,
     patches,
 )
+from components.video.filters import luma
 
 PUBLISHED_PATCH = 96
 """Side of NIQE's patches in its paper, px, on photographs several hundred px high."""

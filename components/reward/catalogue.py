@@ -13,8 +13,8 @@ from torch import Tensor
 from components.reward.distortions import CONTROLS, FAMILIES, GENERATIVE, LEVELS, REGISTRY
 from components.reward.distortions.generative import GenerativeLadder
 from components.reward.distortions.registry import Distortion
-from components.reward.filtering import luma, resize
 from components.runtime.errors import InputError
+from components.video.filters import luma, resize
 
 if TYPE_CHECKING:
     from components.corpus.dataset import Corpus

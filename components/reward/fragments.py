@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.reward.filtering import resize
 from components.runtime.compute.seeds import torch_generator
+from components.video.filters import resize
 
 PATCHES = 2
 """Patches of the backbone in a fragment, each way: none then shows two places, and most of FAST-VQA's 32 px

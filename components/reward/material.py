@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from components.corpus.dataset import Corpus
-from components.reward.filtering import resize
 from components.reward.scorer import Geometry
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import torch_generator
 from components.runtime.errors import InputError
+from components.video.filters import resize
 
 SAMPLES = "samples.safetensors"
 SAMPLE_ROWS = "samples.jsonl"

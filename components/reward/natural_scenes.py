@@ -15,7 +15,7 @@ import torch
 from scipy.special import gammaln
 from torch import Tensor
 
-from components.reward.filtering import resize
+from components.video.filters import resize
 
 WINDOW = 7
 SIGMA = 7 / 6

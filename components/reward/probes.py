@@ -14,7 +14,6 @@ from torch import Tensor
 from components.reward.card import Slowed, Stillness, Wins
 from components.reward.correlation import srcc
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS, GENERATIVE, REGISTRY
-from components.reward.filtering import luma
 from components.reward.labels import differs
 from components.reward.material import Clips
 from components.reward.scorer import Geometry
@@ -23,6 +22,7 @@ from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.compute.signals import StopSignal
 from components.runtime.progress import Progress
+from components.video.filters import luma
 
 if TYPE_CHECKING:
     from components.corpus.world.scene import Scene

@@ -22,7 +22,6 @@ from components.reward import gate
 from components.reward.adoption import compared, objections
 from components.reward.agreement import measure_column
 from components.reward.card import Card
-from components.reward.filtering import resize
 from components.reward.interface import Reward, read_config
 from components.reward.ladders import Ladders, join, shuffled
 from components.reward.markdown import as_markdown
@@ -41,6 +40,7 @@ from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
 from components.runtime.io.files import replace_dir
+from components.video.filters import resize
 
 HELD_SHARE = 0.25
 """Share of the new samples' contents on which a version is compared with the one before, not trained."""

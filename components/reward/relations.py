@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.reward.filtering import chroma, gaussian_blur, resize
+from components.video.filters import chroma, gaussian_blur, resize
 
 QUANTILES = (0.1, 0.5, 0.9)
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from components.reward.backbones import Backbone
 from components.reward.distortions import FAMILIES
-from components.reward.filtering import resize
 from components.reward.fragments import fragments
 from components.reward.network import RewardNet
 from components.reward.params import NetworkParams
 from components.reward.statistics import clip_statistics
 from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError
+from components.video.filters import resize
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.reward import relations
-from components.reward.filtering import chroma, gaussian_blur, luma, resize
+from components.video.filters import chroma, gaussian_blur, luma, resize
 
 
 def _log(values: Tensor, epsilon: float = 1e-5) -> Tensor:

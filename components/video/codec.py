@@ -15,9 +15,9 @@ from torch import Tensor
 
 from components.runtime.errors import InputError
 from components.video.clip import Clip
-from components.video.colour import Pixels, RgbReader
-from components.video.container import VideoInfo, decoded, info_of, opened, probe
-from components.video.timing import Timing, timing_of
+from components.video.decode.colour import Pixels, RgbReader
+from components.video.decode.container import VideoInfo, decoded, info_of, opened, probe
+from components.video.decode.timing import Timing, timing_of
 
 __all__ = ["MAX_CLIP_PIXELS", "VideoInfo", "probe", "read_video", "write_video"]
 

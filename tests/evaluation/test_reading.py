@@ -22,7 +22,8 @@ from components.evaluation.suites import Suite, load_suite
 from components.reward.scoring import sources
 from components.runtime.errors import InputError
 from components.runtime.step import main
-from components.video import Clip, frames, write_video
+from components.video import Clip, write_video
+from components.video.decode import frames
 from components.video.names import VIDEO_SUFFIXES
 
 CAFE = "un café à Zürich"

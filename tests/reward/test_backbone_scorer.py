@@ -11,13 +11,13 @@ from torch import Tensor
 
 from components.reward import Scorer
 from components.reward.backbones import Backbone
-from components.reward.filtering import resize
 from components.reward.fragments import fragments
 from components.reward.network import RewardNet
 from components.reward.params import NetworkParams
 from components.reward.scorer import Geometry
 from components.reward.statistics import clip_statistics
 from components.runtime.errors import InputError
+from components.video.filters import resize
 from tests.reward.conftest import textured, world
 from tests.reward.tiny_backbones import write
 

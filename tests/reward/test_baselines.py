@@ -17,8 +17,8 @@ from components.reward.baselines import (
     temporal_difference_energy,
 )
 from components.reward.distortions import REGISTRY
-from components.reward.filtering import luma
 from components.reward.natural_scenes import FEATURES, halved, niqe_features, normalised
+from components.video.filters import luma
 from tests.reward.conftest import textured, world
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from components.reward.distortions import LEVELS, REGISTRY
-from components.reward.filtering import luma
+from components.video.filters import luma
 
 levels = pytest.mark.parametrize("level", range(1, LEVELS + 1))
 

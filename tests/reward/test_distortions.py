@@ -33,8 +33,8 @@ from components.reward.distortions import (
     random_recipe,
 )
 from components.reward.distortions.registry import distortion
-from components.reward.filtering import luma
 from components.runtime.errors import InputError
+from components.video.filters import luma
 from tests.reward.conftest import world
 
 every = pytest.mark.parametrize("damage", REGISTRY.values(), ids=lambda d: d.name)

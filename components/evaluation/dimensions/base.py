@@ -18,7 +18,7 @@ from components.evaluation.dimensions.classical import fastest_motion, smoothnes
 from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.models.shelf import UNKNOWN
 from components.runtime.compute.process_pool import ProcessPool
-from components.video.frames import Frames, held
+from components.video.decode.frames import Frames, held
 
 Array = NDArray[np.float64]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from components.runtime.compute.devices import available_cpus
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.signals import StopSignal
+from components.video.decode.frames import Frames
 from components.video.flow import METHOD, interpolate_middle, optical_flow
-from components.video.frames import Frames
 
 #: Share of a frame's pixels, the fastest, that stand for its motion (as in VBench's dynamic degree).
 FASTEST_SHARE = 0.05

@@ -27,8 +27,8 @@ from components.evaluation.dimensions.base import (
 from components.evaluation.dimensions.classical import FLOW, smoothness
 from components.evaluation.models import Shelf
 from components.evaluation.models.raft import Raft
+from components.video.decode.frames import Frames
 from components.video.flow import middle_along
-from components.video.frames import Frames
 
 __all__ = ["flickering", "flow_motion", "is_dynamic", "is_static", "motion", "object_motion", "smoothness"]
 

@@ -11,7 +11,7 @@ from components.corpus.world.detect import Reading
 from components.corpus.world.scene import BACKGROUNDS, Scene
 from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Scorer, Video
 from components.evaluation.models import Shelf
-from components.video.frames import held
+from components.video.decode.frames import held
 
 DETECTOR = "the miniature world's detector"
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from components.evaluation.models.images import Preparation, middle
 from components.evaluation.models.pretrained import open_model
-from components.video.frames import Frames
+from components.video.decode.frames import Frames
 
 
 class VideoText:

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.reward.filtering import chroma, luma
 from components.runtime.errors import InputError
+from components.video.filters import chroma, luma
 
 # SVT-AV1 tells its settings on stderr, encoder by encoder, unless told not to before its first use.
 os.environ.setdefault("SVT_LOG", "-1")

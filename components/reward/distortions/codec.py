@@ -17,7 +17,7 @@ from components.reward.distortions.bitstream import (
     through,
 )
 from components.reward.distortions.registry import Draws, distortion
-from components.reward.filtering import resize
+from components.video.filters import resize
 
 X264 = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "threads=1"}
 """Without look-ahead: with it the same clip is now and then encoded to other bytes."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from components.reward.filtering import luma
+from components.video.filters import luma
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from components.reward.distortions.registry import Draws, distortion, scaled
 from components.reward.distortions.temporal import take
-from components.reward.filtering import box_blur, displace, gaussian_blur, luma
+from components.video.filters import box_blur, displace, gaussian_blur, luma
 
 PX = "px at a 48 px short side"
 

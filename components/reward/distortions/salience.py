@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.reward.filtering import gaussian_blur
+from components.video.filters import gaussian_blur
 
 
 def object_mask(frames: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from components.reward.distortions.registry import Draws, distortion, scaled
 from components.reward.distortions.salience import background_fill, object_mask
-from components.reward.filtering import displace, gaussian_blur, luma, resize
+from components.video.filters import displace, gaussian_blur, luma, resize
 
 PX = "px at a 48 px short side"
 

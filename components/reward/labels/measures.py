@@ -13,10 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from components.reward.filtering import luma
 from components.reward.labels.ms_ssim import colour_loss, scale_weights, structure_loss
 from components.reward.labels.temporal import pool_over_time, temporal_loss
 from components.reward.labels.vmaf import vmaf
+from components.video.filters import luma
 
 MEASURES = ("vmaf", "structure", "colour", "temporal")
 """Names of the losses, in the order of the last axis of every tensor of losses."""

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.reward.filtering import chroma, luma
 from components.runtime.errors import InputError
+from components.video.filters import chroma, luma
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Published exponents of the scales, finest first."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from components.reward.filtering import gaussian_blur
+from components.video.filters import gaussian_blur
 
 WEIGHTS = (0.1, 0.45, 0.45)
 """Weights of the scales in time, finest first; a clip too short for the later ones shares them out."""

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.reward.filtering import luma
 from components.runtime.errors import InputError
+from components.video.filters import luma
 
 MODEL = r"version=vmaf_v0.6.1neg\:disable_clip=true"
 AS_IT_IS = "scale=in_range=full:out_range=full,format=yuv444p,setparams=range=limited"

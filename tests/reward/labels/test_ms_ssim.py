@@ -11,7 +11,6 @@ from scipy.ndimage import correlate
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from components.reward.filtering import luma
 from components.reward.labels.ms_ssim import (
     WEIGHTS,
     colour_loss,
@@ -22,6 +21,7 @@ from components.reward.labels.ms_ssim import (
     structure_loss,
 )
 from components.runtime.errors import InputError
+from components.video.filters import luma
 from tests.reward.labels.conftest import rungs
 
 

@@ -7,9 +7,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from components.reward.filtering import gaussian_blur, luma
 from components.reward.labels.temporal import C, pool_over_time, temporal_loss
 from components.reward.labels.vmaf import vmaf
+from components.video.filters import gaussian_blur, luma
 from tests.reward.labels.conftest import rungs
 
 

@@ -11,10 +11,10 @@ import torch
 
 from components.runtime.errors import InputError
 from components.video import Clip, read_video
-from components.video.timing import timing_of
-from tests.video import oracle
+from components.video.decode.timing import timing_of
+from tests.video.decode import oracle
+from tests.video.decode.oracle import numbers, pictures
 from tests.video.files import encode
-from tests.video.oracle import numbers, pictures
 
 
 def numbered(count: int) -> Clip:

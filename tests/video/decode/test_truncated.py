@@ -9,8 +9,8 @@ import pytest
 
 from components.runtime.errors import InputError
 from components.video import read_video
-from tests.video import oracle
-from tests.video.oracle import ffmpeg, make, pictures
+from tests.video.decode import oracle
+from tests.video.decode.oracle import ffmpeg, make, pictures
 
 H264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "12", "-threads", "1")
 FRAMES = 48

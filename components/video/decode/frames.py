@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.video.codec import refuse_large, rgb_frames, stacked, timed
-from components.video.colour import Pixels
-from components.video.container import info_of, opened
+from components.video.decode.colour import Pixels
+from components.video.decode.container import info_of, opened
 
 HELD_PIXELS = 64_000_000  # 192 MB of RGB bytes: ten seconds of 480 x 480
 MAX_STREAMED_PIXELS = 20_000_000_000  # 1080p at 24 per second for nearly seven minutes

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from components.runtime.errors import InputError
-from components.video import frames as frames_module
 from components.video import read_video
-from components.video.frames import StreamedFrames, held, open_frames
+from components.video.decode import frames as frames_module
+from components.video.decode.frames import StreamedFrames, held, open_frames
+from tests.video.decode.oracle import make, pictures
+from tests.video.decode.test_timing import numbered
 from tests.video.files import encode
-from tests.video.oracle import make, pictures
-from tests.video.test_timing import numbered
 
 
 @pytest.fixture(scope="module")

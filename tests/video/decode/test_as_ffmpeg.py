@@ -12,8 +12,8 @@ from PIL import Image
 
 from components.runtime.errors import InputError
 from components.video import Clip, probe, read_video, write_video
-from tests.video import oracle
-from tests.video.oracle import Pictures, ffmpeg, make, numbers, pictures
+from tests.video.decode import oracle
+from tests.video.decode.oracle import Pictures, ffmpeg, make, numbers, pictures
 
 COPY = ("-v", "error")
 
