@@ -74,7 +74,7 @@ def plan(
     """Print what the alignment takes of its GPUs, in memory and time, without weights and without a GPU."""
     import json
 
-    from components.alignment.planning.table import as_table
+    from components.planning.table import as_table
     from pipelines.plan import plan_profile
 
     made = plan_profile(params_file, overrides or (), profile, gpu, utilisation)

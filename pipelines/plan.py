@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.alignment.planning.gpus import gpu_of
-from components.alignment.planning.plan import UTILISATION, Plan, plan
-from components.generator.blueprints import blueprint_of
+from components.planning.blueprints import blueprint_of
+from components.planning.gpus import gpu_of
+from components.planning.plan import UTILISATION, Plan, plan
 from components.runtime.errors import InputError
 from pipelines.compile import effective_params
 from pipelines.profile import load_profile

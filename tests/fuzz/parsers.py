@@ -21,8 +21,8 @@ from components.evaluation.sample_record import read_record
 from components.evaluation.suites import INFO, load_suite
 from components.evaluation.totals import QUALITY, SEMANTIC, read_raw, totals
 from components.evaluation.vbench_files import read_results
-from components.generator.blueprints import blueprint_of
 from components.params import load_params
+from components.planning.blueprints import blueprint_of
 from components.registry.paired import difference, read_rows, same_requests
 from components.reward import replay
 from components.reward.scorer import Scorer

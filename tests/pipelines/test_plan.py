@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from components.alignment.planning.gpus import GPUS
-from components.generator.blueprints import blueprint_of, build
 from components.generator.families import Geometry
 from components.params import load_params
+from components.planning.blueprints import blueprint_of, build
+from components.planning.gpus import GPUS
 from components.runtime.errors import InputError
 from pipelines.plan import PRODUCT, plan_profile
 from pipelines.profile import load_profile, profile_names

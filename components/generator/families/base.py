@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from components.generator.families.processes import NoiseProcess
+from components.generator.families.noise_process import NoiseProcess
 from components.generator.offload import at_work
 from components.runtime.errors import InputError
 from components.runtime.io.files import sort_safetensors_header

@@ -10,7 +10,7 @@ from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
 from torch import Tensor
 
 from components.generator.families.base import Geometry, MemoryHints, ModelFamily
-from components.generator.families.processes import DiscreteDiffusion
+from components.generator.families.noise_process import DiscreteDiffusion
 from components.runtime.errors import InputError
 
 

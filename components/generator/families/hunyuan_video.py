@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from components.generator.families.base import Geometry, MemoryHints, ModelFamily
-from components.generator.families.processes import FlowMatching
+from components.generator.families.noise_process import FlowMatching
 from components.runtime.errors import InputError
 
 #: Tokens of a prompt that the pipeline keeps, its system prompt not counted.

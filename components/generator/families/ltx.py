@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from components.generator.families.base import Geometry, ModelFamily
-from components.generator.families.processes import FlowMatching
+from components.generator.families.noise_process import FlowMatching
 from components.runtime.errors import InputError
 
 

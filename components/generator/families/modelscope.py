@@ -11,7 +11,7 @@ from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor
 
 from components.generator.families.base import Geometry, ModelFamily
-from components.generator.families.processes import DiscreteDiffusion
+from components.generator.families.noise_process import DiscreteDiffusion
 from components.runtime.errors import InputError
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from components.generator.families.base import Geometry, MemoryHints, ModelFamily
-from components.generator.families.processes import FlowMatching
+from components.generator.families.noise_process import FlowMatching
 from components.runtime.errors import InputError
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.corpus.world.degrade import degrade
 from components.corpus.world.render import render
 from components.corpus.world.scene import Scene
+from components.generator.miniature.degrade import degrade
 from components.runtime.compute.devices import available_cpus
 from components.runtime.compute.seeds import derive, numpy_rng
 from components.runtime.compute.workers import begin

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.alignment.planning.measure import PeakMemory, fused_attention, peak_bytes
+from components.planning.measure import PeakMemory, fused_attention, peak_bytes
 
 ROWS, WIDTH = 1000, 64
 UNIT = ROWS * WIDTH * 4  # bytes of one float32 activation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from components.alignment.planning.plan import ASSUMED, Plan
+from components.planning.plan import ASSUMED, Plan
 
 
 def as_table(plan: Plan) -> str:

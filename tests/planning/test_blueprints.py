@@ -10,9 +10,9 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from components.generator.blueprints import PUBLISHED, blueprint_of, build, published
 from components.generator.families import FAMILIES
 from components.generator.generator import load_family
+from components.planning.blueprints import PUBLISHED, blueprint_of, build, published
 from components.runtime.errors import InputError
 from components.runtime.io import storage
 from tests.generator.tiny import TINY

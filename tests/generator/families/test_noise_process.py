@@ -18,7 +18,7 @@ from diffusers import (
 from torch import Tensor
 
 from components.generator.families import Geometry, ModelFamily
-from components.generator.families.processes import DiscreteDiffusion, FlowMatching, NoiseProcess
+from components.generator.families.noise_process import DiscreteDiffusion, FlowMatching, NoiseProcess
 from tests.generator.theirs import last_of
 
 COGVIDEOX = {

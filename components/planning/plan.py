@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from components.alignment.params import AlignmentParams
-from components.alignment.planning.gpus import Gpu
-from components.alignment.planning.measure import fused_attention, peak_bytes
 from components.alignment.sharding import blocks_of, of_odd_type
 from components.alignment.strategies import STRATEGIES
-from components.generator.blueprints import Blueprint, build
 from components.generator.families import Geometry, ModelFamily
 from components.generator.params import SamplingParams
+from components.planning.blueprints import Blueprint, build
+from components.planning.gpus import Gpu
+from components.planning.measure import fused_attention, peak_bytes
 
 #: Share of a GPU's stated rate that large matrix operations reach; an assumption, printed with the plan.
 UTILISATION = 0.4

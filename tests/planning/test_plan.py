@@ -12,13 +12,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from components.alignment.params import AlignmentParams
-from components.alignment.planning.gpus import GPUS, Gpu, gpu_of
-from components.alignment.planning.plan import RESERVE, Plan, plan
-from components.alignment.planning.table import as_table
 from components.alignment.policy import LoraPolicy
-from components.generator.blueprints import Blueprint, blueprint_of, build
 from components.generator.generator import load_family
 from components.generator.params import SamplingParams
+from components.planning.blueprints import Blueprint, blueprint_of, build
+from components.planning.gpus import GPUS, Gpu, gpu_of
+from components.planning.plan import RESERVE, Plan, plan
+from components.planning.table import as_table
 from components.runtime.errors import InputError
 
 SAMPLING = SamplingParams(num_frames=9, height=48, width=48, fps=8.0, steps=5, guidance=2.0, batch=8)
