@@ -38,11 +38,11 @@ from components.alignment.params import AlignmentParams
 from components.evaluation.params import EvaluationParams
 from components.generator import Generator
 from components.registry.params import RegistryParams
-from components.reward.correlation import srcc
-from components.reward.network import RewardNet
+from components.reward.card.correlation import srcc
+from components.reward.features.handcrafted import clip_statistics
+from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
-from components.reward.scorer import CONFIG, Geometry, Scorer
-from components.reward.statistics import clip_statistics
+from components.reward.scoring.trained import CONFIG, Geometry, Scorer
 from components.runtime.artifacts.artifact import MANIFEST, open_artifact, publish
 from components.runtime.compute.devices import configure_determinism, configure_threads
 from components.runtime.compute.seeds import derive

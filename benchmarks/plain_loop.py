@@ -16,7 +16,7 @@ from components.alignment.rollout import candidate_seed, prompts_of_iteration
 from components.corpus import Prompt
 from components.generator import Generator
 from components.generator.sampling import sample_latents
-from components.reward.interface import Reward
+from components.reward.base import Reward
 from components.runtime.compute.seeds import torch_generator
 
 

@@ -25,14 +25,14 @@ from PIL import Image
 
 from components.corpus.camera import draw_move, film
 from components.corpus.dataset import Corpus
-from components.reward.agreement import measure_column
-from components.reward.heldout import built, pieces, pools
-from components.reward.ladders import Ladders, join, seen_types
-from components.reward.material import Clips, Material, gather
+from components.reward.card.agreement import measure_column
+from components.reward.card.heldout import built, pieces, pools
+from components.reward.ladders.batches import InMemory
+from components.reward.ladders.ladder import Ladders, join, seen_types
+from components.reward.ladders.shards import Plan, Pool, ShardFolder, plan_of
+from components.reward.ladders.sources import Clips, Material, gather
+from components.reward.model.training import train
 from components.reward.params import RewardParams
-from components.reward.shards import Plan, Pool, ShardFolder, plan_of
-from components.reward.stream import InMemory
-from components.reward.training import train
 from components.runtime.artifacts.artifact import cache_dir, open_artifact
 from components.runtime.compute.devices import configure_threads
 from components.runtime.compute.process_pool import ProcessPool

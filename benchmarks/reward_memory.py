@@ -57,11 +57,11 @@ def measure(clips: int, ladders: int, steps: int, workers: int | None, factor: i
     import torch
     from safetensors import safe_open
 
-    from components.reward.material import Clips, StoredClips
+    from components.reward.ladders.shards import Plan, Pool, ShardFolder
+    from components.reward.ladders.sources import Clips, StoredClips
+    from components.reward.model.training import train
     from components.reward.params import RewardParams
-    from components.reward.scorer import Geometry
-    from components.reward.shards import Plan, Pool, ShardFolder
-    from components.reward.training import train
+    from components.reward.scoring.trained import Geometry
     from components.runtime.compute.devices import configure_threads
     from components.runtime.compute.signals import StopSignal
 

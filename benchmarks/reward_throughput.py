@@ -53,11 +53,11 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     """One training while workers build its ladders, and the same once more with every ladder there."""
     import torch
 
-    from components.reward.material import Clips, StoredClips
+    from components.reward.ladders.shards import Plan, Pool, ShardFolder
+    from components.reward.ladders.sources import Clips, StoredClips
+    from components.reward.model.training import train
     from components.reward.params import RewardParams
-    from components.reward.scorer import Geometry, Scorer
-    from components.reward.shards import Plan, Pool, ShardFolder
-    from components.reward.training import train
+    from components.reward.scoring.trained import Geometry, Scorer
     from components.runtime.compute.signals import StopSignal
 
     geometry = Geometry(9, 48, 48, 8.0)
@@ -97,8 +97,8 @@ def scoring(folder: Path, scorer: Scorer, videos: int, frames: int, height: int,
     """Decoding alone, scoring alone and both together, on the same files."""
     import torch
 
-    from components.reward import scoring as files
-    from components.reward.interface import reading_of
+    from components.reward.base import reading_of
+    from components.reward.scoring.videos import videos as files
     from components.video import Clip, write_video
 
     stream = torch.Generator().manual_seed(0)

@@ -17,7 +17,7 @@ MODULES = (
     "components.generator.__main__",
     "components.registry.__main__",
     "components.reward.__main__",
-    "components.reward.labels.fitting",
+    "components.reward.labels.fit_calibration",
     "images.__main__",
     "pipelines.__main__",
     "pipelines.finish",

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from components.alignment.rollout import Group
-from components.reward.interface import Reward
-from components.reward.refresh import Refresher, Samples
-from components.reward.scorer import Scorer
-from components.reward.versions import Version, digest_of_folder, judging, write_versions
+from components.reward.base import Reward
+from components.reward.refresh.refresher import Refresher, Samples
+from components.reward.refresh.versions import Version, digest_of_folder, judging, write_versions
+from components.reward.scoring.trained import Scorer
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 
@@ -33,7 +33,7 @@ class CurrentReward:
 
         Args:
             reward: what the reward step published, opened.
-            digest: its `components.reward.versions.digest_of`.
+            digest: its `components.reward.refresh.versions.digest_of`.
             folder: where the main process puts versions that are adopted, each in `v<number>`.
             ranks: the processes that align together.
             refresher: what makes further versions; None keeps this one.

@@ -27,8 +27,8 @@ from components.alignment.strategies import Drawn, Setting, strategy_of
 from components.alignment.update import Pair, Updater
 from components.corpus import Prompt
 from components.generator import Generator
-from components.reward.interface import Reward
-from components.reward.refresh import Refresher
+from components.reward.base import Reward
+from components.reward.refresh.refresher import Refresher
 from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.signals import StopSignal

@@ -17,8 +17,8 @@ from torch import Tensor
 from components.alignment.pairs import Candidate, motion_of
 from components.corpus import Prompt
 from components.generator import Generator
-from components.reward.interface import Reward
-from components.reward.scorer import Rating
+from components.reward.base import Reward
+from components.reward.scoring.trained import Rating
 from components.runtime.compute.seeds import derive, torch_generator
 
 T = TypeVar("T")

@@ -18,9 +18,9 @@ from components.alignment.pairs import REASONS
 from components.alignment.params import AlignmentParams
 from components.corpus import Corpus, Prompt
 from components.generator import Generator
-from components.reward.interface import open_reward
-from components.reward.refresh import Refresher
-from components.reward.versions import digest_of
+from components.reward.base import open_reward
+from components.reward.refresh.refresher import Refresher
+from components.reward.refresh.versions import digest_of
 from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
 from components.runtime.compute.devices import (
     configure_determinism,

@@ -16,7 +16,7 @@ from components.evaluation.dimensions.base import Array
 from components.evaluation.dimensions.motion import flow_motion, motion
 from components.evaluation.diversity import diversity
 from components.evaluation.models import Shelf
-from components.reward.interface import Reward
+from components.reward.base import Reward
 from components.runtime.compute.process_pool import ProcessPool
 from components.video.decode.frames import held
 

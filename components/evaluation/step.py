@@ -33,7 +33,7 @@ from components.evaluation.table import as_table
 from components.evaluation.totals import QUALITY, SEMANTIC, totals
 from components.evaluation.vbench_files import write_results
 from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
-from components.reward.interface import open_reward, scoring_files
+from components.reward.base import open_reward, scoring_files
 from components.runtime.artifacts.artifact import Artifact, Workspace, open_artifact, provenance, publish
 from components.runtime.compute import devices
 from components.runtime.compute.seeds import numpy_rng

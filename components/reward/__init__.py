@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from components.reward.scorer import Scorer
+    from components.reward.scoring.trained import Scorer
 
 __all__ = ["Scorer"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Scorer":
-        from components.reward.scorer import Scorer
+        from components.reward.scoring.trained import Scorer
 
         return Scorer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from components.runtime.errors import InputError
 from components.runtime.step import check_out, main, step_app
 
 if TYPE_CHECKING:
-    from components.reward.adapters.publishing import Made
+    from components.reward.external import Made
 
 FEW = 20
 """Files that are scored without a word of how far it has come."""
@@ -57,8 +57,8 @@ def score(
     """
     from tqdm import tqdm
 
-    from components.reward.interface import open_reward
-    from components.reward.scoring import score_files, sources
+    from components.reward.base import open_reward
+    from components.reward.scoring.videos import score_files, sources
     from components.runtime.artifacts.artifact import open_artifact
     from components.runtime.compute.devices import configure_threads
     from components.runtime.progress import Progress
@@ -111,8 +111,8 @@ def adopt(
     device: DeviceOption = "auto",
 ) -> None:
     """Make a reward of a transformers regressor: VideoScore and its like, or a video classifier."""
-    from components.reward.adapters.publishing import AdoptParams
-    from components.reward.adapters.publishing import adopt as make
+    from components.reward.external import AdoptParams
+    from components.reward.external import adopt as make
     from components.runtime.params import validated
 
     check_out(out, "reward", (model, corpus, generator))
@@ -141,8 +141,8 @@ def combine(
     device: DeviceOption = "auto",
 ) -> None:
     """Make a reward of several: a weighted sum, each in units of its own standard deviation."""
-    from components.reward.adapters.publishing import CombineParams
-    from components.reward.adapters.publishing import combine as make
+    from components.reward.external import CombineParams
+    from components.reward.external import combine as make
     from components.runtime.params import validated
 
     terms = []
@@ -164,7 +164,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="new folder")], reward: RewardOption = "artifacts/reward"
 ) -> None:
     """Write a reward as an MLflow model (pyfunc from code): paths or URIs in, a table of scores out."""
-    from components.reward.serving import save
+    from components.reward.scoring.mlflow_model import save
 
     if str(out).startswith(("s3:", "file:")):
         raise InputError(f"--out {out}: an MLflow model is written to a local folder; name one by its path")
@@ -191,7 +191,7 @@ def distortions(
     ] = None,
 ) -> None:
     """Print the catalogue of distortions; with --out, draw a contact sheet of all of them at every level."""
-    from components.reward.catalogue import examples, generated_rungs, sheet, table
+    from components.reward.distortions.contact_sheet import examples, generated_rungs, sheet, table
     from components.runtime.artifacts.outputs import check_file
 
     if out is not None:

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.corpus.dataset import Corpus
-from components.reward import gate, measuring, plots, replay
+from components.reward.card.card import gate, plots
+from components.reward.card.card import measure as measuring
+from components.reward.card.markdown import as_markdown
+from components.reward.card.measure import Measured
 from components.reward.distortions import REGISTRY
-from components.reward.drawn import DrawnLadders, draw
-from components.reward.ladders import seen_types
-from components.reward.markdown import as_markdown
-from components.reward.material import Material, gather, judge_of
-from components.reward.measuring import Measured
+from components.reward.ladders.few_step import DrawnLadders, draw
+from components.reward.ladders.ladder import replay, seen_types
+from components.reward.ladders.shards import ShardFolder, plan_of
+from components.reward.ladders.sources import Material, gather, judge_of
+from components.reward.model.training import Curve, train
 from components.reward.params import RewardParams
-from components.reward.scorer import Scorer
-from components.reward.shards import ShardFolder, plan_of
-from components.reward.training import Curve, train
+from components.reward.scoring.trained import Scorer
 from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact, publish
 from components.runtime.compute.devices import (
     available_cpus,

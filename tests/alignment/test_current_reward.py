@@ -11,8 +11,8 @@ import torch
 
 from components.alignment.loop import AlignmentLoop
 from components.generator import Generator
-from components.reward.scorer import Scorer
-from components.reward.versions import Version, digest_of_folder
+from components.reward.refresh.versions import Version, digest_of_folder
+from components.reward.scoring.trained import Scorer
 from components.runtime.errors import InputError
 from tests.alignment.tiny import (
     PARAMS,
@@ -23,7 +23,7 @@ from tests.alignment.tiny import (
     make_trainer,
     probe,
 )
-from tests.reward.refreshing import make_refresher
+from tests.reward.refresh.refreshing import make_refresher
 
 
 def start(generator: Generator, folder: Path, **settings: object) -> AlignmentLoop:

@@ -14,8 +14,8 @@ from components.alignment.loop import AlignmentLoop
 from components.alignment.pairs import motion_of
 from components.corpus import Prompt
 from components.generator import Generator
-from components.reward.interface import Reward
-from components.reward.scorer import Rating
+from components.reward.base import Reward
+from components.reward.scoring.trained import Rating
 from components.runtime.compute.distributed import Ranks
 from tests.alignment.tiny import PARAMS, Brightness, make_trainer
 

@@ -22,9 +22,9 @@ from components.generator import Generator
 from components.generator.generator import load_family
 from components.generator.miniature.architecture import TEXT_WIDTH, build_text_encoder, build_tokenizer
 from components.generator.params import SamplingParams
-from components.reward.interface import Reward
-from components.reward.refresh import Refresher
-from components.reward.scorer import Rating
+from components.reward.base import Reward
+from components.reward.refresh.refresher import Refresher
+from components.reward.scoring.trained import Rating
 from components.runtime.compute.distributed import Ranks
 
 PROMPTS = [

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from components.runtime.compute.distributed import process_group
 from tests.alignment.closeness import steady
 from tests.alignment.tiny import REFRESHING, make_generator, make_trainer, probe
-from tests.reward.refreshing import make_refresher
+from tests.reward.refresh.refreshing import make_refresher
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

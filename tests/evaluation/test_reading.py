@@ -19,7 +19,7 @@ from components.evaluation.folders import find_videos
 from components.evaluation.models import Shelf
 from components.evaluation.scoring import Scores, Settings, score
 from components.evaluation.suites import Suite, load_suite
-from components.reward.scoring import sources
+from components.reward.scoring.videos import sources
 from components.runtime.errors import InputError
 from components.runtime.step import main
 from components.video import Clip, write_video

@@ -24,8 +24,8 @@ from components.evaluation.vbench_files import read_results
 from components.params import load_params
 from components.planning.blueprints import blueprint_of
 from components.registry.paired import difference, read_rows, same_requests
-from components.reward import replay
-from components.reward.scorer import Scorer
+from components.reward.ladders.ladder import replay
+from components.reward.scoring.trained import Scorer
 from components.runtime.artifacts.artifact import open_artifact, publish
 from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.gate.thresholds import SHIPPED, load_gate

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.alignment.tiny import REFRESHING, ledger_rows, make_generator, make_trainer
-from tests.reward.refreshing import make_refresher
+from tests.reward.refresh.refreshing import make_refresher
 
 PARAMS = REFRESHING.model_copy(update={"iterations": 12, "reference": "ema", "checkpoint_every": 2})
 RESULTS = ("weights.safetensors", "curve.json", "ledger.json")

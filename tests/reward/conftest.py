@@ -16,10 +16,10 @@ from components.corpus.dataset import ClipRecord, write_corpus
 from components.corpus.prompts import Prompt
 from components.corpus.world.render import render
 from components.corpus.world.scene import all_scenes
-from components.reward.network import RewardNet
+from components.reward.features.handcrafted import clip_statistics
+from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams, RewardParams
-from components.reward.scorer import Geometry, Scorer
-from components.reward.statistics import clip_statistics
+from components.reward.scoring.trained import Geometry, Scorer
 from components.runtime.artifacts.artifact import publish
 from components.runtime.params import StepParams
 from components.video.filters import gaussian_blur

@@ -11,7 +11,7 @@ from torch import Tensor
 from components.generator.generator import Generator, load_family
 from components.generator.params import SamplingParams
 from components.reward.distortions import GENERATIVE, LEVELS, REGISTRY
-from components.reward.distortions.generative import steps_at
+from components.reward.distortions.generator_made import steps_at
 from components.runtime.errors import InputError
 from tests.reward.conftest import textured, world
 

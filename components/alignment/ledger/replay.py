@@ -25,8 +25,8 @@ from components.alignment.pairs import Candidate, Verdict, count_reasons, judge_
 from components.alignment.rollout import Group
 from components.corpus import Prompt
 from components.generator import Generator
-from components.reward.interface import Reward, open_reward
-from components.reward.versions import digest_of
+from components.reward.base import Reward, open_reward
+from components.reward.refresh.versions import digest_of
 from components.runtime.artifacts.artifact import open_artifact, publish
 from components.runtime.compute.devices import resolve
 from components.runtime.compute.signals import StopSignal

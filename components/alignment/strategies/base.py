@@ -19,7 +19,7 @@ from components.alignment.policy import Policy
 from components.alignment.rollout import Group, prompts_of_iteration, roll_out
 from components.corpus import Prompt
 from components.generator import Generator
-from components.reward.interface import Reward
+from components.reward.base import Reward
 from components.runtime.compute.distributed import Ranks
 
 Keep = Callable[[Tensor, float], Tensor]

@@ -12,7 +12,7 @@ from components.alignment.ledger import ASPECT, LedgerPair, LedgerReader, Origin
 from components.alignment.pairs import Candidate, Verdict
 from components.alignment.rollout import Group, dealt
 from components.alignment.strategies.base import Drawn, Keep, Sampling, Setting, Strategy, gather
-from components.reward.interface import Reward
+from components.reward.base import Reward
 
 
 class Offline(Sampling):

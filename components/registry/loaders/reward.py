@@ -2,6 +2,6 @@
 
 import mlflow
 
-from components.reward.serving.pyfunc import RewardModel
+from components.reward.scoring.pyfunc import RewardModel
 
 mlflow.models.set_model(RewardModel())

@@ -2,9 +2,7 @@
 
 from components.reward.distortions import codec, diffusion, spatial, temporal
 from components.reward.distortions.attacks import ATTACKS, GENERATED_ATTACKS
-from components.reward.distortions.controls import CONTROLS, Control
-from components.reward.distortions.generative import GENERATIVE, GenerativeLadder
-from components.reward.distortions.registry import (
+from components.reward.distortions.base import (
     FAMILIES,
     LEVELS,
     REGISTRY,
@@ -14,6 +12,8 @@ from components.reward.distortions.registry import (
     find,
     random_recipe,
 )
+from components.reward.distortions.controls import CONTROLS, Control
+from components.reward.distortions.generator_made import GENERATIVE, GenerativeLadder
 
 __all__ = [
     "ATTACKS",

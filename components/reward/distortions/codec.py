@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from components.reward.distortions.base import Draws, distortion
 from components.reward.distortions.bitstream import (
     Packets,
     damage_mpeg2_slices,
     lose_h264_slices,
     through,
 )
-from components.reward.distortions.registry import Draws, distortion
 from components.video.filters import resize
 
 X264 = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "threads=1"}

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from components.reward.distortions.registry import Draws, distortion, scaled
+from components.reward.distortions.base import Draws, distortion, scaled
 from components.reward.distortions.temporal import take
 from components.video.filters import box_blur, displace, gaussian_blur, luma
 

@@ -7,7 +7,7 @@ MS-SSIM, colour, time) say was lost, half the designed severity; `calibration.py
 
 from components.reward.labels.cache import LabelCache
 from components.reward.labels.calibration import VERSION, quality, severity
-from components.reward.labels.labelling import fidelity, label
+from components.reward.labels.label import fidelity, label
 from components.reward.labels.ms_ssim import differs
 from components.reward.labels.workers import LabelWorkers
 

@@ -6,7 +6,7 @@ training contents, the damages are spread evenly over 0..1 (equipercentile equat
 the worst 40 % of the clips whichever loss is read, and the four readings can be compared. A clip's damage
 is that of its worst aspect, a smooth maximum of the four; a last curve puts it on the scale of the designed
 severity, level / 5. The numbers are `CALIBRATION`, fitted once by `python -m
-components.reward.labels.fitting` and fixed: they are part of the label.
+components.reward.labels.fit_calibration` and fixed: they are part of the label.
 
 **The label.**
 

@@ -30,7 +30,7 @@ def measure(task: Task) -> np.ndarray:
     """(M, 4) float64 losses of a task's pairs."""
     import torch
 
-    from components.reward.labels.measures import losses
+    from components.reward.labels.losses import losses
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

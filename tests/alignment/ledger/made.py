@@ -17,7 +17,7 @@ from components.alignment.rollout import Group, candidate_seed
 from components.corpus import Prompt
 from components.generator import Generator
 from components.generator.params import SamplingParams
-from components.reward.scorer import Rating
+from components.reward.scoring.trained import Rating
 from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
 from components.runtime.params import StepParams
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from components.reward.labels import cache as module
-from components.reward.labels import label, labelling, measures
+from components.reward.labels import label
+from components.reward.labels import label as labelling
+from components.reward.labels import losses as measures
 from components.reward.labels.cache import FILE, LabelCache, clip_digest, pair_key
 from components.runtime.errors import InputError
 from tests.reward.labels.conftest import rungs

@@ -15,8 +15,8 @@ from torch import Tensor
 from components.reward.distortions import LEVELS
 from components.reward.labels import calibration, differs, fidelity, label, quality, severity
 from components.reward.labels.calibration import CALIBRATION, Calibration, Curve
-from components.reward.labels.labelling import measured
-from components.reward.labels.measures import MEASURES
+from components.reward.labels.label import measured
+from components.reward.labels.losses import MEASURES
 from tests.reward.labels.conftest import rungs
 
 

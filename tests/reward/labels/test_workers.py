@@ -35,7 +35,7 @@ def two() -> LabelWorkers:
 def test_same_labels_with_no_one_and_two_workers(
     real: Tensor, two: LabelWorkers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from components.reward.labels import labelling
+    from components.reward.labels import label as labelling
 
     ladder, levels = torch.cat([rungs(real, name) for name in ("blur", "shuffle")]), torch.arange(6)
     clips = torch.cat((real, real))

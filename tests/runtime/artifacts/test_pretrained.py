@@ -8,10 +8,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from components.reward.backbones import Backbone, fetch
+from components.reward.model import Backbone, fetch
 from components.runtime.errors import InputError
 from components.runtime.io.storage import upload_dir
-from tests.reward.tiny_backbones import write
+from tests.reward.model.tiny_backbones import write
 from tests.s3 import Store
 
 

@@ -1,0 +1,1 @@
+"""The reward card: what is measured on held-out material, and the gate on it."""

@@ -1,0 +1,101 @@
+"""Whether the spread of an ensemble tells its errors, and whether each aspect follows its own family."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from components.reward.card.card import Certainty, Wins
+from components.reward.card.correlation import fit_logistic, srcc
+from components.reward.distortions import FAMILIES, REGISTRY
+from components.reward.ladders.ladder import Ladders
+
+
+def error_srcc(scores: np.ndarray, spread: np.ndarray, labels: np.ndarray) -> float:
+    """Rank correlation of the spread with the error |fitted score - label|; nan entries of labels are left
+    out."""
+    known = ~np.isnan(labels)
+    fit = fit_logistic(scores[known], labels[known])
+    if fit is None:
+        return float("nan")
+    return srcc(spread[known], np.abs(fit(scores[known]) - labels[known]))
+
+
+def split_by_spread(
+    scores: np.ndarray, spread: np.ndarray, better: np.ndarray, known: np.ndarray | None = None
+) -> dict[str, Wins]:
+    """Right verdicts among pairs whose scores lie further apart than their mean spread, and among the others.
+
+    Args:
+        scores, spread: (N, K) of K clips each.
+        better: (N, K, K) whether clip i is really better than clip j.
+        known: (N, K, K) pairs that count; all that have a better one by default.
+
+    Returns:
+        "beyond" and "within".
+    """
+    counted = better.astype(bool) if known is None else better.astype(bool) & known.astype(bool)
+    gap = scores[:, :, None] - scores[:, None, :]
+    reach = (spread[:, :, None] + spread[:, None, :]) / 2
+    right, far = (gap > 0)[counted], (np.abs(gap) > reach)[counted]
+    return {
+        "beyond": Wins(int(right[far].sum()), int(far.sum())),
+        "within": Wins(int(right[~far].sum()), int((~far).sum())),
+    }
+
+
+def aspect_falls(aspects: dict[str, np.ndarray], ladders: Ladders) -> dict[str, dict[str, float]]:
+    """How far every aspect falls from the original to the worst level, by family of damage.
+
+    Args:
+        aspects: (N, K) by name.
+
+    Returns:
+        family -> aspect -> mean fall, divided by the aspect's fall on its own family: 1 on the diagonal,
+        near 0 beside it where aspects are apart. nan where an aspect does not fall on its own family at all.
+    """
+    family = np.asarray([REGISTRY[recipe[0]].family for recipe in ladders.recipes])
+    falls: dict[str, dict[str, float]] = {
+        name: {
+            str(kind): float((values[family == kind][:, 0] - values[family == kind][:, -1]).mean())
+            for kind in FAMILIES
+            if (family == kind).any()
+        }
+        for name, values in aspects.items()
+    }
+    table: dict[str, dict[str, float]] = {}
+    for kind in FAMILIES:
+        for name, by_family in falls.items():
+            own = by_family.get(name, 0.0)
+            if kind in by_family:
+                share = by_family[kind] / own if own > 0 else float("nan")
+                table.setdefault(kind, {})[name] = share
+    return table
+
+
+def certainty(
+    ladders: Ladders,
+    scores: np.ndarray,
+    spread: np.ndarray,
+    aspects: dict[str, np.ndarray],
+    groups: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> Certainty:
+    """Everything about the spread and the aspects of held-out ladders.
+
+    Args:
+        scores, spread: (N, 6).
+        aspects: (N, 6) by family.
+        groups: (P, N) scores, spread and an independent judge's verdicts on a generator's samples.
+    """
+    labels = ladders.labels.numpy()
+    seen = ladders.seen.numpy() > 0
+    found = Certainty(error_srcc=error_srcc(scores.ravel(), spread.ravel(), labels.ravel()))
+    for source in dict.fromkeys(ladders.sources):
+        rows = np.asarray([name == source for name in ladders.sources])
+        found.pairs[f"{source}_ladders"] = split_by_spread(scores[rows], spread[rows], seen[rows])
+    if groups is not None:
+        verdicts = groups[2]
+        found.pairs["judged_samples"] = split_by_spread(
+            groups[0], groups[1], verdicts[:, :, None] > verdicts[:, None, :]
+        )
+    found.falls = aspect_falls(aspects, ladders)
+    return found

@@ -1,0 +1,151 @@
+"""The ladders that the card is measured on, built piece by piece: no more pictures in memory than are looked
+at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.reward.card.niqe_brisque import Baselines
+from components.reward.distortions import LEVELS, Recipe
+from components.reward.ladders.ladder import NAMES, TENSORS, Ladders, build, seen_types
+from components.reward.ladders.sources import Clips, Material
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.compute.seeds import derive, torch_generator
+
+PRISTINE = ("world", "footage")
+PIECE = 12
+"""Ladders built at once."""
+FIT_LEVELS = (0, 1, 3, 5)
+"""Levels of the training ladders that baselines are fitted to."""
+PRISTINE_CLIPS = 60
+"""Training clips of each source that NIQE takes as pristine."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some ladders to build. Arrays, not tensors: between processes tensors would lie in shared memory, of
+    which containers have little.
+
+    Attributes:
+        frames: uint8 (N, T, 3, H, W), the clip each ladder stands on.
+        levels: of all ladders.
+        rivals: measures to rate every clip with.
+    """
+
+    source: str
+    frames: np.ndarray
+    contents: list[str]
+    recipes: list[Recipe]
+    levels: tuple[int, ...]
+    seed: int
+    cache: Path | None
+    rivals: Baselines | None
+
+
+@dataclass(frozen=True)
+class Built:
+    """Ladders, and what each baseline says of their clips: (N, K) float64."""
+
+    ladders: Ladders
+    rivals: dict[str, np.ndarray]
+
+
+def pools(material: Material, sources: Sequence[str] | None = None) -> dict[str, Clips]:
+    """Held-out clips by source, "generated" among them; only sources that have any and are asked for."""
+    found = {**material.test, "generated": material.samples_card.clips()}
+    return {
+        name: clips for name, clips in found.items() if len(clips) and (sources is None or name in sources)
+    }
+
+
+def pieces(
+    clips: dict[str, Clips],
+    types: Sequence[str],
+    per_type: int,
+    seed: int,
+    *,
+    levels: Sequence[int] = range(LEVELS + 1),
+    cache: Path | None = None,
+    rivals: Baselines | None = None,
+) -> list[Piece]:
+    """Ladders of every type on `per_type` clips of each source; each type gets its own clips."""
+    found = []
+    for source, pool in clips.items():
+        rows: list[int] = []
+        recipes: list[Recipe] = []
+        for name in types:
+            order = torch.randperm(len(pool), generator=torch_generator(seed, source, name)).tolist()
+            rows += order[:per_type]
+            recipes += [(name,)] * len(order[:per_type])
+        for start in range(0, len(rows), PIECE):
+            part = slice(start, start + PIECE)
+            found.append(
+                Piece(
+                    source,
+                    pool.frames[rows[part]].numpy(),
+                    [pool.contents[row] for row in rows[part]],
+                    recipes[part],
+                    tuple(levels),
+                    derive(seed, "piece", source, start),
+                    cache,
+                    rivals,
+                )
+            )
+    return found
+
+
+def make(piece: Piece) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A piece's ladders as arrays and lists, and the verdicts of its baselines."""
+    count = len(piece.contents)
+    ladders = build(
+        torch.from_numpy(piece.frames),
+        piece.contents,
+        piece.recipes,
+        torch.tensor(piece.levels).expand(count, -1),
+        source=piece.source,
+        seed=piece.seed,
+        labelled=piece.source in PRISTINE,
+        cache=piece.cache,
+    )
+    rivals = {}
+    if piece.rivals is not None:
+        rated = piece.rivals.rate(ladders.frames.flatten(0, 1))
+        rivals = {name: value.double().reshape(count, -1).numpy() for name, value in rated.items()}
+    flat: dict[str, Any] = {name: getattr(ladders, name).numpy() for name in TENSORS}
+    return flat | {name: getattr(ladders, name) for name in NAMES}, rivals
+
+
+def built(crew: ProcessPool, work: Sequence[Piece]) -> Iterator[Built]:
+    """The pieces' ladders one after the other, with their pictures."""
+    for flat, rivals in crew.map(make, work):
+        found: dict[str, Any] = {
+            name: torch.from_numpy(flat[name]) if name in TENSORS else flat[name] for name in flat
+        }
+        yield Built(Ladders(**found), rivals)
+
+
+def fit_baselines(
+    crew: ProcessPool, material: Material, heldout_types: Sequence[str], seed: int, cache: Path | None
+) -> Baselines:
+    """The baselines, fitted to pristine training clips and to labelled ladders on them of the types that the
+    reward may learn from too."""
+    clips = {name: pool for name, pool in material.train.items() if len(pool)}
+    own = derive(seed, "baselines")
+    pristine: list[Tensor] = []
+    for name, pool in clips.items():
+        order = torch.randperm(len(pool), generator=torch_generator(own, "pristine", name)).tolist()
+        pristine.append(pool.frames[order[:PRISTINE_CLIPS]])
+    frames, labels, contents = [], [], []
+    work = pieces(clips, seen_types(heldout_types), 1, own, levels=FIT_LEVELS, cache=cache)
+    for part in built(crew, work):
+        frames.append(part.ladders.frames.flatten(0, 1))
+        labels.append(part.ladders.labels.flatten())
+        contents += [name for name in part.ladders.contents for _ in FIT_LEVELS]
+    return Baselines.fit(torch.cat(pristine), torch.cat(frames), torch.cat(labels), contents)

@@ -1,0 +1,1 @@
+"""Features of a clip that the network reads."""

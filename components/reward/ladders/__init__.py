@@ -1,0 +1,1 @@
+"""Distortion ladders: sources, severity levels, shards, batches."""

@@ -1,0 +1,243 @@
+"""A pretrained vision model as the eyes of a reward: frames in, one vector per time step out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from components.reward.features.fragments import Canvas
+from components.reward.model.kinds import IMAGE_FRAMES, KINDS, Kind
+from components.runtime.errors import InputError
+
+CONFIG = "config.json"
+PREPROCESSING = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a model wants its frames.
+
+    Attributes:
+        size: height and width in px, None where nothing says so.
+        mean, std: of each colour, for pixels in 0..1.
+    """
+
+    size: tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Backbone(nn.Module):
+    """A model of `transformers` without its heads.
+
+    Its tokens are averaged over the frame. An image model sees the frames one by one; either way one vector
+    for each time step is left.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any, kind: Kind, canvas: Canvas, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.model = model
+        # A step keeps the activations of the whole batch for its gradients: half a gigabyte a clip in a base
+        # model. Computing them a second time costs a third more time. No effect outside training.
+        model.activation_checkpointing_enable()
+        self.kind, self.canvas, self.preprocessing = kind, canvas, preprocessing
+        self.width = int(model.config.hidden_size)
+        self.register_buffer("mean", torch.tensor(preprocessing.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std)[:, None, None], persistent=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Backbone:
+        """The model that a folder in the layout of `transformers` holds, in float32 on the CPU.
+
+        Weights are read from safetensors only, and no code of the folder is run.
+
+        Raises:
+            InputError: a file is missing or broken, the model is of no known kind, its weights are pickled
+                or not all there, or its frame size fits neither its patches nor its preprocessing.
+        """
+        described = _json(folder / CONFIG)
+        kind = KINDS.get(str(described.get("model_type")))
+        if kind is None:
+            raise InputError(
+                f"{folder / CONFIG}: model type {described.get('model_type')!r} cannot be a backbone; "
+                f"allowed: {', '.join(sorted(KINDS))}"
+            )
+        if not list(folder.glob("*.safetensors")):
+            raise InputError(f"{folder}: no weights in *.safetensors; pickled weights are never read")
+        model = _model(folder, kind)
+        preprocessing = _preprocessing(folder, kind)
+        canvas = _canvas(folder, kind, model.config, preprocessing)
+        if (canvas.height, canvas.width) != _pair(model.config.image_size):
+            _resize(model, canvas.height)
+        return cls(model, kind, canvas, preprocessing)
+
+    def save(self, folder: Path) -> None:
+        """Writes what `load` reads into a folder, made where missing."""
+        with _quiet():
+            self.model.save_pretrained(folder)
+        described = {
+            "image_mean": list(self.preprocessing.mean),
+            "image_std": list(self.preprocessing.std),
+            "size": {"height": self.canvas.height, "width": self.canvas.width},
+        }
+        (folder / PREPROCESSING).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, F, 3, height, width) in 0..1, as `canvas` says -> (B, time steps, width) float32."""
+        x = (frames - self.mean) / self.std
+        with precision(frames.device):
+            if self.kind.video:
+                tokens = self.model(pixel_values=x).last_hidden_state
+                steps = frames.shape[1] // int(self.model.config.tubelet_size)
+                pooled = tokens.unflatten(1, (steps, -1)).mean(2)
+            else:
+                tokens = self.model(pixel_values=x.flatten(0, 1)).last_hidden_state
+                pooled = tokens.mean(1).unflatten(0, frames.shape[:2])
+        return pooled.float()
+
+
+@contextmanager
+def precision(device: torch.device) -> Iterator[None]:
+    """bfloat16 where a GPU multiplies it faster; float32 elsewhere, where it is several times slower."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps `transformers` from reporting: it lists heads that are left out on purpose; what is missing is
+    checked here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _model(folder: Path, kind: Kind) -> Any:
+    import transformers
+
+    try:
+        with _quiet():
+            config = transformers.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            config = getattr(config, kind.tower) if kind.tower else config
+            for name, value in kind.settings.items():
+                setattr(config, name, value)
+            model, report = getattr(transformers, kind.model).from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{folder}: the backbone cannot be loaded: {' '.join(str(error).split())}"
+        ) from error
+    absent = sorted({*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])})
+    if absent:
+        raise InputError(
+            f"{folder}: {len(absent)} of the weights that {CONFIG} describes are not there or of another "
+            f"shape, the first {absent[0]}"
+        )
+    return model
+
+
+@torch.no_grad()
+def _resize(model: Any, side: int) -> None:
+    """Gives a DINOv2 model positions for frames of side x side px.
+
+    It would do this by itself at every frame, with a gradient that a GPU does not add up in one order.
+    """
+    embeddings = model.embeddings
+    patches = (side // embeddings.patch_embeddings.patch_size[0]) ** 2
+    table = embeddings.interpolate_pos_encoding(
+        torch.empty(1, 1 + patches, model.config.hidden_size), side, side
+    )
+    embeddings.position_embeddings = nn.Parameter(table.contiguous())
+    embeddings.patch_embeddings.image_size = (side, side)
+    embeddings.patch_embeddings.num_patches = patches
+    model.config.image_size = side
+
+
+def _canvas(folder: Path, kind: Kind, config: Any, preprocessing: Preprocessing) -> Canvas:
+    own, patch = _pair(config.image_size), _pair(config.patch_size)
+    size = preprocessing.size or own
+    if size != own and not (kind.resizable and size[0] == size[1]):
+        raise InputError(
+            f"{folder}: {PREPROCESSING} makes frames of {size[0]}x{size[1]} px, "
+            f"but the model reads {own[0]}x{own[1]}"
+        )
+    if size[0] < patch[0] or size[1] < patch[1] or config.num_channels != 3:
+        raise InputError(
+            f"{folder}: frames of {config.num_channels} colours and {size[0]}x{size[1]} px in patches of "
+            f"{patch[0]}x{patch[1]}; needed are 3 colours and a patch or more"
+        )
+    if not kind.video:
+        return Canvas(*size, patch, IMAGE_FRAMES, exact=False)
+    if config.num_frames % config.tubelet_size:
+        raise InputError(
+            f"{folder / CONFIG}: num_frames = {config.num_frames} is no multiple of "
+            f"tubelet_size = {config.tubelet_size}"
+        )
+    return Canvas(*size, patch, int(config.num_frames), exact=True)
+
+
+def _preprocessing(folder: Path, kind: Kind) -> Preprocessing:
+    """What preprocessor_config.json says, or what the kind of model is known for."""
+    file = folder / PREPROCESSING
+    if not file.is_file():
+        return Preprocessing(None, kind.mean, kind.std)
+    described = _json(file)
+    try:
+        # With a centre crop `size` is what the frame is resized to before it.
+        said = described.get("crop_size") if described.get("do_center_crop") else described.get("size")
+        size = None
+        if isinstance(said, int):
+            size = (said, said)
+        elif isinstance(said, dict) and "height" in said:
+            size = (int(said["height"]), int(said["width"]))
+        if described.get("do_normalize") is False:
+            return Preprocessing(size, (0.0,) * 3, (1.0,) * 3)
+        mean, std = (
+            tuple(float(value) for value in described.get(name, default))
+            for name, default in (("image_mean", kind.mean), ("image_std", kind.std))
+        )
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{file}: not the description of an image processor ({error!r})") from error
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise InputError(f"{file}: image_mean and image_std must be 3 numbers each, the latter above 0")
+    return Preprocessing(size, mean, std)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: not a model's description ({' '.join(str(error).split())})") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: not a model's description (not a JSON object)")
+    return found
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """Height and width, of one number or two."""
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))

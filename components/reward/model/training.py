@@ -1,0 +1,325 @@
+"""Training the reward on ladders: fixed steps, every draw named, the same bits after a kill and on any
+number of processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from components.reward.distortions import FAMILIES
+from components.reward.features.fragments import Canvas, fragments
+from components.reward.ladders.batches import Shards, Stream
+from components.reward.ladders.ladder import Ladders, family_of
+from components.reward.model import Backbone, fetch, precision
+from components.reward.model.losses import ladder_loss, plcc_loss, silence_loss
+from components.reward.model.network import OUTPUTS, RewardNet
+from components.reward.params import RewardParams, TrainingParams
+from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.compute.distributed import Ranks
+from components.runtime.compute.seeds import derive
+from components.runtime.compute.signals import StopSignal
+from components.runtime.errors import InputError
+from components.runtime.progress import Progress
+
+LOG_EVERY = 10
+SLICES = 4
+"""Parts of a batch, each with its own forward and backward pass, dealt out to the processes.
+
+Their gradients are added in one order, whoever made them: floating-point sums then have the same bits on any
+number of processes. More processes than slices bring nothing.
+"""
+SILENCE = 0.2
+"""Weight of an aspect's silence on other families' ladders against its order on its own."""
+
+Curve = list[dict[str, float]]
+
+
+class Diverged(InputError):
+    """The loss, its gradient or the weights of a training are not finite."""
+
+
+def learning_rate(step: int, steps: int, training: TrainingParams) -> float:
+    """Linear warm-up, then a cosine to 0 at the last of `steps`; step counts from 0."""
+    if step < training.warmup:
+        return training.learning_rate * (step + 1) / training.warmup
+    course = (step - training.warmup) / max(1, steps - training.warmup)
+    return training.learning_rate * 0.5 * (1.0 + math.cos(math.pi * course))
+
+
+def train(
+    shards: Shards,
+    params: RewardParams,
+    *,
+    checkpoints: Path,
+    stop: StopSignal,
+    device: torch.device,
+    ranks: Ranks | None = None,
+    report: Callable[[dict[str, float], int], None] | None = None,
+    initial: RewardNet | None = None,
+) -> tuple[RewardNet, Curve]:
+    """Trains a reward network from nothing, from `initial`, or from the newest checkpoint of the same run.
+
+    Args:
+        shards: training ladders, all of one K.
+        checkpoints: where to save every `checkpoint_every` steps and on a stop.
+        ranks: the processes that share the work; all end with the same network.
+        report: called with the figures of every tenth step.
+        initial: the weights to start from, with the coding that was fitted to their training's statistics;
+            left as it is.
+
+    Returns:
+        The network with averaged weights in eval mode, and the training curve.
+
+    Raises:
+        InputError: `initial` is not of the sizes that the params and the ladders ask for.
+        Diverged: the settings let the loss grow without end.
+        Interrupted: a stop was asked for; the work so far is in a checkpoint.
+    """
+    training, seed, ranks = params.training, params.run.seed, ranks or Ranks()
+    stream = Stream(shards, steps=training.steps, batch=training.batch, window=training.window, seed=seed)
+    network = _network(params, stream.sample().statistics.flatten(0, 1), initial).to(device)
+    trained = network.trained()
+    optimiser, scales = _optimiser(network, training)
+    average = {name: value.detach().clone() for name, value in trained.items()}
+    keeper = Checkpointer(checkpoints)
+    curve: Curve = []
+    start = 0
+    found = keeper.latest()
+    if found is not None:
+        saved = {k[6:]: v for k, v in found.tensors.items() if k.startswith("model.")}
+        network.load_state_dict({**network.state_dict(), **saved})
+        average = {k[8:]: v.to(device) for k, v in found.tensors.items() if k.startswith("average.")}
+        unpack_optimizer(optimiser, found.tensors, found.state["optimizer"])
+        start, curve = found.step, found.state["curve"]
+    elif initial is None and network.backbone is not None:
+        _fit_temporal(network, Batch.of(stream.batch(0), device), derive(seed, "reward scales"))
+
+    def save(step: int) -> None:
+        if not ranks.is_main:
+            return
+        tensors, state = pack_optimizer(optimiser)
+        tensors = {
+            **tensors,
+            **{f"model.{name}": value for name, value in {**network.own_state(), **trained}.items()},
+            **{f"average.{name}": value for name, value in average.items()},
+        }
+        keeper.save(step, tensors, {"optimizer": state, "curve": curve})
+
+    network.train()
+    with Progress(training.steps, "reward: training steps", start=start) as progress, torch.random.fork_rng():
+        for step in range(start, training.steps):
+            for group, scale in zip(optimiser.param_groups, scales, strict=True):
+                group["lr"] = scale * learning_rate(step, training.steps, training)
+            batch = Batch.of(stream.batch(step), device)
+            figures = _gradients(network, batch, training, ranks, derive(seed, "reward dropout", step))
+            norm = torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
+            _check(step, training, {**figures, "gradient": float(norm)})
+            optimiser.step()
+            decay = min(training.average, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for name, value in trained.items():
+                    average[name].lerp_(value, 1.0 - decay)
+            done = step + 1
+            if done % LOG_EVERY == 0 or done == training.steps:
+                curve.append({"step": float(done), **figures})
+                if report is not None:
+                    report(figures, done)
+            progress.update(1, **figures)
+            stopping = stop.should_stop(ranks)
+            if stopping or (done % training.checkpoint_every == 0 and done < training.steps):
+                save(done)
+            stop.raise_if_requested(ranks)
+    spoilt = {name: math.nan for name, value in average.items() if not bool(torch.isfinite(value).all())}
+    _check(training.steps - 1, training, spoilt)
+    with torch.no_grad():
+        for name, value in trained.items():
+            value.copy_(average[name])
+            value.grad = None
+    return network.eval(), curve
+
+
+def _check(step: int, training: TrainingParams, figures: dict[str, float]) -> None:
+    """`Diverged` where any figure of this step, counted from 0, is not finite: the settings are to blame,
+    and no later step would mend it."""
+    wrong = [name for name, value in figures.items() if not math.isfinite(value)]
+    if wrong:
+        raise Diverged(
+            f"reward.training: diverged at step {step + 1} of {training.steps}, {wrong[0]} is not a finite "
+            f"number; allowed are settings that it stays finite with: a lower learning_rate "
+            f"(now {training.learning_rate:g}), smaller loss weights (rank_weight {training.rank_weight:g}, "
+            f"correlation_weight {training.correlation_weight:g}, aspect_weight {training.aspect_weight:g}), "
+            f"margin (now {training.margin:g}) or weight_decay (now {training.weight_decay:g})"
+        )
+
+
+def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None) -> RewardNet:
+    """The network that a training starts with; its coding is fitted to (N, F) statistics, or `initial`'s."""
+    sizes = params.network
+    if initial is not None:
+        backbone = deepcopy(initial.backbone)
+    else:
+        backbone = Backbone.load(fetch(sizes.backbone)) if sizes.backbone else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(params.run.seed, "reward weights"))
+        network = RewardNet(sizes, statistics.shape[-1], backbone)
+    if initial is None:
+        network.coding.fit(statistics)
+        return network
+    try:
+        if bool(sizes.backbone) != (backbone is not None):
+            raise RuntimeError("one of the two has a backbone")
+        network.load_own_state(initial.own_state())
+    except RuntimeError as error:
+        raise InputError(
+            f"reward.network: a training that goes on from a reward must have its sizes "
+            f"({' '.join(str(error).split())})"
+        ) from error
+    return network
+
+
+@torch.no_grad()
+def _fit_temporal(network: RewardNet, batch: Batch, seed: int) -> None:
+    """Fits the scales behind the backbone to what it sees in a batch."""
+    assert network.backbone is not None and network.temporal is not None
+    network.eval()
+    canvas, count = network.backbone.canvas, len(batch.levels)
+    views = (batch.views(canvas, row, row + 1, seed) for row in range(count))
+    network.temporal.fit(torch.cat([network.backbone(view) for view in views]))
+
+
+def _optimiser(network: RewardNet, training: TrainingParams) -> tuple[torch.optim.Optimizer, list[float]]:
+    """AdamW over what is trained, and the share of the learning rate that each of its groups gets."""
+    groups: dict[float, list[Tensor]] = {}
+    for name, value in network.trained().items():
+        scale = network.params.backbone_rate if name.startswith("backbone.") else 1.0
+        groups.setdefault(scale, []).append(value)
+    optimiser = torch.optim.AdamW(
+        [{"params": members} for members in groups.values()],
+        lr=training.learning_rate,
+        weight_decay=training.weight_decay,
+    )
+    return optimiser, list(groups)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step needs of B ladders of K clips, on the device.
+
+    Attributes:
+        frames: uint8 (B, K, T, 3, H, W) on the CPU; (B, K, 0) where the pictures were not kept.
+        statistics: (B, K, F).
+        levels, labels: (B, K).
+        seen: (B, K, K).
+        families: (B,) int64, -1 for none.
+    """
+
+    frames: Tensor
+    statistics: Tensor
+    levels: Tensor
+    labels: Tensor
+    seen: Tensor
+    families: Tensor
+
+    @classmethod
+    def of(cls, ladders: Ladders, device: torch.device) -> Batch:
+        """The batch of these ladders."""
+        families = torch.tensor([family_of(recipe) for recipe in ladders.recipes])
+        parts = (ladders.statistics, ladders.levels, ladders.labels, ladders.seen, families)
+        return cls(ladders.frames, *(part.to(device) for part in parts))
+
+    def views(self, canvas: Canvas, start: int, stop: int, seed: int) -> Tensor:
+        """Fragments of ladders start to stop, ((stop - start) * K, frames, 3, height, width), on the device.
+
+        All clips of a ladder are cut at the same places: their order is known of the same pieces only.
+
+        Raises:
+            InputError: the pictures were not kept.
+        """
+        if self.frames.ndim != 6:
+            raise InputError("training with a backbone needs shards with pixels; these hold statistics only")
+        seeds = [derive(seed, "fragments", row) for row in range(start, stop)]
+        clips = self.frames[start:stop].to(self.levels.device)
+        return fragments(clips.flatten(0, 1), canvas, [own for own in seeds for _ in range(clips.shape[1])])
+
+    def loss(self, scores: Tensor, training: TrainingParams) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of (M, B, K, outputs) scores, and its parts."""
+        overall = scores[..., 0]
+        ranked = ladder_loss(overall, self.levels, self.seen, training.margin)
+        known = ~self.labels.isnan()
+        linear = (
+            plcc_loss(overall[:, known], self.labels[known]) if int(known.sum()) > 2 else scores.sum() * 0.0
+        )
+        aspects = scores.sum() * 0.0
+        for place in range(len(FAMILIES)):
+            own = (self.families == place).to(scores.dtype)[:, None, None] * self.seen
+            others = ((self.families != place) & (self.families >= 0)).to(scores.dtype)[
+                :, None, None
+            ] * self.seen
+            aspect = scores[..., 1 + place]
+            aspects = aspects + ladder_loss(aspect, self.levels, own, training.margin)
+            aspects = aspects + SILENCE * silence_loss(aspect, others)
+        aspects = aspects / len(FAMILIES)
+        loss = (
+            training.rank_weight * ranked
+            + training.correlation_weight * linear
+            + training.aspect_weight * aspects
+        )
+        return loss, {"loss": loss, "rank": ranked, "correlation": linear, "aspects": aspects}
+
+
+def _gradients(
+    network: RewardNet, batch: Batch, training: TrainingParams, ranks: Ranks, seed: int
+) -> dict[str, float]:
+    """Leaves the gradient of the whole batch in the network of every process; returns the loss and its parts.
+
+    The correlation is one over the whole batch, so the scores are gathered first, the loss is taken of all
+    of them by everyone, and its gradient by the scores is what each process sends back through its own
+    slices.
+    """
+    rungs = batch.levels.shape[1]
+    bounds = [len(batch.levels) * i // SLICES for i in range(SLICES + 1)]
+    device = batch.levels.device
+    mine = {}
+    for number in ranks.mine(SLICES):
+        start, stop = bounds[number], bounds[number + 1]
+        if start == stop:
+            continue
+        canvas = network.backbone.canvas if network.backbone is not None else None
+        views = batch.views(canvas, start, stop, seed) if canvas is not None else None
+        torch.manual_seed(derive(seed, number))
+        with precision(device):
+            mine[number] = network(batch.statistics[start:stop].flatten(0, 1), views)
+    members = next(iter(mine.values())).shape[0] if mine else network.head.weight.shape[0]
+    scores = torch.zeros((members, len(batch.levels) * rungs, OUTPUTS), device=device)
+    for number, own in mine.items():
+        scores[:, bounds[number] * rungs : bounds[number + 1] * rungs] = own.detach().float()
+    _add_up(scores, ranks)
+    scores.requires_grad_()
+    loss, parts = batch.loss(scores.unflatten(1, (-1, rungs)), training)
+    (wanted,) = torch.autograd.grad(loss, scores)
+    parameters = list(network.trained().values())
+    sums = torch.zeros((SLICES, sum(p.numel() for p in parameters)), device=device)
+    for number, own in mine.items():
+        piece = wanted[:, bounds[number] * rungs : bounds[number + 1] * rungs].to(own.dtype)
+        found = torch.autograd.grad(own, parameters, piece)
+        torch.cat([g.reshape(-1) for g in found], out=sums[number])
+    _add_up(sums, ranks)
+    total = sums[0]
+    for number in range(1, SLICES):
+        total += sums[number]
+    for parameter, value in zip(parameters, total.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = value.view_as(parameter)
+    return {name: float(value.detach()) for name, value in parts.items()}
+
+
+def _add_up(table: Tensor, ranks: Ranks) -> None:
+    """The sum of everybody's table, of which each filled other rows: adding zeros changes no bit."""
+    if ranks.size > 1:
+        ranks.all_reduce_mean([table])
+        table *= ranks.size

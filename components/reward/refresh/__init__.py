@@ -1,0 +1,1 @@
+"""Rewards trained further while alignment runs: refresh, recheck, adopt."""

@@ -1,0 +1,269 @@
+"""Refreshing a reward with the policy's own samples, so that it goes on seeing damage as the policy moves.
+
+A ladder can stand on any clip: a sample with more flicker is worse than the sample, whatever that is worth.
+The training of the reward goes on for a few steps on ladders over new samples, where only the order inside a
+ladder counts, mixed with as many of its old ladders, labels included, so that nothing is forgotten. A version
+is adopted only if it is no worse than the reward it comes from on held-out content.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from components.reward.base import Reward, read_config
+from components.reward.card.agreement import measure_column
+from components.reward.card.card import Card, gate
+from components.reward.card.markdown import as_markdown
+from components.reward.ladders.batches import InMemory
+from components.reward.ladders.ladder import Ladders, join, shuffled
+from components.reward.ladders.replay import HELDOUT, REPLAY, Kept, open_kept
+from components.reward.ladders.shards import Plan, Pool
+from components.reward.ladders.sources import Clips
+from components.reward.model.network import RewardNet
+from components.reward.model.training import Diverged, train
+from components.reward.params import RewardParams
+from components.reward.refresh.adoption import compared, objections
+from components.reward.refresh.recheck import recheck, score_ladders
+from components.reward.refresh.versions import Version, digest_of_folder, judging
+from components.reward.scoring.trained import Geometry, Scorer
+from components.runtime.artifacts.artifact import Artifact
+from components.runtime.compute.seeds import derive
+from components.runtime.compute.signals import StopSignal
+from components.runtime.errors import InputError
+from components.runtime.io.files import replace_dir
+from components.video.filters import resize
+
+HELD_SHARE = 0.25
+"""Share of the new samples' contents on which a version is compared with the one before, not trained."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one refresh costs: fixed numbers, never seconds.
+
+    Attributes:
+        ladders: on new samples, to train on.
+        compared: on held-out new samples, to measure on.
+        steps: of the optimiser.
+        pace: its peak learning rate, as a share of the one that the reward was trained with.
+    """
+
+    ladders: int = 192
+    compared: int = 64
+    steps: int = 100
+    pace: float = 0.5
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The policy's clips: uint8 (N, T, 3, H, W) in the reward's geometry, and the prompt of each."""
+
+    frames: Tensor
+    contents: tuple[str, ...]
+
+    def of(self, contents: Sequence[str]) -> Clips:
+        """Those of some contents."""
+        rows = [row for row, name in enumerate(self.contents) if name in contents]
+        return Clips(self.frames[rows], [self.contents[row] for row in rows])
+
+
+class Refresher:
+    """Makes versions of one reward."""
+
+    def __init__(self, first: Scorer, params: RewardParams, kept: Kept, effort: Effort = Effort()) -> None:
+        """Args:
+        first: version 0.
+        params: those that it was made with.
+        kept: what it kept of its training and its card.
+        """
+        self.first, self.params, self.kept, self.effort = first, params, kept, effort
+        self._standard: Card | None = None
+
+    @classmethod
+    def open(cls, artifact: Artifact, reward: Reward) -> Refresher:
+        """For a reward artifact and what was opened of it.
+
+        Raises:
+            InputError: this reward cannot be trained further; the message says why.
+        """
+        if not isinstance(reward, Scorer):
+            kind = read_config(artifact.path).get("kind")
+            raise InputError(
+                f"{artifact.path}: a reward of kind {kind} cannot be refreshed, only one that was trained "
+                "here on ladders; allowed is alignment.refresh_reward_every = 0"
+            )
+        if reward.network.backbone is not None:
+            raise InputError(
+                f"{artifact.path}: a reward with a backbone cannot be refreshed, as it keeps none of the "
+                "pictures that its training needs; allowed is alignment.refresh_reward_every = 0"
+            )
+        missing = [name for name in (REPLAY, HELDOUT) if name not in artifact.manifest.files]
+        if missing:
+            raise InputError(
+                f"{artifact.path}: cannot be refreshed without {' and '.join(missing)}; make the reward "
+                "again: python -m components.reward run"
+            )
+        kept = open_kept(artifact.path)
+        if kept.replay.statistics.shape[-1] != reward.network.statistics:
+            raise InputError(
+                f"{artifact.file(REPLAY)}: {kept.replay.statistics.shape[-1]} statistics, "
+                f"but its reward reads {reward.network.statistics}"
+            )
+        try:
+            params = RewardParams.model_validate(artifact.manifest.params)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(["reward", *map(str, first["loc"])])
+            raise InputError(
+                f"{artifact.path}: made with params of another version of the code ({key}: {first['msg']}); "
+                "to refresh it, make it again: python -m components.reward run"
+            ) from error
+        return cls(reward, params, kept)
+
+    def fitted(self, frames: Tensor, fps: float) -> Tensor:
+        """uint8 clips (N, T, 3, H, W) in the reward's geometry; see `fitted`."""
+        return fitted(frames, fps, self.first.geometry)
+
+    def refresh(
+        self, folder: Path, versions: Sequence[Version], current: Scorer, samples: Samples, iteration: int
+    ) -> tuple[Version, Scorer]:
+        """Makes the next version and decides whether it is adopted.
+
+        A function of the run's seed, the version's number, the current version and the samples alone.
+
+        Args:
+            folder: where the version is put, into `v<number>`, if it is adopted.
+            versions: all there were; the last adopted is `current`.
+            samples: the policy's.
+            iteration: of the alignment.
+
+        Returns:
+            The version, and what judges from now on: its scorer, or `current`.
+        """
+        number = len(versions)
+        seed = derive(self.params.run.seed, "reward refresh", number)
+        own, held = self._split(samples, seed)
+        try:
+            network = self._trained(current, own, number, seed)
+        except Diverged as error:
+            # Nothing was made that could judge; what judges stays, and the alignment goes on with it.
+            return Version(
+                number, "", judging(versions).number, iteration, self.effort.steps,
+                adopted=False, reasons=(str(error),),
+            ), current  # fmt: skip
+        scorer = Scorer(network, current.geometry, current.device)
+        card = self._recheck(scorer)
+        if self._standard is None:
+            self._standard = self._recheck(self.first)
+        found = compared(self._standard, card, self.params.gate, self._ordered(current, scorer, held, seed))
+        reasons, checks = objections(found), {one.name: one.as_json() for one in found}
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".version-", dir=folder) as temporary:
+            aside = Path(temporary) / "made"
+            aside.mkdir()
+            scorer.save(aside, self.params.network)
+            version = Version(
+                number, digest_of_folder(aside), judging(versions).number, iteration, self.effort.steps,
+                adopted=not reasons, reasons=tuple(reasons), checks=checks, metrics=card.metrics(),
+            )  # fmt: skip
+            if version.adopted:
+                _write_card(aside, card, gate.checks(card, self.params.gate), version)
+                replace_dir(aside, folder / version.folder)
+        return version, scorer if version.adopted else current
+
+    def _split(self, samples: Samples, seed: int) -> tuple[Clips, Clips]:
+        """Clips to train on and clips to compare versions on, apart by content; with one content none of the
+        latter."""
+        names = list(dict.fromkeys(samples.contents))
+        order = [names[place] for place in shuffled(len(names), seed, "held-out samples")]
+        count = max(1, round(HELD_SHARE * len(names))) if len(names) > 1 else 0
+        return samples.of(order[count:]), samples.of(order[:count])
+
+    def _ladders(self, clips: Clips, count: int, seed: int) -> Ladders:
+        """Unlabelled ladders on these clips, of the types that the reward may learn from."""
+        plan = Plan((Pool("policy", clips, count, False),), self.params.ladders, seed)
+        return join([plan.build(shard) for shard in range(plan.shards)])
+
+    def _trained(self, current: Scorer, clips: Clips, number: int, seed: int) -> RewardNet:
+        """The current network after some more steps; half of every batch, on average, is old material."""
+        fresh = self._ladders(clips, self.effort.ladders, seed)
+        old = self.kept.replay
+        rows = torch.arange(max(len(fresh), len(old)))
+        mixed = join([fresh.take(rows % len(fresh)), old.take(rows % len(old))])
+        training = self.params.training.model_copy(
+            update={
+                "steps": self.effort.steps,
+                "learning_rate": self.effort.pace * self.params.training.learning_rate,
+                "warmup": self.effort.steps // 10,
+                # Short enough to be done again: it is never saved half-way.
+                "checkpoint_every": self.effort.steps + 1,
+            }
+        )
+        params = self.params.model_copy(
+            update={
+                "training": training,
+                "network": current.params,
+                "run": self.params.run.model_copy(update={"seed": seed}),
+            }
+        )
+        with tempfile.TemporaryDirectory() as nowhere:
+            network, _ = train(
+                InMemory(mixed), params, checkpoints=Path(nowhere), stop=StopSignal(), device=current.device,
+                initial=current.network,
+            )  # fmt: skip
+        return network
+
+    def _recheck(self, scorer: Scorer) -> Card:
+        return recheck(scorer.score_prepared, self.kept, self.params.ladders.heldout_types)
+
+    def _ordered(self, current: Scorer, made: Scorer, held: Clips, seed: int) -> tuple[float, float] | None:
+        """Share of pairs in the right order on ladders over held-out samples, by both; None without any."""
+        if not len(held):
+            return None
+        ladders = self._ladders(held, self.effort.compared, derive(seed, "compared"))
+        was, now = (
+            measure_column(score_ladders(one.score_prepared, ladders), ladders).pairs_ordered
+            for one in (current, made)
+        )
+        return was, now
+
+
+def fitted(frames: Tensor, fps: float, geometry: Geometry) -> Tensor:
+    """uint8 clips (N, T, 3, H, W) brought to a geometry, in memory of their own.
+
+    Frames are picked by nearest time stamps as in scoring, from the clip's start, at most `geometry.frames`
+    of them; a slower or shorter clip stays as it is.
+    """
+    rate = max(fps / geometry.fps, 1.0)
+    count = min(geometry.frames, max(2, int((frames.shape[1] - 1) / rate + 1e-6) + 1))
+    picked = (torch.arange(count) * rate).round().long().clamp(max=frames.shape[1] - 1)
+    clips = frames[:, picked]
+    if clips.shape[-2:] == (geometry.height, geometry.width):
+        return clips
+    # One by one: a clip in floats at its own size can be half a gigabyte.
+    small = [resize(clip.float(), geometry.height, geometry.width, "bilinear") for clip in clips]
+    return torch.stack(small).round().clamp(0, 255).to(torch.uint8) if small else clips
+
+
+def _write_card(folder: Path, card: Card, checks: Sequence[gate.Check], version: Version) -> None:
+    """card.json and card.md of a version that is adopted."""
+    lines = [{"name": c.name, "value": c.value, "least": c.least, "passed": c.passed} for c in checks]
+    text = json.dumps({**card.as_json(), "gate": {"checks": lines}}, indent=2)
+    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
+    missed = gate.refusals(list(checks))
+    title, _, rest = as_markdown(card, checks, missed).partition("\n")
+    about = (
+        f"Version {version.number}, trained on from version {version.parent} for {version.steps} steps in "
+        f"iteration {version.iteration} of an alignment, and **adopted**."
+    )
+    if missed:
+        about += " Where it misses its gate, it lies within the margin of version 0 on the same clips."
+    (folder / "card.md").write_text(f"{title}\n\n{about}\n{rest}", encoding="utf-8")

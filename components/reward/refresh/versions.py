@@ -1,0 +1,84 @@
+"""Versions of a reward that is refreshed while a policy is aligned to it: which there were, which judged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.reward.base import scoring_files
+from components.runtime.io.files import sha256_file
+from components.runtime.params import canonical_json
+
+VERSIONS = "versions.json"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a reward; number 0 is the one that the reward step published.
+
+    Attributes:
+        digest: of the files that decide its scores, see `digest_of`; empty where its training made none.
+        parent: number of the version whose training it continues.
+        iteration: of the alignment, counted from 0, on whose samples it was trained.
+        steps: optimiser steps it was trained beyond its parent.
+        adopted: whether it went on to judge. A version that was not is kept as this record only.
+        reasons: why it was not.
+        checks: what that was decided by, each measured on the same held-out clips: name -> value of the
+            version compared with ("before"), its own ("after"), and the least the gate asks ("least"), where
+            the gate asks for it.
+        metrics: the flat numbers of its card.
+    """
+
+    number: int
+    digest: str
+    parent: int | None = None
+    iteration: int | None = None
+    steps: int = 0
+    adopted: bool = True
+    reasons: tuple[str, ...] = ()
+    checks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder beside versions.json."""
+        return f"v{self.number}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Version:
+        """What `as_json` gave, also by way of a JSON file."""
+        return cls(**{**values, "reasons": tuple(values["reasons"])})
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """SHA-256 over the SHA-256 of each file that decides a reward's scores, by name; others do not count.
+
+    Two rewards of one digest give every clip the same score.
+    """
+    kept = {name: files[name] for name in scoring_files(files)}
+    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
+
+
+def digest_of_folder(folder: Path) -> str:
+    """`digest_of` the files that lie in a reward's folder."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return digest_of({name: sha256_file(folder / name) for name in sorted(names)})
+
+
+def write_versions(folder: Path, versions: Sequence[Version]) -> None:
+    """Writes versions.json."""
+    text = json.dumps({"versions": [version.as_json() for version in versions]}, indent=2)
+    (folder / VERSIONS).write_text(text + "\n", encoding="utf-8")
+
+
+def judging(versions: Iterable[Version]) -> Version:
+    """The version that judges after all of these: the last that was adopted."""
+    return [version for version in versions if version.adopted][-1]

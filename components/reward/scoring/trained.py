@@ -1,0 +1,261 @@
+"""Scoring clips with a trained reward."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from components.reward.distortions import FAMILIES
+from components.reward.features.fragments import fragments
+from components.reward.features.handcrafted import clip_statistics
+from components.reward.model import Backbone
+from components.reward.model.network import RewardNet
+from components.reward.params import NetworkParams
+from components.runtime.compute.devices import resolve
+from components.runtime.errors import InputError
+from components.video.filters import resize
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+MAX_WINDOWS = 8
+MAX_STATISTICS = 100_000
+"""Columns of statistics that a description may claim; ours have some hundred."""
+MIN_SIDE, MAX_PIXELS = 8, 10**9
+"""Of a clip, that a description may claim: shorter side, and pixels of all frames together."""
+BACKBONE = "backbone"
+BLOCK = 16
+"""Clips computed at once, short batches filled up: a clip's score then has the same bits in any batch."""
+BACKBONE_BLOCK = 4
+"""The same with a backbone, to which filling up is dear and four clips are a thousand patches and more."""
+DECIMALS = 5
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The clips a reward was trained on: frames, size in px, frames per second."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What a reward says of B clips, each (B,) float32 on the CPU.
+
+    Attributes:
+        score: higher is better.
+        spread: standard deviation of the ensemble's members, in units of the score. Two clips whose scores
+            lie closer
+            than this are not told apart.
+        aspects: one score for each family of damage, higher is better; not on the scale of `score`.
+    """
+
+    score: Tensor
+    spread: Tensor
+    aspects: dict[str, Tensor]
+
+
+class Scorer:
+    """A trained reward.
+
+    Any clip is brought to the geometry of training first: frame rate by nearest time stamps, size by
+    antialiased resizing; a longer clip is scored in up to 8 windows spread evenly over it, and their scores
+    averaged. A backbone is shown fragments of the clip at its own size, never of the resized one.
+    """
+
+    def __init__(self, network: RewardNet, geometry: Geometry, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device).float().eval()
+        self.geometry = geometry
+
+    @property
+    def params(self) -> NetworkParams:
+        """The sizes of the network."""
+        return self.network.params
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Scorer:
+        """Loads what `save` (or the reward step) wrote.
+
+        Raises:
+            InputError: a file is missing or not what it should be; the message names it.
+        """
+        folder = Path(folder)
+        config_file, weights_file = folder / CONFIG, folder / WEIGHTS
+        try:
+            config = json.loads(config_file.read_text(encoding="utf-8"))
+            params = NetworkParams(**config["network"])
+            statistics = int(config["statistics"])
+            geometry = _believable(TypeAdapter(Geometry).validate_python(config["geometry"]))
+            if not 0 < statistics <= MAX_STATISTICS:
+                raise ValueError(f"statistics = {statistics}: must be 1 to {MAX_STATISTICS}")
+        except OSError as error:
+            raise InputError(
+                f"{config_file}: {error.strerror}; a reward folder holds {CONFIG} and {WEIGHTS}"
+            ) from error
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise InputError(f"{config_file}: not the description of a reward ({error})") from error
+        network = RewardNet(params, statistics, Backbone.load(folder / BACKBONE) if params.backbone else None)
+        try:
+            network.load_own_state(load_file(weights_file))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{weights_file}: not the weights that {CONFIG} describes ({reason})") from error
+        return cls(network, geometry, resolve(device))
+
+    def save(self, folder: Path, network: NetworkParams) -> None:
+        """Writes weights (safetensors) and description (JSON) into an existing folder.
+
+        A backbone is written too, trained or not, into the folder `backbone`: the reward can be loaded where
+        there is no hub.
+        """
+        state = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.network.own_state().items()
+        }
+        save_file(state, folder / WEIGHTS)
+        if self.network.backbone is not None:
+            self.network.backbone.save(folder / BACKBONE)
+        description = {
+            "network": network.model_dump(mode="json"),
+            "statistics": self.network.statistics,
+            "geometry": asdict(self.geometry),
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+        }
+        (folder / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+    def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
+        """Scores each clip by itself.
+
+        Args:
+            frames: (B, T, 3, H, W), uint8 0..255 or float 0..1.
+            fps: their frame rate, frames per second.
+            prompts: not looked at; other kinds of reward read them.
+
+        Returns:
+            (B,) float32 on the CPU, higher is better. The level means nothing by itself: compare clips of
+            one prompt.
+
+        Raises:
+            InputError: wrong shape, fewer than 2 frames, non-positive rate, or values that are not finite.
+        """
+        return self.rate(frames, fps, prompts).score
+
+    def rate(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Rating:
+        """Scores each clip by itself, says how sure that is, and scores each aspect.
+
+        Arguments and errors as `score`.
+        """
+        if frames.ndim != 5 or frames.shape[2] != 3 or frames.shape[1] < 2:
+            raise InputError(f"clips to score must be (B, T >= 2, 3, H, W), got {tuple(frames.shape)}")
+        if not fps > 0:
+            raise InputError(f"clips to score need a frame rate above 0, got {fps}")
+        if frames.dtype != torch.uint8 and not bool(torch.isfinite(frames).all()):
+            raise InputError("clips to score hold values that are not finite")
+        if frames.shape[0] == 0:
+            return Rating(torch.zeros(0), torch.zeros(0), {name: torch.zeros(0) for name in FAMILIES})
+        windows = self._windows(frames.shape[1], fps)
+        total = sum(self._outputs(frames[:, index]) for index in windows)
+        return _rating(torch.as_tensor(total) / len(windows))
+
+    def _windows(self, frames: int, fps: float) -> list[Tensor]:
+        """Frame indices of each window to score."""
+        goal = self.geometry
+        # Slower clips than in training are taken as they are: no frame is invented.
+        rate = max(fps / goal.fps, 1.0)
+        count = max(2, int((frames - 1) / rate + 1e-6) + 1)
+        picked = (torch.arange(count) * rate).round().long().clamp(max=frames - 1)
+        if count <= goal.frames:
+            return [picked]
+        number = min(MAX_WINDOWS, -(-count // goal.frames))
+        starts = torch.linspace(0, count - goal.frames, number).round().long().tolist()
+        return [picked[start : start + goal.frames] for start in starts]
+
+    def score_prepared(self, clips: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """Scores clips that already have the training geometry.
+
+        Args:
+            clips: (B, T, 3, height, width), uint8 or float 0..1.
+            statistics: (B, F) `clip_statistics` of them, where already known. A backbone needs the clips all
+                the same.
+
+        Returns:
+            (B,) float32 on the CPU.
+        """
+        return self.rate_prepared(clips, statistics).score
+
+    def rate_prepared(self, clips: Tensor, statistics: Tensor | None = None) -> Rating:
+        """As `score_prepared`, with spread and aspects."""
+        return _rating(self._outputs(clips, statistics))
+
+    @torch.no_grad()
+    def _outputs(self, clips: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """(members, B, outputs) float64 on the CPU of one window of each clip."""
+        backbone = self.network.backbone
+        size = BLOCK if backbone is None else BACKBONE_BLOCK
+        found = []
+        for start in range(0, clips.shape[0], size):
+            block = clips[start : start + size]
+            views = None
+            if backbone is not None:
+                views = _filled(fragments(block.to(self.device), backbone.canvas).clamp(0.0, 1.0), size)
+            if statistics is not None:
+                columns = _filled(statistics[start : start + size].to(self.device), size)
+            else:
+                columns = clip_statistics(_filled(self._fitted(block), size))
+            found.append(self.network(columns, views).double().cpu())
+        return torch.cat(found, dim=1)[:, : clips.shape[0]]
+
+    def _fitted(self, block: Tensor) -> Tensor:
+        """Clips as floats 0..1 of the size of training, on the device."""
+        goal = (self.geometry.height, self.geometry.width)
+        if block.shape[-2:] == goal:
+            return _unit(block.to(self.device))
+        # One by one: a clip in floats at its own size can be half a gigabyte.
+        return torch.cat(
+            [
+                resize(_unit(clip.to(self.device)), *goal, "bilinear").clamp(0.0, 1.0)
+                for clip in block.split(1)
+            ]
+        )
+
+
+def _unit(clips: Tensor) -> Tensor:
+    """Pixels as float32 0..1."""
+    return clips.float() / 255.0 if clips.dtype == torch.uint8 else clips.float().clamp(0.0, 1.0)
+
+
+def _rating(outputs: Tensor) -> Rating:
+    """What (members, B, outputs) come to."""
+    mean = outputs.mean(0).round(decimals=DECIMALS).float()
+    spread = outputs[..., 0].std(0, unbiased=False).round(decimals=DECIMALS).float()
+    return Rating(mean[:, 0], spread, {name: mean[:, 1 + place] for place, name in enumerate(FAMILIES)})
+
+
+def _filled(block: Tensor, size: int) -> Tensor:
+    """A block of at most `size` rows, filled up with copies of its last."""
+    missing = size - block.shape[0]
+    return torch.cat((block, block[-1:].expand(missing, *block.shape[1:]))) if missing else block
+
+
+def _believable(geometry: Geometry) -> Geometry:
+    """The geometry itself; a ValueError if no clip can have it."""
+    sizes = (geometry.frames, geometry.height, geometry.width)
+    if not (
+        sizes[0] >= 2
+        and min(sizes[1:]) >= MIN_SIDE
+        and math.prod(sizes) <= MAX_PIXELS
+        and 0 < geometry.fps < math.inf
+    ):
+        raise ValueError(f"geometry: {geometry} is not that of a clip")
+    return geometry

@@ -1,0 +1,146 @@
+"""A weighted sum of rewards.
+
+Rewards live on scales of their own, so each part is first brought to a common unit: the standard deviation of
+its scores on a set of clips that is measured when the sum is made. Of a generator's samples it is the
+deviation within a prompt, pooled over prompts, because clips of one prompt are what alignment compares.
+
+    score = sum of weight * (part's score - centre) / unit
+
+The centre, the mean over the same clips, only makes the level readable: an average clip of that set has 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from components.reward.base import Reading, Reward, check_clips, open_reward, read_config, reading_of
+from components.reward.scoring.trained import CONFIG, Rating
+from components.runtime.errors import InputError
+
+PARTS = "parts"
+"""The folder of the parts inside the reward's, each a whole reward by its name."""
+LEAST_FREEDOM = 7
+"""Least degrees of freedom of a unit: from 8 clips it is known to about a quarter."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One reward of a sum.
+
+    Attributes:
+        name: its folder under parts/ and its aspect in a rating.
+        weight: how many units of the sum one unit of it is worth; negative where less is better.
+        centre: its mean on the clips of calibration, in its own units.
+        unit: its standard deviation there, in its own units, above 0.
+    """
+
+    name: str
+    weight: float
+    centre: float
+    unit: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A sum: its parts, and what their units were measured on."""
+
+    parts: tuple[Part, ...]
+    calibration: dict[str, Any]
+    measured: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """With the kind that `open_reward` goes by."""
+        return {"kind": "weighted", **asdict(self)}
+
+
+class WeightedSum:
+    """See the module. Aspects are the parts' standardised scores before their weights.
+
+    The spread is that of the sum if the parts err independently: the root of the sum of (weight * spread /
+    unit) squared. A part that knows no spread adds nothing to it.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Part, Reward]]) -> None:
+        self.parts = tuple(parts)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> WeightedSum:
+        """Loads what `combine` published.
+
+        Raises:
+            InputError: a file is missing or not what it should be; the message names it.
+        """
+        folder = Path(folder)
+        try:
+            parts = [Part(**part) for part in read_config(folder)["parts"]]
+            sound = parts and all(
+                Path(part.name).name == part.name
+                and math.isfinite(part.weight + part.centre)
+                and part.unit > 0
+                for part in parts
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder / CONFIG}: not the description of a sum ({error})") from error
+        if not sound:
+            raise InputError(f"{folder / CONFIG}: a part has no usable name, weight, centre or unit")
+        return cls([(part, open_reward(folder / PARTS / part.name, device)) for part in parts])
+
+    @property
+    def reading(self) -> Reading:
+        """The largest size that a part looks at, the smallest batch that suits one."""
+        found = [reading_of(reward) for _, reward in self.parts]
+        return Reading(max(one.short_side for one in found), min(one.batch for one in found))
+
+    def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
+        """See `Reward`."""
+        return self.rate(frames, fps, prompts).score
+
+    def rate(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Rating:
+        """See `Reward`."""
+        check_clips(frames, fps, prompts)
+        total, variance = (
+            torch.zeros(len(frames), dtype=torch.float64),
+            torch.zeros(len(frames), dtype=torch.float64),
+        )
+        aspects = {}
+        for part, reward in self.parts:
+            rating = reward.rate(frames, fps, prompts)
+            standard = (rating.score.double() - part.centre) / part.unit
+            total += part.weight * standard
+            variance += (part.weight * rating.spread.double() / part.unit) ** 2
+            aspects[part.name] = standard.float()
+        return Rating(total.float(), variance.sqrt().float(), aspects)
+
+
+def scale_of(scores: Tensor, groups: Sequence[str]) -> tuple[float, float]:
+    """Centre and unit of a part: the mean, and the standard deviation within groups, pooled over them.
+
+    Args:
+        scores: (N,) of the clips of calibration.
+        groups: what each clip is compared within: its prompt, or one name for all.
+
+    Raises:
+        InputError: too few clips for a deviation, or scores that do not differ.
+    """
+    values = scores.double()
+    squares, freedom = 0.0, 0
+    for group in dict.fromkeys(groups):
+        inside = values[[place for place, name in enumerate(groups) if name == group]]
+        squares += float((inside - inside.mean()).square().sum())
+        freedom += len(inside) - 1
+    if freedom < LEAST_FREEDOM:
+        raise InputError(
+            f"{len(values)} clips in {len(set(groups))} group(s) are too few for a unit; "
+            f"{LEAST_FREEDOM + 1} in one group are the least"
+        )
+    unit, centre = math.sqrt(squares / freedom), float(values.mean())
+    if not math.isfinite(unit) or unit <= 1e-6 * max(1.0, abs(centre)):
+        raise InputError("scores that do not differ, or are not finite, have no unit")
+    return centre, unit
