@@ -33,7 +33,7 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor
 
-from components.alignment.pairs import motion_of
+from components.alignment.candidates.pairs import motion_of
 from components.alignment.params import AlignmentParams
 from components.evaluation.params import EvaluationParams
 from components.generator import Generator

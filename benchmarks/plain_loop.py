@@ -11,8 +11,8 @@ from peft import LoraConfig
 from torch import Tensor
 from torch.nn import functional as F
 
+from components.alignment.candidates.rollout import candidate_seed, prompts_of_iteration
 from components.alignment.params import AlignmentParams
-from components.alignment.rollout import candidate_seed, prompts_of_iteration
 from components.corpus import Prompt
 from components.generator import Generator
 from components.generator.sampling import sample_latents

@@ -32,7 +32,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Print what became of every candidate: verdicts, gaps, rewards by version, most used prompts."""
-    from components.alignment.ledger.reading import LedgerReader
+    from components.alignment.ledger.reader import LedgerReader
     from components.alignment.ledger.show import summary, table
 
     found = summary(LedgerReader.open(ledger))
@@ -50,7 +50,7 @@ def replay(
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
 ) -> None:
     """Judge a ledger's clips by another reward; publish how the two agree, and a ledger to train from."""
-    from components.alignment.ledger.replay import replay as judge_again
+    from components.alignment.ledger.rescore import replay as judge_again
     from components.runtime.compute.devices import configure_determinism, configure_threads
 
     check_out(out, "ledger", (ledger, reward, generator))

@@ -14,17 +14,17 @@ from typing import Any
 
 from torch import Tensor
 
-from components.alignment.current_reward import CurrentReward
-from components.alignment.guards import Guards
-from components.alignment.held_out import HeldOutJudge
+from components.alignment.candidates.pairs import REASONS, Verdict, count_reasons
+from components.alignment.candidates.rollout import Group
 from components.alignment.ledger import LedgerReader, LedgerWriter, Origin, kept_latents
-from components.alignment.pairs import REASONS, Verdict, count_reasons
+from components.alignment.monitor.guards import Guards
+from components.alignment.monitor.heldout_judge import HeldOutJudge
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import policy_of
-from components.alignment.reference import Reference
-from components.alignment.rollout import Group
+from components.alignment.policy.reference import Reference
+from components.alignment.policy.updater import Pair, Updater
 from components.alignment.strategies import Drawn, Setting, strategy_of
-from components.alignment.update import Pair, Updater
+from components.alignment.versioned_reward import CurrentReward
 from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.base import Reward

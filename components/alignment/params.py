@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from components.alignment.guards import GuardParams
+from components.alignment.monitor.guards import GuardParams
 from components.runtime.params import StepParams
 
 ReferenceKind = Literal["fixed", "every_k", "ema", "judged"]

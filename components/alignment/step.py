@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from components.alignment.held_out import HeldOutJudge, choose_judge, hold_back
+from components.alignment.candidates.pairs import REASONS
 from components.alignment.ledger import LedgerReader, read_pairs
 from components.alignment.loop import CURVE, AlignmentLoop
-from components.alignment.pairs import REASONS
+from components.alignment.monitor.heldout_judge import HeldOutJudge, choose_judge, hold_back
 from components.alignment.params import AlignmentParams
 from components.corpus import Corpus, Prompt
 from components.generator import Generator

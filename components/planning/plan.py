@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from components.alignment.params import AlignmentParams
-from components.alignment.sharding import blocks_of, of_odd_type
+from components.alignment.policy.sharding import blocks_of, of_odd_type
 from components.alignment.strategies import STRATEGIES
 from components.generator.families import Geometry, ModelFamily
 from components.generator.params import SamplingParams

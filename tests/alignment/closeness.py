@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from components.alignment.loop import AlignmentLoop
-from components.alignment.update import Updater
+from components.alignment.policy.updater import Updater
 
 #: What Adam adds to a gradient's size before it divides by it: rounding is far below, gradients are above.
 FLOOR = 1e-3

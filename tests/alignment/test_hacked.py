@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from components.alignment.guards import GuardParams
-from components.alignment.held_out import HeldOutJudge
+from components.alignment.candidates.pairs import motion_of
 from components.alignment.loop import AlignmentLoop
-from components.alignment.pairs import motion_of
+from components.alignment.monitor.guards import GuardParams
+from components.alignment.monitor.heldout_judge import HeldOutJudge
 from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.base import Reward

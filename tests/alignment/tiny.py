@@ -12,10 +12,10 @@ import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from torch import Tensor
 
-from components.alignment.guards import GuardParams
-from components.alignment.held_out import HeldOutJudge
 from components.alignment.ledger import LedgerReader, LedgerWriter
 from components.alignment.loop import AlignmentLoop
+from components.alignment.monitor.guards import GuardParams
+from components.alignment.monitor.heldout_judge import HeldOutJudge
 from components.alignment.params import AlignmentParams
 from components.corpus import Prompt
 from components.generator import Generator

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from components.alignment.ledger import reading
+from components.alignment.ledger import reader as reading
 from components.corpus.dataset import ClipRecord, Corpus, write_corpus
 from components.corpus.prompts import Prompt, read_prompts
 from components.evaluation.models import fetch

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from components.alignment.ledger.reading import LedgerReader
-from components.alignment.ledger.writing import LATENTS
+from components.alignment.ledger.reader import LedgerReader
+from components.alignment.ledger.writer import LATENTS
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 TOP = 10

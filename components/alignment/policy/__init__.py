@@ -6,7 +6,7 @@ from components.alignment.params import AlignmentParams
 from components.alignment.policy.base import POLICY, REFERENCE, Policy
 from components.alignment.policy.full import FullPolicy
 from components.alignment.policy.lora import LoraPolicy
-from components.alignment.sharding import Together
+from components.alignment.policy.sharding import Together
 from components.generator.families import ModelFamily
 from components.runtime.compute.devices import resolve
 from components.runtime.compute.distributed import Ranks

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.alignment.sharding import InStep
+from components.alignment.policy.sharding import InStep
 from components.generator.families import ModelFamily
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
@@ -80,7 +80,7 @@ class Policy(ABC):
     def in_step(self) -> AbstractContextManager[None]:
         """What calls the network goes in here, if one process may have more calls than another.
 
-        Every process enters; see `components.alignment.sharding.InStep`. Nothing where each has a whole base.
+        Every process enters; see `components.alignment.policy.sharding.InStep`. Nothing where each has a whole base.
         """
         return nullcontext() if self._in_step is None else self._in_step.phase()
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from components.alignment.policy.base import ALONE, POLICY, REFERENCE, Policy
-from components.alignment.sharding import (
+from components.alignment.policy.sharding import (
     InStep,
     Together,
     local,

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from torch import nn
 
 from components.alignment.policy.base import ALONE, POLICY, REFERENCE, Policy
-from components.alignment.sharding import InStep, Together, shard
+from components.alignment.policy.sharding import InStep, Together, shard
 from components.generator.families import LORA_FOLDER, ModelFamily
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.seeds import derive

@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from components.alignment.candidates.pairs import WITHOUT_SPREAD, Verdict, judge_iteration
+from components.alignment.candidates.rollout import Group, prompts_of_iteration, roll_out
 from components.alignment.ledger import LedgerReader, Origin
 from components.alignment.objectives import OBJECTIVES, Objective
-from components.alignment.pairs import WITHOUT_SPREAD, Verdict, judge_iteration
 from components.alignment.params import AlignmentParams, ReferenceKind
 from components.alignment.policy import Policy
-from components.alignment.rollout import Group, prompts_of_iteration, roll_out
 from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.base import Reward

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from components.alignment.candidates.pairs import Candidate, Verdict
+from components.alignment.candidates.rollout import Group, dealt
 from components.alignment.ledger import ASPECT, LedgerPair, LedgerReader, Origin
-from components.alignment.pairs import Candidate, Verdict
-from components.alignment.rollout import Group, dealt
 from components.alignment.strategies.base import Drawn, Keep, Sampling, Setting, Strategy, gather
 from components.reward.base import Reward
 

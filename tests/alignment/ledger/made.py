@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from components.alignment.candidates.pairs import Candidate, Verdict, judge_iteration, motion_of
+from components.alignment.candidates.rollout import Group, candidate_seed
 from components.alignment.ledger import LedgerWriter, Origin, kept_latents
-from components.alignment.ledger.rows import Keep
-from components.alignment.pairs import Candidate, Verdict, judge_iteration, motion_of
-from components.alignment.rollout import Group, candidate_seed
+from components.alignment.ledger.schema import Keep
 from components.corpus import Prompt
 from components.generator import Generator
 from components.generator.params import SamplingParams

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import POLICY, REFERENCE, LoraPolicy
-from components.alignment.update import Pair, Updater
+from components.alignment.policy.updater import Pair, Updater
 from components.generator.families import FAMILIES, ModelFamily
 from components.runtime.compute.distributed import Ranks
 from tests.generator.tiny import TINY

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from components.alignment.rollout import candidate_seed
+from components.alignment.candidates.rollout import candidate_seed
 from components.generator import Generator
 from components.reward.scoring.trained import Rating
 from tests.alignment.tiny import PARAMS, PROMPTS, Brightness, ledger_rows, make_trainer

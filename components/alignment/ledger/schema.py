@@ -13,8 +13,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     # The network's libraries take seconds to load; reading a ledger does not need them.
-    from components.alignment.pairs import Verdict
-    from components.alignment.rollout import Group
+    from components.alignment.candidates.pairs import Verdict
+    from components.alignment.candidates.rollout import Group
 
 Keep = Literal["none", "pairs", "all"]
 Latents = Mapping[tuple[str, int], Tensor]

@@ -7,10 +7,10 @@ import hashlib
 import pytest
 import torch
 
+from components.alignment.candidates.pairs import Candidate, Verdict
+from components.alignment.candidates.rollout import Group
 from components.alignment.ledger import Origin, kept_latents
-from components.alignment.ledger.rows import content_digest, rows_of
-from components.alignment.pairs import Candidate, Verdict
-from components.alignment.rollout import Group
+from components.alignment.ledger.schema import content_digest, rows_of
 from tests.alignment.ledger.made import PROMPTS, group
 
 VERDICT = Verdict("p0", 2, 0, 2.0, "accepted")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from components.alignment.policy import LoraPolicy
-from components.alignment.update import Pair, Updater
+from components.alignment.policy.updater import Pair, Updater
 from components.generator import Generator
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from components.alignment import held_out
-from components.alignment.guards import GuardParams, Guards
-from components.alignment.held_out import (
+from components.alignment.monitor import heldout_judge as held_out
+from components.alignment.monitor.guards import GuardParams, Guards
+from components.alignment.monitor.heldout_judge import (
     HeldOutJudge,
     Reading,
     WorldScorer,

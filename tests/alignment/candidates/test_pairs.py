@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.alignment.pairs import (
+from components.alignment.candidates.pairs import (
     Candidate,
     count_reasons,
     judge_group,

@@ -18,8 +18,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from components.alignment.policy import LoraPolicy, Policy
-from components.alignment.sharding import Together
-from components.alignment.update import Updater
+from components.alignment.policy.sharding import Together
+from components.alignment.policy.updater import Updater
 from components.generator.families import ModelFamily
 from components.runtime.compute.distributed import Ranks, process_group
 from tests.alignment.closeness import by_gradient, steady

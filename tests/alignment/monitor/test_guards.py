@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from components.alignment.guards import ALARMS, GuardParams, Guards
-from components.alignment.held_out import Reading
+from components.alignment.monitor.guards import ALARMS, GuardParams, Guards
+from components.alignment.monitor.heldout_judge import Reading
 
 PARAMS = GuardParams(
     every=3, clips=8, patience=2, least_motion=0.8, drift_limit=0.05, worse_limit=0.75

@@ -17,7 +17,7 @@ from torch import Tensor
 from components.alignment.objectives import OBJECTIVES, Objective, PairErrors, diagnostics, pair_errors
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import Policy
-from components.alignment.sharding import clip_gradients
+from components.alignment.policy.sharding import clip_gradients
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.seeds import torch_generator
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.alignment.sharding import InStep
+from components.alignment.policy.sharding import InStep
 from components.generator import Generator
 from components.generator.families.wan import Experts
 from components.runtime.compute.distributed import Ranks
 from tests.alignment.closeness import largest_difference, steady
-from tests.alignment.sharded_processes import FAMILIES, HALF, updated
+from tests.alignment.policy.sharded_processes import FAMILIES, HALF, updated
 from tests.alignment.tiny import ledger_rows, make_trainer
 
 
@@ -27,7 +27,7 @@ def sharded(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, reposit
     out = tmp_path_factory.mktemp("sharded")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launcher, "-m", "tests.alignment.sharded_processes", str(tiny_folder), str(out)],
+        [*launcher, "-m", "tests.alignment.policy.sharded_processes", str(tiny_folder), str(out)],
         env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
         cwd=repository, capture_output=True, text=True, timeout=240,
     )  # fmt: skip

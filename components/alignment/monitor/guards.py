@@ -18,7 +18,7 @@ from components.runtime.compute.distributed import is_main_process
 from components.runtime.params import Section
 
 if TYPE_CHECKING:
-    from components.alignment.held_out import Reading
+    from components.alignment.monitor.heldout_judge import Reading
 
 Standing = Literal["best", "level", "fallen"]
 WINDOW = 4
@@ -196,7 +196,7 @@ class Guards:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take what `state` gave, also by way of a JSON file."""
-        from components.alignment.held_out import Reading
+        from components.alignment.monitor.heldout_judge import Reading
 
         self.stop, self.kept_iteration = state["stop"], state["kept_iteration"]
         self._alarms, self._recent = dict(state["alarms"]), {k: list(v) for k, v in state["recent"].items()}

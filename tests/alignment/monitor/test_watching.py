@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.alignment.guards import GuardParams
-from components.alignment.held_out import HeldOutJudge, Reading
 from components.alignment.loop import AlignmentLoop
+from components.alignment.monitor.guards import GuardParams
+from components.alignment.monitor.heldout_judge import HeldOutJudge, Reading
 from components.alignment.policy import Policy
 from components.generator import Generator
 from tests.alignment.tiny import PARAMS, make_trainer

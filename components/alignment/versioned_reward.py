@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.alignment.rollout import Group
+from components.alignment.candidates.rollout import Group
 from components.reward.base import Reward
 from components.reward.refresh.refresher import Refresher, Samples
 from components.reward.refresh.versions import Version, digest_of_folder, judging, write_versions

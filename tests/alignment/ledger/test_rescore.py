@@ -15,8 +15,9 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from components.alignment.__main__ import app
-from components.alignment.ledger import LedgerReader, LedgerWriter, read_pairs, replay
-from components.alignment.ledger.replay import Replayed, compare
+from components.alignment.ledger import LedgerReader, LedgerWriter, read_pairs
+from components.alignment.ledger import rescore as replay
+from components.alignment.ledger.rescore import Replayed, compare
 from components.generator import Generator
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.signals import StopSignal

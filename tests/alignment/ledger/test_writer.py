@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from components.alignment.ledger import LedgerWriter, writing
-from components.alignment.ledger.rows import content_digest
+from components.alignment.ledger import LedgerWriter
+from components.alignment.ledger import writer as writing
+from components.alignment.ledger.schema import content_digest
 from tests.alignment.ledger.made import PROMPTS, group, write
 
 

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from components.alignment.policy import FullPolicy, Policy
-from components.alignment.sharding import clip_gradients
+from components.alignment.policy.sharding import clip_gradients
 from components.generator import Generator
 from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.compute.distributed import Ranks
 from tests.alignment.closeness import largest_difference, steady
+from tests.alignment.policy.shared_full_processes import EMA, FULL, HALF, NETWORKS, halve, updated
 from tests.alignment.policy.test_families import make
-from tests.alignment.shared_full_processes import EMA, FULL, HALF, NETWORKS, halve, updated
 from tests.alignment.tiny import ledger_rows, make_trainer
 
 
@@ -31,7 +31,7 @@ def shared(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, reposito
     out = tmp_path_factory.mktemp("shared")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launcher, "-m", "tests.alignment.shared_full_processes", str(tiny_folder), str(out)],
+        [*launcher, "-m", "tests.alignment.policy.shared_full_processes", str(tiny_folder), str(out)],
         env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
         cwd=repository, capture_output=True, text=True, timeout=240,
     )  # fmt: skip

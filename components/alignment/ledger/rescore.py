@@ -18,11 +18,17 @@ from pydantic import Field
 from scipy import stats
 from torch import Tensor
 
-from components.alignment.ledger.reading import LedgerReader, read_rows
-from components.alignment.ledger.rows import Origin, kept_latents
-from components.alignment.ledger.writing import LEDGER, LedgerWriter
-from components.alignment.pairs import Candidate, Verdict, count_reasons, judge_iteration, motion_of
-from components.alignment.rollout import Group
+from components.alignment.candidates.pairs import (
+    Candidate,
+    Verdict,
+    count_reasons,
+    judge_iteration,
+    motion_of,
+)
+from components.alignment.candidates.rollout import Group
+from components.alignment.ledger.reader import LedgerReader, read_rows
+from components.alignment.ledger.schema import Origin, kept_latents
+from components.alignment.ledger.writer import LEDGER, LedgerWriter
 from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.base import Reward, open_reward

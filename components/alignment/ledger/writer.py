@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
-from components.alignment.ledger.rows import ASPECT, SCHEMA, USED, Latents, Origin, content_digest, rows_of
+from components.alignment.ledger.schema import ASPECT, SCHEMA, USED, Latents, Origin, content_digest, rows_of
 from components.runtime.io.files import fsync
 
 if TYPE_CHECKING:
-    from components.alignment.pairs import Verdict
-    from components.alignment.rollout import Group
+    from components.alignment.candidates.pairs import Verdict
+    from components.alignment.candidates.rollout import Group
 
 LEDGER = "ledger.parquet"
 LATENTS = "latents"

@@ -20,13 +20,13 @@ from torch import Tensor
 from components.alignment.loop import AlignmentLoop
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import FullPolicy, Policy
-from components.alignment.sharding import Together
-from components.alignment.update import Updater
+from components.alignment.policy.sharding import Together
+from components.alignment.policy.updater import Updater
 from components.runtime.compute.distributed import Ranks, process_group
 from tests.alignment.closeness import by_gradient, steady
+from tests.alignment.policy.sharded_processes import HALF, halve
 from tests.alignment.policy.test_families import PARAMS as FAMILY_PARAMS
 from tests.alignment.policy.test_families import make, make_pairs
-from tests.alignment.sharded_processes import HALF, halve
 from tests.alignment.tiny import PARAMS, make_generator, make_trainer
 
 FULL = PARAMS.model_copy(update={"lora_rank": 0, "learning_rate": 1e-3})

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from components.alignment.pairs import Candidate, motion_of
+from components.alignment.candidates.pairs import Candidate, motion_of
 from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.base import Reward

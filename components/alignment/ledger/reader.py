@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from components.alignment.ledger.rows import SCHEMA, USED, content_digest
-from components.alignment.ledger.writing import LEDGER, latents_file
+from components.alignment.ledger.schema import SCHEMA, USED, content_digest
+from components.alignment.ledger.writer import LEDGER, latents_file
 from components.corpus.prompts import Prompt
 from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import InputError

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.alignment.guards import GuardParams
+from components.alignment.monitor.guards import GuardParams
 from components.alignment.params import ReferenceKind
 from components.alignment.policy import POLICY, REFERENCE, LoraPolicy, Policy
-from components.alignment.reference import Reference
+from components.alignment.policy.reference import Reference
 from components.generator import Generator
 from tests.alignment.tiny import PARAMS, make_trainer
 

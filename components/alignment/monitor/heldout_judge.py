@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from components.alignment.pairs import motion_of
+from components.alignment.candidates.pairs import motion_of
 from components.alignment.policy import Policy
 from components.corpus import Prompt
 from components.corpus.world.judge import judge
@@ -142,7 +142,7 @@ class Reading:
     Attributes:
         prompts: id of each clip's prompt, (N,).
         scores, base_scores: (N,) each; both empty where there is no judge.
-        motions, base_motions: (N,) each, see `components.alignment.pairs.motion_of`.
+        motions, base_motions: (N,) each, see `components.alignment.candidates.pairs.motion_of`.
     """
 
     iteration: int
