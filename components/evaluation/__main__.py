@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from components.evaluation.params import EvaluationParams
-from components.evaluation.totals import QUALITY, SEMANTIC, Sums, Totals, read_raw, sums
-from components.evaluation.vbench_files import in_words
+from components.evaluation.vbench.files import in_words
+from components.evaluation.vbench.totals import QUALITY, SEMANTIC, Sums, Totals, read_raw, sums
 from components.runtime.errors import InputError
 from components.runtime.step import ParamsOption, SetOption, command_app, load_params, main, step_app
 
@@ -181,7 +181,7 @@ def compare(
     overrides: SetOption = None,
 ) -> None:
     """Compare result files of the same prompts and seeds, dimension by dimension, with the first one."""
-    from components.evaluation import contest
+    from components.evaluation.comparison.paired import result_files as contest
 
     params = load_params(EvaluationParams, "evaluation", params_file, overrides)
     general, single = _margins(margin or [])

@@ -8,15 +8,15 @@ import os
 from pathlib import Path
 
 from components.evaluation.dimensions import catalogue
-from components.evaluation.folders import counts
 from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.models.fetch import fetch, known, verify
 from components.evaluation.params import EvaluationParams
-from components.evaluation.sampling import sample_suite, suite_requests, videos_folder
-from components.evaluation.scoring import Scores, Settings, notes
-from components.evaluation.scoring import score as measure_folder
-from components.evaluation.suites import Suite, load_suite
-from components.evaluation.vbench_files import in_words, write_full_info, write_lines, write_results
+from components.evaluation.vbench.files import in_words, write_full_info, write_lines, write_results
+from components.evaluation.vbench.folder import counts
+from components.evaluation.vbench.sample import sample_suite, suite_requests, videos_folder
+from components.evaluation.vbench.score import Scores, Settings, notes
+from components.evaluation.vbench.score import score as measure_folder
+from components.evaluation.vbench.suites import Suite, load_suite
 from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.compute import devices
 from components.runtime.compute.distributed import Ranks, process_group

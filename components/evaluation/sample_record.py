@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.vbench_files import write_lines
+from components.evaluation.vbench.files import write_lines
 from components.runtime.errors import InputError
 from components.runtime.io.untrusted import read_json_lines
 

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from components.corpus.dataset import Corpus
-from components.evaluation.dimensions.classical import workers
-from components.evaluation.measure import NO_WORLD, Side, measure
+from components.evaluation.comparison.measure import NO_WORLD, Side, measure
+from components.evaluation.comparison.results import as_results, pair_rows, video_names, write_videos
+from components.evaluation.comparison.table import as_table
+from components.evaluation.comparison.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
+from components.evaluation.dimensions.classical_flow import workers
 from components.evaluation.models import Shelf
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report import (
@@ -27,12 +30,9 @@ from components.evaluation.report import (
     render,
     shown_pairs,
 )
-from components.evaluation.results import as_results, pair_rows, video_names, write_videos
 from components.evaluation.samples import Request, Sampler, requests, sample_side, spread
-from components.evaluation.table import as_table
-from components.evaluation.totals import QUALITY, SEMANTIC, totals
-from components.evaluation.vbench_files import write_results
-from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
+from components.evaluation.vbench.files import write_results
+from components.evaluation.vbench.totals import QUALITY, SEMANTIC, totals
 from components.reward.base import open_reward, scoring_files
 from components.runtime.artifacts.artifact import Artifact, Workspace, open_artifact, provenance, publish
 from components.runtime.compute import devices

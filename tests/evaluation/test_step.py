@@ -19,12 +19,12 @@ from components.evaluation import step
 from components.evaluation.__main__ import app
 from components.evaluation.params import EvaluationParams
 from components.evaluation.samples import Request, sample_side, spread
-from components.evaluation.totals import read_raw
+from components.evaluation.vbench.totals import read_raw
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.gate.thresholds import load_gate
 from components.video.codec import probe
-from tests.evaluation.test_totals import VIDEOCRAFTER2
+from tests.evaluation.vbench.test_totals import VIDEOCRAFTER2
 
 
 def params(**values: Any) -> EvaluationParams:

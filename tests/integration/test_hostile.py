@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.evaluation.vbench_files import video_name
+from components.evaluation.vbench.files import video_name
 from components.video.clip import Clip
 from tests.video.files import drifting_clip, encode
 

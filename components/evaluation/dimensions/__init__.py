@@ -7,7 +7,7 @@ import pkgutil
 from functools import cache
 
 from components.evaluation.dimensions.base import Clips, Dimension, LeftOut, Measured, Outcome, Video
-from components.evaluation.totals import QUALITY, SEMANTIC
+from components.evaluation.vbench.totals import QUALITY, SEMANTIC
 
 __all__ = ["Clips", "Dimension", "LeftOut", "Measured", "Outcome", "Video", "catalogue"]
 

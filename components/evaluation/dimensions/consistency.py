@@ -7,7 +7,7 @@ from torch import Tensor
 
 from components.evaluation.dimensions.base import Dimension, Outcome, Video
 from components.evaluation.models import Shelf
-from components.evaluation.models.images import BATCH, for_clip, for_dino
+from components.evaluation.models.preprocessing import BATCH, for_clip, for_dino
 
 
 def consistency(features: Tensor) -> Outcome:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from components.evaluation.dimensions.base import Dimension, Outcome, Video
 from components.evaluation.models import Shelf
-from components.evaluation.models.images import BATCH, for_clip
+from components.evaluation.models.preprocessing import BATCH, for_clip
 
 #: Larger pictures are brought to this longer side (px) before their quality is judged.
 LONGEST = 512

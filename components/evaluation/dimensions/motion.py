@@ -24,7 +24,7 @@ from components.evaluation.dimensions.base import (
     Video,
     eighths,
 )
-from components.evaluation.dimensions.classical import FLOW, smoothness
+from components.evaluation.dimensions.classical_flow import FLOW, smoothness
 from components.evaluation.models import Shelf
 from components.evaluation.models.raft import Raft
 from components.video.decode.frames import Frames

@@ -11,7 +11,7 @@ from torch import Tensor
 from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Video, innermost
 from components.evaluation.models import Shelf
 from components.evaluation.models.detector import Detection
-from components.evaluation.models.images import middle
+from components.evaluation.models.preprocessing import middle
 from components.runtime.errors import InputError
 
 FRAMES = 16

@@ -6,7 +6,7 @@ import torch
 
 from components.evaluation.dimensions.base import Dimension, Outcome, Video, innermost
 from components.evaluation.models import Shelf
-from components.evaluation.models.images import BATCH, for_clip_as_pictures
+from components.evaluation.models.preprocessing import BATCH, for_clip_as_pictures
 
 _METHOD = "video and text by VideoPrism LvT, where VBench uses ViCLIP"
 

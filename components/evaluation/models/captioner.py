@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.evaluation.models.images import BATCH, Preparation
+from components.evaluation.models.preprocessing import BATCH, Preparation
 from components.evaluation.models.pretrained import open_model
 
 LONGEST = 30  # tokens

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from components.evaluation.models.catalogue import WEIGHTS, Weights
-from components.evaluation.models.shelf import CARD
+from components.evaluation.models.store import CARD
 from components.runtime.artifacts.artifact import outputs
 from components.runtime.errors import InputError
 from components.runtime.io import storage

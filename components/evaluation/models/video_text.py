@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from components.evaluation.models.images import Preparation, middle
+from components.evaluation.models.preprocessing import Preparation, middle
 from components.evaluation.models.pretrained import open_model
 from components.video.decode.frames import Frames
 

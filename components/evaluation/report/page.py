@@ -14,11 +14,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from torch import Tensor
 
-from components.evaluation.report import charts, marks
-from components.evaluation.report.clips import Shown, as_videos
-from components.evaluation.report.reward_page import RewardPage, Version
-from components.evaluation.report.standing import limits, standing
-from components.evaluation.verdict import Verdict
+from components.evaluation.comparison.verdict import Verdict
+from components.evaluation.report import charts
+from components.evaluation.report import svg_marks as marks
+from components.evaluation.report.recommendation import limits, standing
+from components.evaluation.report.reward_section import RewardPage, Version
+from components.evaluation.report.side_by_side import Shown, as_videos
 from components.runtime.artifacts.manifest import Manifest
 from components.runtime.io.page_slots import DECISION, OUTCOME, slot
 

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
+from components.evaluation.comparison.measure import Side
+from components.evaluation.comparison.verdict import Verdict, flat_metrics, judge_pairs, put_to_gate
 from components.evaluation.dimensions import catalogue
-from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report import Material, Shown, read_reward, render
-from components.evaluation.verdict import Verdict, flat_metrics, judge_pairs, put_to_gate
 from components.runtime.artifacts.manifest import Manifest
 from components.runtime.gate.thresholds import Gate, Minimum, load_gate
 from components.runtime.stats import ClusterMean, Clusters

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from components.alignment.objectives import OBJECTIVES
 from components.alignment.objectives.base import PairErrors
-from components.evaluation.report import charts, marks
-from components.evaluation.report.reward_page import Share
+from components.evaluation.report import charts
+from components.evaluation.report import svg_marks as marks
+from components.evaluation.report.reward_section import Share
 from components.runtime.stats import Interval
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from components.evaluation.report import page, read_log, read_reward, read_versions, render
-from components.evaluation.report.reward_page import LARGEST_PLOT
+from components.evaluation.report.reward_section import LARGEST_PLOT
 from components.runtime.errors import InputError
 from components.runtime.io.page_slots import DECISION, OUTCOME, fill
 from components.runtime.tracking.step_run import step_run as tracking

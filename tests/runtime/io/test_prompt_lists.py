@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from components.corpus.prompts import read_prompts
-from components.evaluation.suites import load_suite
+from components.evaluation.vbench.suites import load_suite
 from components.runtime.errors import InputError
 from components.runtime.io.prompt_lists import MAX_PROMPTS, read_prompt_list
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from components.evaluation.comparison import compare
+from components.evaluation.comparison.paired import compare
 from components.runtime.stats import Clusters, Interval
 from tests.runtime.stats.coverage import (
     SETTINGS,

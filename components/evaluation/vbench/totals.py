@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from components.evaluation.vbench_files import measured_in, read_dimensions
+from components.evaluation.vbench.files import measured_in, read_dimensions
 from components.runtime.errors import InputError
 
 QUALITY: tuple[str, ...] = (

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from components.evaluation.measure import Side
+from components.evaluation.comparison.measure import Side
 from components.evaluation.samples import Request
-from components.evaluation.vbench_files import (
+from components.evaluation.vbench.files import (
     METHOD,
     NAME_BYTES,
     OURS,

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.comparison import Paired, compare
-from components.evaluation.table import ends
-from components.evaluation.totals import LARGEST, QUALITY, RANGES, SEMANTIC, refuse_per_cent
-from components.evaluation.vbench_files import (
+from components.evaluation.comparison.paired import Paired, compare
+from components.evaluation.comparison.table import ends
+from components.evaluation.vbench.files import (
     PER_VIDEO_SCALE,
     SEED,
     Result,
@@ -21,6 +20,7 @@ from components.evaluation.vbench_files import (
     prompt_of,
     read_results,
 )
+from components.evaluation.vbench.totals import LARGEST, QUALITY, RANGES, SEMANTIC, refuse_per_cent
 from components.runtime.compute.seeds import numpy_rng
 from components.runtime.errors import InputError
 from components.runtime.stats import FEWEST, Clusters, holm, plain

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from components.evaluation.folders import counts, find_videos
-from components.evaluation.suites import INFO, load_suite
-from components.evaluation.vbench_files import prompt_of, video_name
+from components.evaluation.vbench.files import prompt_of, video_name
+from components.evaluation.vbench.folder import counts, find_videos
+from components.evaluation.vbench.suites import INFO, load_suite
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.errors import InputError
 
@@ -64,7 +64,7 @@ def test_the_published_suite_is_downloaded_once_and_never_imported(
         shutil.copy(wheel, command[command.index("--dest") + 1])
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr("components.evaluation.suites.subprocess.run", download)
+    monkeypatch.setattr("components.evaluation.vbench.suites.subprocess.run", download)
     shutil.rmtree(cache_dir() / "suites", ignore_errors=True)
     with pytest.raises(InputError, match=r"could not download vbench==0\.1\.5; .*: no index reachable"):
         load_suite("vbench")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from components.evaluation.comparison import compare
+from components.evaluation.comparison.paired import compare
 from components.runtime.stats import Clusters, holm
 
 

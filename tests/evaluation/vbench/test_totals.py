@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from components.evaluation.__main__ import app
 from components.evaluation.dimensions import catalogue
-from components.evaluation.totals import QUALITY, SEMANTIC, Raw, read_raw, scale, sums, totals
+from components.evaluation.vbench.totals import QUALITY, SEMANTIC, Raw, read_raw, scale, sums, totals
 from components.runtime.errors import InputError
 
 VIDEOCRAFTER2 = {

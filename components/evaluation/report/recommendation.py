@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from components.evaluation.comparison import Paired
-from components.evaluation.verdict import Verdict
+from components.evaluation.comparison.paired import Paired
+from components.evaluation.comparison.verdict import Verdict
 from components.runtime.gate.rules import Check
 from components.runtime.stats import FEWEST, Interval
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.evaluation.dimensions import classical
+from components.evaluation.dimensions import classical_flow as classical
 from components.evaluation.dimensions.base import Clips
 from components.runtime.errors import InputError, Interrupted
 from tests.runtime.compute.test_workers import alive

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.evaluation.report.standing import limits, standing
-from components.evaluation.verdict import Verdict, flat_metrics
+from components.evaluation.comparison.verdict import Verdict, flat_metrics
+from components.evaluation.report.recommendation import limits, standing
 from components.registry.gate import Standing, decide
 from components.runtime.gate.rules import Margin
 from components.runtime.gate.thresholds import Gate, Minimum, SourcedRule

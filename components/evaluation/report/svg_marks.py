@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from components.evaluation.report.charts import number
-from components.evaluation.report.reward_page import Share
+from components.evaluation.report.reward_section import Share
 from components.runtime.stats import Interval
 
 _FRAME = Markup(

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.comparison import Paired, compare
-from components.evaluation.measure import Side
+from components.evaluation.comparison.measure import Side
+from components.evaluation.comparison.paired import Paired, compare
 from components.evaluation.params import EvaluationParams
 from components.runtime.gate.rules import Check
 from components.runtime.gate.thresholds import Gate

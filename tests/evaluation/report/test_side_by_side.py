@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from components.evaluation.report import choose_pairs
-from components.evaluation.report.clips import as_videos, beside
+from components.evaluation.report.side_by_side import as_videos, beside
 from components.video.codec import read_video
 
 

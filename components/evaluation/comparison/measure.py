@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components.corpus.world.judge import LAWS, judge
+from components.evaluation.comparison.diversity import diversity
 from components.evaluation.dimensions import Clips, Dimension, catalogue
 from components.evaluation.dimensions.base import Array
 from components.evaluation.dimensions.motion import flow_motion, motion
-from components.evaluation.diversity import diversity
 from components.evaluation.models import Shelf
 from components.reward.base import Reward
 from components.runtime.compute.process_pool import ProcessPool

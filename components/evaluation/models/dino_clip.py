@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from components.evaluation.models.images import BATCH
+from components.evaluation.models.preprocessing import BATCH
 from components.evaluation.models.pretrained import open_model
 
 

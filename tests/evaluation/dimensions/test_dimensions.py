@@ -11,11 +11,11 @@ import torch
 
 from components.corpus.world.render import render
 from components.corpus.world.scene import Scene, all_scenes
+from components.evaluation.comparison.measure import measure
 from components.evaluation.dimensions import Clips, Dimension, catalogue
 from components.evaluation.dimensions.motion import flickering, is_dynamic, motion, smoothness
-from components.evaluation.measure import measure
 from components.evaluation.models import WEIGHTS, Shelf
-from components.evaluation.totals import QUALITY, SEMANTIC
+from components.evaluation.vbench.totals import QUALITY, SEMANTIC
 
 SCENES = [
     Scene("circle", "red", "left", "quickly", "black"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from components.evaluation.comparison import Paired
-from components.evaluation.verdict import Verdict
+from components.evaluation.comparison.paired import Paired
+from components.evaluation.comparison.verdict import Verdict
 from components.runtime.stats import Interval
 
 

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from components.evaluation.comparison.measure import Side
+from components.evaluation.comparison.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
 from components.evaluation.dimensions import catalogue
-from components.evaluation.measure import Side
 from components.evaluation.params import EvaluationParams
-from components.evaluation.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
 from components.runtime.gate.thresholds import Gate, SourcedRule
 from components.runtime.stats import Clusters
 

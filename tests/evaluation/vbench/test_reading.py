@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from components.corpus.folder import take_folder
 from components.corpus.params import CorpusParams
 from components.evaluation.__main__ import app
-from components.evaluation.folders import find_videos
 from components.evaluation.models import Shelf
-from components.evaluation.scoring import Scores, Settings, score
-from components.evaluation.suites import Suite, load_suite
+from components.evaluation.vbench.folder import find_videos
+from components.evaluation.vbench.score import Scores, Settings, score
+from components.evaluation.vbench.suites import Suite, load_suite
 from components.reward.scoring.videos import sources
 from components.runtime.errors import InputError
 from components.runtime.step import main
@@ -71,7 +71,9 @@ def test_a_long_video_scores_as_if_it_were_held(
     suite, shelf = suite_of(folder, prompt), Shelf(str(tiny_weights))
     whole = measured(suite, folder, shelf, compat)
     assert len(whole.results) >= 7
-    monkeypatch.setattr("components.evaluation.scoring.open_frames", lambda path: frames.open_frames(path, 1))
+    monkeypatch.setattr(
+        "components.evaluation.vbench.score.open_frames", lambda path: frames.open_frames(path, 1)
+    )
     assert measured(suite, folder, shelf, compat).results == whole.results
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from components.evaluation import contest
 from components.evaluation.__main__ import app
-from components.evaluation.vbench_files import Result, VideoResult, read_results, write_results
+from components.evaluation.comparison.paired import result_files as contest
+from components.evaluation.vbench.files import Result, VideoResult, read_results, write_results
 from components.runtime.errors import InputError
 
 RESAMPLES = contest.Terms(resamples=2000)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.evaluation.models.images import Preparation, middle, shorter_side
+from components.evaluation.models.preprocessing import Preparation, middle, shorter_side
 from components.evaluation.models.raft import Raft
 from components.runtime.errors import InputError
 from tests.evaluation.tiny_weights import raft_tensors

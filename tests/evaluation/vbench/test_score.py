@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from components.evaluation import commands, scoring
+from components.evaluation import commands
 from components.evaluation.models import Shelf
 from components.evaluation.params import EvaluationParams
-from components.evaluation.scoring import Settings, notes, score
-from components.evaluation.suites import Suite, load_suite
-from components.evaluation.totals import QUALITY, SEMANTIC, read_raw
-from components.evaluation.vbench_files import Result, VideoResult
+from components.evaluation.vbench import score as scoring
+from components.evaluation.vbench.files import Result, VideoResult
+from components.evaluation.vbench.score import Settings, notes, score
+from components.evaluation.vbench.suites import Suite, load_suite
+from components.evaluation.vbench.totals import QUALITY, SEMANTIC, read_raw
 from components.runtime.errors import InputError
 
 STEP = 51  # grey levels; a fifth of the range

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.evaluation.diversity import diversity
+from components.evaluation.comparison.diversity import diversity
 
 
 def grey(*levels: int) -> torch.Tensor:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.dimensions import Dimension, LeftOut, Measured, Outcome, Video, catalogue
-from components.evaluation.folders import Found, Problem, counts, find_videos
 from components.evaluation.models import Shelf
 from components.evaluation.sample_record import read_record
-from components.evaluation.suites import Suite
-from components.evaluation.totals import totals
-from components.evaluation.vbench_files import METHOD, OURS, SEED, VARIANT, Result, VideoResult
+from components.evaluation.vbench.files import METHOD, OURS, SEED, VARIANT, Result, VideoResult
+from components.evaluation.vbench.folder import Found, Problem, counts, find_videos
+from components.evaluation.vbench.suites import Suite
+from components.evaluation.vbench.totals import totals
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted

@@ -1,0 +1,1 @@
+"""Base and aligned side by side: measure, compare, decide."""

@@ -1,0 +1,1 @@
+"""VBench's own ways: suites, file names, sampling, scoring, totals, result files."""
