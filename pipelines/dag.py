@@ -11,7 +11,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components.registry.provenance import IMAGES_VARIABLE
+from components.registry.versions.provenance import IMAGES_VARIABLE
 from components.runtime.params import canonical_json
 from pipelines.components import finish_component, step_component, trainjob_component
 from pipelines.images import Images

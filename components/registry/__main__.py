@@ -12,7 +12,7 @@ from components.runtime.errors import GateRefused, InputError
 from components.runtime.step import ParamsOption, SetOption, load_params, main, step_app
 
 if TYPE_CHECKING:
-    from components.registry.promotion import Promotions
+    from components.registry.promote import Promotions
 
 app = step_app(
     "registry",
@@ -137,7 +137,7 @@ def diff(
     overrides: SetOption = None,
 ) -> None:
     """Tell in what two versions differ: where they came from, and what they scored."""
-    from components.registry.difference import lines
+    from components.registry.versions.diff import lines
 
     given = load_params(RegistryParams, "registry", params, overrides)
     generator = _promotions(given).generator
@@ -151,8 +151,8 @@ def _tell(promotions: Promotions) -> None:
 
 
 def _promotions(given: RegistryParams) -> Promotions:
-    from components.registry.models import Models
-    from components.registry.promotion import Promotions
+    from components.registry.promote import Promotions
+    from components.registry.versions.store import Models
 
     return Promotions(Models(given.model), Models(given.reward_model))
 

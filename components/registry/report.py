@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from components.registry.gate import Decision
-from components.registry.models import CHAMPION
+from components.registry.gate.gate import Decision
+from components.registry.versions.store import CHAMPION
 from components.runtime.gate.rules import Check
 from components.runtime.io.page_slots import DECISION, OUTCOME, fill
 

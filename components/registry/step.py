@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.registry.gate import Decision
-from components.registry.models import CANDIDATE, CHAMPION, SEAL, Models, Unreadable
-from components.registry.package import PROVENANCE, pack_generator, pack_reward
+from components.registry.gate.gate import Decision
 from components.registry.params import RegistryParams
-from components.registry.promotion import REWARD_VERSION, Promotions, decision_record
-from components.registry.provenance import Origin
+from components.registry.promote import REWARD_VERSION, Promotions, decision_record
 from components.registry.report import decided_page
+from components.registry.versions.package import PROVENANCE, pack_generator, pack_reward
+from components.registry.versions.provenance import Origin
+from components.registry.versions.store import CANDIDATE, CHAMPION, SEAL, Models, Unreadable
 from components.runtime.artifacts.artifact import METRICS, Artifact, input_digest, open_artifact, publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.gate.thresholds import SHIPPED, Gate, load_gate

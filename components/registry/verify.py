@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.registry.models import Models
-from components.registry.promotion import REWARD_VERSION, Promotions
+from components.registry.promote import REWARD_VERSION, Promotions
+from components.registry.versions.store import Models
 from components.runtime.artifacts.manifest import MANIFEST, Manifest, parse_manifest
 from components.runtime.errors import InputError
 from components.runtime.io import storage

@@ -86,9 +86,9 @@ def result(folder: Path, step: str, out: Path, number: int, ended: bool = True) 
     if step != "registry":
         return artifact.manifest.digest
     os.environ.update(environment(folder, step, number))
-    from components.registry.models import CHAMPION, Models
-    from components.registry.promotion import Promotions
+    from components.registry.promote import Promotions
     from components.registry.verify import verify
+    from components.registry.versions.store import CHAMPION, Models
 
     models = Models(MODEL)
     champion = models.resolve(CHAMPION)

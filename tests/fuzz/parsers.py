@@ -23,7 +23,7 @@ from components.evaluation.vbench.suites import INFO, load_suite
 from components.evaluation.vbench.totals import QUALITY, SEMANTIC, read_raw, totals
 from components.params import load_params
 from components.planning.blueprints import blueprint_of
-from components.registry.paired import difference, read_rows, same_requests
+from components.registry.gate.champion import difference, read_rows, same_requests
 from components.reward.ladders.ladder import replay
 from components.reward.scoring.trained import Scorer
 from components.runtime.artifacts.artifact import open_artifact, publish

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 import time
 
-from components.registry.models import Models
-from components.registry.promotion import Promotions
+from components.registry.promote import Promotions
+from components.registry.versions.store import Models
 from components.runtime.gate.thresholds import load_gate
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.registry.gate import Decision
+from components.registry.gate.gate import Decision
 from components.registry.params import RegistryParams
 from components.registry.report import decided_page
 from components.registry.step import run

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from components.registry.models import CHAMPION, PREVIOUS, Models
 from components.registry.params import RegistryParams
-from components.registry.record import Entry
+from components.registry.promotion_log import Entry
 from components.registry.step import run
+from components.registry.versions.store import CHAMPION, PREVIOUS, Models
 
 Candidate = Callable[..., dict[str, Path]]
 #: Only better than the champion is let through, so that it is known who must be champion in the end.
@@ -155,7 +155,7 @@ def test_fifty_times_on_a_server(
 def test_an_entry_whose_writer_died_before_the_aliases_moved_is_followed_by_the_next_command(
     candidate: Candidate, tmp_path: Path, mlflow_home: Path
 ) -> None:
-    from components.registry.promotion import Promotions
+    from components.registry.promote import Promotions
 
     params = RegistryParams.model_validate({"model": "died", "reward_model": "died-reward"})
     for name, judge in (("a", 0.7), ("b", 0.8)):

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from components.registry.difference import lines
-from components.registry.models import CHAMPION, Models
 from components.registry.params import RegistryParams
-from components.registry.promotion import Promotions
+from components.registry.promote import Promotions
 from components.registry.step import run
 from components.registry.verify import Finding, verify
+from components.registry.versions.diff import lines
+from components.registry.versions.store import CHAMPION, Models
 from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import InputError
 from components.runtime.gate.thresholds import load_gate
@@ -179,7 +179,7 @@ def test_provenance_says_where_everything_came_from(
 def test_gpu_hours_count_every_process_and_only_steps_on_gpus(
     candidate: Candidate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components.registry.provenance import Origin, cost
+    from components.registry.versions.provenance import Origin, cost
 
     monkeypatch.setenv("WORLD_SIZE", "4")  # as torchrun tells each of four processes
     opened = {step: open_artifact(place, step=step) for step, place in candidate("a").items()}
@@ -227,7 +227,7 @@ def test_the_card_of_whole_weights_and_with_the_corpus_beside(
 
 
 def test_a_card_cannot_be_made_to_hold_markup(tmp_path: Path) -> None:
-    from components.registry.card import _table
+    from components.registry.versions.model_card import _table
 
     table = _table(("a", "b"), [("<script>x</script>\n# head", "1 | 2 `code`")])
     assert "<script" not in table and "\n# head" not in table

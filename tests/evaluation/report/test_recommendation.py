@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from components.evaluation.comparison.verdict import Verdict, flat_metrics
 from components.evaluation.report.recommendation import limits, standing
-from components.registry.gate import Standing, decide
+from components.registry.gate.gate import Standing, decide
 from components.runtime.gate.rules import Margin
 from components.runtime.gate.thresholds import Gate, Minimum, SourcedRule
 from tests.evaluation.report.conftest import PAIRS, gate, judged, sides

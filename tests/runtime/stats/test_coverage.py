@@ -176,8 +176,8 @@ def test_a_model_at_the_margin_seldom_passes(setting: tuple[int, int, float]) ->
 
 
 def test_the_registrys_interval_is_the_same_one() -> None:
-    """`components.registry.paired` compares rows; 20 prompts x 5 at the margin, as above."""
-    from components.registry.paired import difference
+    """`components.registry.gate.champion` compares rows; 20 prompts x 5 at the margin, as above."""
+    from components.registry.gate.champion import difference
 
     rng, passed = np.random.default_rng(4), 0
     keys = [{"prompt_id": str(i // 5), "index": i % 5, "seed": i} for i in range(100)]

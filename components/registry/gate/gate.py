@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from components.registry.paired import difference, same_requests
+from components.registry.gate.champion import difference, same_requests
 from components.runtime.gate.rules import Check as Check
 from components.runtime.gate.rules import Figure, Margin, apply
 from components.runtime.gate.thresholds import Gate

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from components.registry.record import Champion, Entry, State, folded
+from components.registry.promotion_log import Champion, Entry, State, folded
 from components.runtime.errors import InputError
 
 
@@ -49,7 +49,7 @@ def test_any_history_of_writers_has_one_chain() -> None:
 
 
 def test_a_registry_of_plain_files_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    from components.registry.models import Models
+    from components.registry.versions.store import Models
 
     for uri in (f"file:{tmp_path}", str(tmp_path)):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

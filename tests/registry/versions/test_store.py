@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from components.registry.__main__ import app
-from components.registry.models import CANDIDATE, CHAMPION, PREVIOUS, Models
 from components.registry.params import RegistryParams
 from components.registry.step import run
+from components.registry.versions.store import CANDIDATE, CHAMPION, PREVIOUS, Models
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError
 from components.runtime.step import main

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.registry.provenance import LOCK, Origin, base_of, collect, seal
+from components.registry.versions.provenance import LOCK, Origin, base_of, collect, seal
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.artifacts.manifest import MANIFEST
 
@@ -55,7 +55,7 @@ def pack_generator(origin: Origin, gate_digest: str, folder: Path) -> dict[str, 
         evaluated,
         {"kind": "generator", "alignment_digest": aligned.manifest.digest},
     )
-    from components.registry.card import card
+    from components.registry.versions.model_card import card
 
     metrics = {name: artifact.metrics() for name, artifact in opened.items()}
     whole = places["aligned"] == "weights"

@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.registry.gate import COMPARABLE, Standing
-from components.registry.models import Models
-from components.registry.paired import difference
+from components.registry.gate.champion import difference
+from components.registry.gate.gate import COMPARABLE, Standing
+from components.registry.versions.store import Models
 from components.runtime.tracking.step_run import flattened
 
 _OWN = ("files.", "created")

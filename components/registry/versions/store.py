@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.registry.gate import Standing
-from components.registry.paired import read_rows
-from components.registry.record import CANDIDATE, CHAMPION, PREVIOUS, Record
+from components.registry.gate.champion import read_rows
+from components.registry.gate.gate import Standing
+from components.registry.promotion_log import CANDIDATE, CHAMPION, PREVIOUS, Record
 from components.runtime.errors import InputError, one_line, shortened
 from components.runtime.io.files import sha256_file
 from components.runtime.tracking.mlflow_client import connect, experiment_id

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from components.registry.gate import Standing, decide
-from components.registry.paired import difference
+from components.registry.gate.champion import difference
+from components.registry.gate.gate import Standing, decide
 from components.runtime.gate.rules import Margin
 from components.runtime.gate.thresholds import Gate, SourcedRule, absolute, against_base, load_gate
 from tests.registry.conftest import GOOD, pair_rows

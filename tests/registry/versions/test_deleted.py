@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from components.registry.__main__ import app
-from components.registry.models import CANDIDATE, CHAMPION, PREVIOUS, Models
 from components.registry.params import RegistryParams
 from components.registry.step import run
+from components.registry.versions.store import CANDIDATE, CHAMPION, PREVIOUS, Models
 from components.runtime.step import main
 
 Candidate = Callable[..., dict[str, Path]]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.registry.gate import Check, Decision, Standing, decide, same_weights
-from components.registry.models import CHAMPION, PREVIOUS, SEAL, Models, Unreadable
-from components.registry.record import ATTEMPTS, Champion, Entry, State
+from components.registry.gate.gate import Check, Decision, Standing, decide, same_weights
+from components.registry.promotion_log import ATTEMPTS, Champion, Entry, State
+from components.registry.versions.store import CHAMPION, PREVIOUS, SEAL, Models, Unreadable
 from components.runtime.errors import InputError
 from components.runtime.gate.thresholds import Gate
 

@@ -1,0 +1,1 @@
+"""Versions in the MLflow registry: package, card, provenance, store."""
