@@ -43,7 +43,7 @@ def compile_(
     ] = False,
 ) -> None:
     """Compile the pipeline to YAML: the same inputs always give the same bytes."""
-    from pipelines.compile import compile_to
+    from pipelines.compiler.compile import compile_to
 
     compile_to(output, params_file, overrides or (), profile, images, contents)
     print(output)
@@ -52,7 +52,7 @@ def compile_(
 @app.command()
 def lint(pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline.yaml")]) -> None:
     """Look for what the compiler and the server let pass; exit 3 if there is anything."""
-    from pipelines.lint import lint_or_refuse
+    from pipelines.lint.lint import lint_or_refuse
 
     lint_or_refuse(pipeline)
     print(f"{pipeline}: no faults")
@@ -75,7 +75,7 @@ def plan(
     import json
 
     from components.planning.table import as_table
-    from pipelines.plan import plan_profile
+    from pipelines.compiler.plan import plan_profile
 
     made = plan_profile(params_file, overrides or (), profile, gpu, utilisation)
     print(json.dumps(made.as_json(), indent=2) if as_json else as_table(made))
@@ -102,7 +102,7 @@ def submit(
     ] = "ask",
 ) -> None:
     """Submit a compiled pipeline and print the run's URL."""
-    from pipelines.submit import submit_pipeline
+    from pipelines.client.submit import submit_pipeline
 
     submit_pipeline(
         pipeline,
@@ -131,7 +131,7 @@ def watch(
     ] = "ask",
 ) -> None:
     """Follow a run that was submitted; exit with its outcome."""
-    from pipelines.watch import watch_run
+    from pipelines.client.watch import watch_run
 
     watch_run(run, host=host, token_file=token_file, on_interrupt=on_interrupt)
 
@@ -148,7 +148,7 @@ def run_local(
     root: Annotated[Path, typer.Option(help="where results and tracking are kept")] = Path("local-run"),
 ) -> None:
     """Run the compiled pipeline on this machine, through Kubeflow's own local runner."""
-    from pipelines.local import run_locally
+    from pipelines.local.run import run_locally
 
     run_locally(params_file, overrides or (), runner.value, images, profile, root)
 
@@ -160,7 +160,7 @@ def manifests(
     namespace: Annotated[str, typer.Option(help="namespace of the objects")] = "onlinevpo",
 ) -> None:
     """Write a compiled pipeline as Kubernetes Pipeline and PipelineVersion objects, for GitOps."""
-    from pipelines.gitops import write_manifests
+    from pipelines.compiler.gitops import write_manifests
 
     write_manifests(pipeline, output, namespace)
     print(output)

@@ -20,8 +20,8 @@ MODULES = (
     "components.reward.labels.fit_calibration",
     "images.__main__",
     "pipelines.__main__",
-    "pipelines.finish",
-    "pipelines.shim",
+    "pipelines.exit_handler.report",
+    "pipelines.container.entrypoint",
     "pipelines.stack.__main__",
     "pipelines.trainjob.__main__",
 )

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from components.runtime.step import main
-from pipelines.executor import ExecutorInput, resolved
-from pipelines.shim import (
+from pipelines.container.entrypoint import (
     ExecutorInputOption,
     ExecutorOutputOption,
     RunOption,
@@ -16,6 +15,7 @@ from pipelines.shim import (
     output_path,
     pipeline_run,
 )
+from pipelines.container.executor_io import ExecutorInput, resolved
 from pipelines.steps import STEPS
 from pipelines.trainjob.settings import parse_settings
 

@@ -18,11 +18,17 @@ from components.runtime.artifacts.outputs import artifact_of, check, remove_resu
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.io import storage
 from components.runtime.io.files import replace_dir
-from pipelines.executor import ExecutorInput
-from pipelines.shim import deliver, params_text, remember_refusal, remembered_refusal, state_folder
+from pipelines.container.entrypoint import (
+    deliver,
+    params_text,
+    remember_refusal,
+    remembered_refusal,
+    state_folder,
+)
+from pipelines.container.executor_io import ExecutorInput
 from pipelines.steps import ARTIFACT, Step
-from pipelines.trainjob.cluster import Cluster
-from pipelines.trainjob.job import GRACE_S, Places, build, job_name, s3_uri
+from pipelines.trainjob.kubernetes_api import Cluster
+from pipelines.trainjob.manifest import GRACE_S, Places, build, job_name, s3_uri
 from pipelines.trainjob.settings import TrainJobSettings
 from pipelines.trainjob.watch import TookTooLong, Watch, condition, say
 

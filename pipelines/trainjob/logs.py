@@ -14,7 +14,7 @@ import urllib3
 from kubernetes.client.exceptions import ApiException
 
 from components.runtime.errors import GateRefused, InputError, Interrupted
-from pipelines.trainjob.cluster import Cluster, is_passing
+from pipelines.trainjob.kubernetes_api import Cluster, is_passing
 
 Stamp = tuple[float, int]
 

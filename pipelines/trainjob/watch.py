@@ -12,9 +12,9 @@ from typing import Any
 
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.progress import duration
-from pipelines.trainjob.cluster import Cluster
-from pipelines.trainjob.job import NODE
+from pipelines.trainjob.kubernetes_api import Cluster
 from pipelines.trainjob.logs import LAST_WORDS, FirstNodeLog
+from pipelines.trainjob.manifest import NODE
 from pipelines.trainjob.settings import TrainJobSettings
 
 _INDEX = "batch.kubernetes.io/job-completion-index"

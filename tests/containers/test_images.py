@@ -19,8 +19,8 @@ from tests.containers.conftest import Run
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
 HELP = [(step.family, f"components.{step.name}") for step in STEPS]
-HELP += [(family, "pipelines.shim") for family in FAMILIES]
-HELP += [("control", "pipelines.finish"), ("control", "pipelines.trainjob")]
+HELP += [(family, "pipelines.container.entrypoint") for family in FAMILIES]
+HELP += [("control", "pipelines.exit_handler.report"), ("control", "pipelines.trainjob")]
 TINY_CORPUS = (
     "corpus.world_clips.train=6", "corpus.world_clips.val=3", "corpus.world_clips.test=3",
     "corpus.footage_clips.train=6", "corpus.footage_clips.val=3", "corpus.footage_clips.test=3",

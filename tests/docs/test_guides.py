@@ -23,7 +23,7 @@ import typer
 import yaml
 
 from components.params import load_params
-from pipelines.profile import Profile
+from pipelines.compiler.profile import Profile
 from tests.docs.guides import ROOT, Block, Command, asides, blocks, commands, heredocs, without_placeholders
 
 #: Programs of others, of which only the form is looked at (a shell reads it, files of ours that it names are
@@ -277,7 +277,7 @@ def test_every_yaml_file_is_what_it_says(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "file.yaml"
     file.write_text(block.text)
     if block.file == "pipelines/README.md":
-        from pipelines.profile import load_profile
+        from pipelines.compiler.profile import load_profile
 
         assert isinstance(load_profile(str(file)), Profile)
         return

@@ -31,11 +31,11 @@ from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.gate.thresholds import SHIPPED, load_gate
 from components.runtime.params import StepParams
 from components.video.codec import probe, read_video
-from pipelines.documents import read_documents
-from pipelines.executor import ExecutorInput
-from pipelines.lint import findings
-from pipelines.profile import load_profile
+from pipelines.compiler.profile import load_profile
+from pipelines.container.executor_io import ExecutorInput
+from pipelines.lint.lint import findings
 from pipelines.trainjob.settings import parse_settings
+from pipelines.yaml_files import read_documents
 from tests.alignment.ledger.made import PROMPTS, group, write
 from tests.fuzz.harness import Parser
 from tests.fuzz.listing import LISTING, download

@@ -15,10 +15,10 @@ from pipelines.steps import FAMILIES, STEPS
 FAMILY_IMAGES = [image for image in IMAGES if image.name in FAMILIES]
 #: What a family's containers are started with, besides the steps.
 PROGRAMS = {
-    "data": ("pipelines.shim",),
-    "model": ("pipelines.shim", "pipelines.trainjob.torchrun"),
-    "evaluation": ("pipelines.shim",),
-    "control": ("pipelines.shim", "pipelines.finish", "pipelines.trainjob"),
+    "data": ("pipelines.container.entrypoint",),
+    "model": ("pipelines.container.entrypoint", "pipelines.trainjob.torchrun"),
+    "evaluation": ("pipelines.container.entrypoint",),
+    "control": ("pipelines.container.entrypoint", "pipelines.exit_handler.report", "pipelines.trainjob"),
 }
 
 

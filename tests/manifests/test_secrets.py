@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.profile import PROFILES, Profile
+from pipelines.compiler.profile import PROFILES, Profile
 from tests.manifests.pods import SECRETS
 from tests.manifests.policy import references
 from tests.manifests.rendering import (

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.compile import documents_of
-from pipelines.images import Images
-from pipelines.profile import Profile
+from pipelines.compiler.compile import documents_of
+from pipelines.compiler.profile import Profile
+from pipelines.image_digests import Images
 from pipelines.steps import FAMILIES, STEPS
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from components.runtime.errors import OnlineVPOError
-from pipelines.compile import compile_to
-from pipelines.server import Pace
+from pipelines.client.kfp_api import Pace
+from pipelines.compiler.compile import compile_to
 from tests.pipelines.kfp_server import KfpServer
 
 STEPS = ("corpus", "generator", "reward", "alignment", "evaluation", "registry", "finish")
@@ -83,7 +83,7 @@ class Caller:
     time: Time = field(default_factory=Time)
 
     def submit(self, **options: Any) -> End:
-        from pipelines.submit import submit_pipeline
+        from pipelines.client.submit import submit_pipeline
 
         pace = options.pop("pace", None) or self.time.pace()
         given = {"host": self.server.host, "pace": pace, "on_interrupt": "leave", **options}

@@ -20,9 +20,9 @@ from components.runtime.artifacts.outputs import artifact_of, replaceable
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.io import storage
 from components.runtime.params import StepParams
-from pipelines.executor import ExecutorInput
+from pipelines.container.executor_io import ExecutorInput
 from pipelines.steps import step
-from pipelines.trainjob.cluster import Cluster
+from pipelines.trainjob.kubernetes_api import Cluster
 from pipelines.trainjob.launch import launch
 from pipelines.trainjob.settings import TrainJobSettings
 from tests.pipelines.trainjob.conftest import Store

@@ -16,7 +16,7 @@ import pytest
 
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.io import storage
-from pipelines.trainjob.job import Places
+from pipelines.trainjob.manifest import Places
 from tests.pipelines.trainjob.conftest import Store
 from tests.pipelines.trainjob.two_nodes import (
     NODES,

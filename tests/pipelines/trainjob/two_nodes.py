@@ -21,7 +21,7 @@ from components.runtime.artifacts.artifact import publish
 from components.runtime.io import storage
 from components.runtime.params import StepParams
 from pipelines.steps import step
-from pipelines.trainjob.job import Places, build
+from pipelines.trainjob.manifest import Places, build
 from pipelines.trainjob.settings import TrainJobSettings
 from tests.alignment.tiny import save_tiny
 from tests.pipelines.trainjob.conftest import Store

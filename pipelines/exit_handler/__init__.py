@@ -1,0 +1,1 @@
+"""What runs when a pipeline ends, however it ends."""

@@ -1,0 +1,1 @@
+"""The pipeline on this machine, in containers or processes."""
