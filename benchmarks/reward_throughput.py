@@ -98,7 +98,7 @@ def scoring(folder: Path, scorer: Scorer, videos: int, frames: int, height: int,
     import torch
 
     from components.reward.base import reading_of
-    from components.reward.scoring.videos import videos as files
+    from components.reward.scoring import videos as files
     from components.video import Clip, write_video
 
     stream = torch.Generator().manual_seed(0)

@@ -181,7 +181,7 @@ def compare(
     overrides: SetOption = None,
 ) -> None:
     """Compare result files of the same prompts and seeds, dimension by dimension, with the first one."""
-    from components.evaluation.comparison.paired import result_files as contest
+    from components.evaluation.comparison import result_files as contest
 
     params = load_params(EvaluationParams, "evaluation", params_file, overrides)
     general, single = _margins(margin or [])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from components.corpus.dataset import Corpus
 from components.generator.sampling import require_finite
-from components.runtime.artifacts.artifact import remote_checkpoints as mirror
+from components.runtime.artifacts import remote_checkpoints as mirror
 from components.runtime.compute.seeds import derive, numpy_rng
 from components.runtime.errors import InputError
 

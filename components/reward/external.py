@@ -191,7 +191,7 @@ def _card(
 ) -> tuple[dict[str, float], list[str]]:
     """The card of any reward, as of one that was trained: its metrics, and the gate's reasons to refuse."""
     from components.corpus.dataset import Corpus
-    from components.reward.card.card import gate
+    from components.reward.card import gate
     from components.reward.card.measure import measure
     from components.reward.ladders.sources import gather, judge_of
     from components.reward.step import write_card

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.corpus.dataset import Corpus
-from components.reward.card.card import gate, plots
-from components.reward.card.card import measure as measuring
+from components.reward.card import gate, plots
+from components.reward.card import measure as measuring
 from components.reward.card.markdown import as_markdown
 from components.reward.card.measure import Measured
 from components.reward.distortions import REGISTRY
+from components.reward.ladders import replay
 from components.reward.ladders.few_step import DrawnLadders, draw
-from components.reward.ladders.ladder import replay, seen_types
+from components.reward.ladders.ladder import seen_types
 from components.reward.ladders.shards import ShardFolder, plan_of
 from components.reward.ladders.sources import Material, gather, judge_of
 from components.reward.model.training import Curve, train

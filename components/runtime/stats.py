@@ -11,7 +11,7 @@ interval: its ends are infinite, so that nothing is ever shown by it.
                                  1998): close to the ends and without any spread, too
     ratio of two means           Fieller (1954), with Student's t
 
-These were chosen by what they cover in simulations (tests/runtime/stats/test_coverage.py keeps them): with 10 to 96
+These were chosen by what they cover in simulations (tests/runtime/stats/test_coverage.py): with 10 to 96
 clusters of 1 to 5, correlated inside a cluster or not, they hold the truth in 93 to 97 of 100 sets; the exact
 ones more often, as their figures are counts. Student's t alone holds a skewed mean in 89 of 100 with 10
 clusters; Hall's alone a mean of few discordant pairs in 90; the bootstrap's percentiles or BCa over 10

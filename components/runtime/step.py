@@ -112,7 +112,7 @@ def check_out(out: str, step: str, reads: Iterable[Any] = ()) -> None:
     Raises:
         InputError: see `outputs.check`.
     """
-    from components.runtime.artifacts.artifact import outputs
+    from components.runtime.artifacts import outputs
     from components.runtime.compute.distributed import is_main_process
 
     if is_main_process():

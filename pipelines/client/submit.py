@@ -1,6 +1,6 @@
 """Submitting a compiled pipeline: everything that can be wrong is found before the run exists.
 
-Exit codes, from the errors raised here and in `pipelines.client.watch`: 0 submitted, or succeeded with --wait; 1 the
+Exit codes, from the errors raised here and in watch.py: 0 submitted, or succeeded with --wait; 1 the
 run or the server failed; 2 bad file, host or token; 3 the linter refused, or a gate of the run; 75 nobody
 knows yet: the run goes on without us, or the server was away; 130 the run was cancelled.
 """

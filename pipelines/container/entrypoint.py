@@ -18,8 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
+from components.runtime.artifacts import remote_checkpoints as mirror
 from components.runtime.artifacts.artifact import Artifact, open_artifact
-from components.runtime.artifacts.artifact import remote_checkpoints as mirror
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.io import storage
 from components.runtime.params import canonical_json

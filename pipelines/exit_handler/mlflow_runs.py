@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.runtime.errors import InputError, shortened
+from components.runtime.tracking import step_run as tracking
 from components.runtime.tracking.mlflow_client import connect, experiment_id, parent_run, tracking_uri
-from components.runtime.tracking.step_run import step_run as tracking
 from pipelines.steps import STEPS
 
 _STATUS = {"done": "FINISHED", "refused": "FAILED", "failed": "FAILED", "interrupted": "KILLED"}

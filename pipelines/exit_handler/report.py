@@ -1,4 +1,4 @@
-"""`python -m pipelines.exit_handler.report`: the exit handler. Closes the run in MLflow and leaves a report in any case.
+"""`python -m pipelines.exit_handler.report`: the exit handler. Closes the run in MLflow, leaves a report.
 
     final status of Kubeflow ──┐
     the steps' runs in MLflow ─┼─► what became of each step ──► report.html, also in the parent run
@@ -117,7 +117,7 @@ def render(run: str, final: FinalStatus, verdict: Verdict, found: TrackedRun | N
         }
         for one in verdict.steps
     ]
-    return environment.get_template("finish.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         run=run,
         outcome=verdict.outcome,
         headline=_headline(verdict),

@@ -125,7 +125,7 @@ class Host(Engine):
         """
         words = [sys.executable if word == "python" else word for word in command[:1]] + list(command[1:])
         environment = dict(os.environ) | dict(arguments.get("environment") or {})
-        here = str(Path(__file__).resolve().parents[1])
+        here = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (here, environment.get("PYTHONPATH"))))
         # In a session of its own, because a terminal's Ctrl-C would reach it beside the signal sent below.
         process = subprocess.Popen(

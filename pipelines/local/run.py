@@ -25,8 +25,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from components.params import resolved
+from components.runtime.artifacts import remote_checkpoints as mirror
 from components.runtime.artifacts.artifact import open_artifact
-from components.runtime.artifacts.artifact import remote_checkpoints as mirror
 from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.tracking.mlflow_client import EXPERIMENT, connect

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.runtime.artifacts.artifact import artifact as artifacts
-from components.runtime.artifacts.artifact import open_artifact, publish, workspace
+from components.runtime.artifacts import artifact as artifacts
+from components.runtime.artifacts import workspace
+from components.runtime.artifacts.artifact import open_artifact, publish
 from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.errors import InputError
 from components.runtime.params import StepParams

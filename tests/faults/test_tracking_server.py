@@ -14,7 +14,7 @@ import requests
 
 from components.runtime.artifacts.artifact import publish
 from components.runtime.params import StepParams
-from components.runtime.tracking.step_run import step_run as tracking
+from components.runtime.tracking import step_run as tracking
 from components.runtime.tracking.step_run import track
 from tests.faults.proxy import Fault, Proxy, proxied
 

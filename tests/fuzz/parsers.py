@@ -24,7 +24,7 @@ from components.evaluation.vbench.totals import QUALITY, SEMANTIC, read_raw, tot
 from components.params import load_params
 from components.planning.blueprints import blueprint_of
 from components.registry.gate.champion import difference, read_rows, same_requests
-from components.reward.ladders.ladder import replay
+from components.reward.ladders import replay
 from components.reward.scoring.trained import Scorer
 from components.runtime.artifacts.artifact import open_artifact, publish
 from components.runtime.artifacts.checkpoints import Checkpointer

@@ -19,8 +19,8 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from components.runtime.artifacts import remote_checkpoints as mirror
 from components.runtime.artifacts.artifact import Workspace, open_artifact, publish
-from components.runtime.artifacts.artifact import remote_checkpoints as mirror
 from components.runtime.compute import devices
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError

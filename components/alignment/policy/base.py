@@ -80,7 +80,7 @@ class Policy(ABC):
     def in_step(self) -> AbstractContextManager[None]:
         """What calls the network goes in here, if one process may have more calls than another.
 
-        Every process enters; see `components.alignment.policy.sharding.InStep`. Nothing where each has a whole base.
+        Every process enters; see `InStep` in sharding.py. Nothing where each has a whole base.
         """
         return nullcontext() if self._in_step is None else self._in_step.phase()
 

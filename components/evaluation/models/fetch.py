@@ -27,7 +27,7 @@ from torch import Tensor
 
 from components.evaluation.models.catalogue import WEIGHTS, Weights
 from components.evaluation.models.store import CARD
-from components.runtime.artifacts.artifact import outputs
+from components.runtime.artifacts import outputs
 from components.runtime.errors import InputError
 from components.runtime.io import storage
 from components.runtime.io.files import replace_dir, sha256_file

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.runtime.artifacts.artifact import Artifact, provenance
+from components.runtime.artifacts import provenance
+from components.runtime.artifacts.artifact import Artifact
 from components.runtime.artifacts.manifest import MANIFEST, Manifest, parse_manifest
 from components.runtime.errors import InputError
 from components.runtime.io import storage

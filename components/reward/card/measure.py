@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.reward.card import attacks as probes
+from components.reward.card import ensemble as certainty
 from components.reward.card.agreement import by_family, by_type, columns, masks
 from components.reward.card.attacks import ScoreClips
 from components.reward.card.card import Card
-from components.reward.card.card import attacks as probes
-from components.reward.card.card import ensemble as certainty
 from components.reward.card.correlation import srcc
 from components.reward.card.heldout import PRISTINE, built, fit_baselines, pieces, pools
 from components.reward.distortions import GENERATED_ATTACKS, LEVELS, REGISTRY

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.reward.card.card import Card, Wins, gate
+from components.reward.card import gate
+from components.reward.card.card import Card, Wins
 from components.reward.params import GateParams
 
 MARGIN = 0.02

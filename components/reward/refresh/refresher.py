@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from components.reward.base import Reward, read_config
+from components.reward.card import gate
 from components.reward.card.agreement import measure_column
-from components.reward.card.card import Card, gate
+from components.reward.card.card import Card
 from components.reward.card.markdown import as_markdown
 from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, join, shuffled

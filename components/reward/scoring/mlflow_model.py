@@ -16,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from components.runtime.artifacts.artifact import Artifact, open_artifact, outputs, provenance
+from components.runtime.artifacts import outputs, provenance
+from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import InputError
 from components.runtime.tracking.mlflow_client import connect, tracking_uri
 

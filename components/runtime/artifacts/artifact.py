@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.runtime.artifacts.artifact import outputs, provenance
+from components.runtime.artifacts import outputs, provenance
 from components.runtime.artifacts.manifest import (
     MANIFEST,
     SCHEMA_VERSION,

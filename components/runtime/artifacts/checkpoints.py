@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components.runtime.artifacts.artifact import remote_checkpoints as mirror
+from components.runtime.artifacts import remote_checkpoints as mirror
 from components.runtime.io.files import fsync, sha256_file
 
 _TENSORS = "tensors.safetensors"

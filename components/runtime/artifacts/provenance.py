@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 DISTRIBUTION = "onlinevpo"
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _LIBRARIES = (
     "torch",
     "diffusers",

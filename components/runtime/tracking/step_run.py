@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.runtime.artifacts.artifact import artifact as artifacts
+from components.runtime.artifacts import artifact as artifacts
 from components.runtime.artifacts.manifest import MANIFEST
 from components.runtime.compute.distributed import is_main_process
 from components.runtime.errors import GateRefused, InputError, Interrupted, one_line, shortened

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from components.evaluation.__main__ import app
-from components.evaluation.comparison.paired import result_files as contest
+from components.evaluation.comparison import result_files as contest
 from components.evaluation.vbench.files import Result, VideoResult, read_results, write_results
 from components.runtime.errors import InputError
 

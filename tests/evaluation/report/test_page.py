@@ -16,7 +16,7 @@ from components.evaluation.report import page, read_log, read_reward, read_versi
 from components.evaluation.report.reward_section import LARGEST_PLOT
 from components.runtime.errors import InputError
 from components.runtime.io.page_slots import DECISION, OUTCOME, fill
-from components.runtime.tracking.step_run import step_run as tracking
+from components.runtime.tracking import step_run as tracking
 from pipelines.steps import step
 from tests.evaluation.report.conftest import FPS, NASTY, PAIRS, card, counted, judged, material, sides
 

@@ -18,7 +18,7 @@ from components.runtime import step as step_module
 from components.runtime.artifacts.artifact import publish
 from components.runtime.errors import GateRefused, Interrupted
 from components.runtime.params import StepParams
-from components.runtime.tracking.step_run import step_run as tracking
+from components.runtime.tracking import step_run as tracking
 from pipelines.container import entrypoint as shim
 from pipelines.exit_handler.mlflow_runs import Tracked, TrackedRun
 from pipelines.exit_handler.outcome import FinalStatus, Verdict, judge

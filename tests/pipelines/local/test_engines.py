@@ -14,8 +14,8 @@ import docker.errors
 import pytest
 
 from components.runtime.errors import InputError
+from pipelines.local import engines as containers
 from pipelines.local.engines import Docker, Host, find_image, in_place_of_docker
-from pipelines.local.run import engines as containers
 
 IMAGE = f"registry.example/onlinevpo-data@sha256:{'a' * 64}"
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from components.corpus.prompts import world_prompts
 from components.runtime.artifacts.artifact import Artifact, open_artifact
-from components.runtime.tracking.step_run import step_run as tracking
+from components.runtime.tracking import step_run as tracking
 from pipelines.steps import STEPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -28,9 +28,9 @@ from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from pipelines.__main__ import app
 from pipelines.compiler.profile import Profile, load_profile
+from pipelines.local import run as local
 from pipelines.local.engines import Attempt, Host
 from pipelines.local.run import Outcome
-from pipelines.local.run import run as local
 from pipelines.steps import STEPS, step
 from tests.pipelines.standins import FAULTS, LOG, attempts, install
 

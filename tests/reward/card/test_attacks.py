@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from components.corpus.world.judge import judge
+from components.reward.card import attacks as probes
 from components.reward.card.attacks import (
     attack_wins,
     generator_wins,
@@ -19,7 +20,6 @@ from components.reward.card.attacks import (
     stillness,
 )
 from components.reward.card.card import Wins
-from components.reward.card.card import attacks as probes
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS
 from components.reward.ladders.sources import Clips
 from components.reward.scoring.trained import Geometry

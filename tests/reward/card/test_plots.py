@@ -11,8 +11,9 @@ import torch
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from components.reward.card import plots
 from components.reward.card.agreement import by_family, by_type, columns, masks
-from components.reward.card.card import Card, Wins, plots
+from components.reward.card.card import Card, Wins
 from components.reward.card.gate import checks
 from components.reward.card.measure import Measured
 from components.reward.distortions import REGISTRY

@@ -9,8 +9,9 @@ import torch
 from safetensors import safe_open
 
 from components.reward.features.handcrafted import clip_statistics
+from components.reward.ladders import replay
 from components.reward.ladders.batches import InMemory
-from components.reward.ladders.ladder import NAMES, Ladders, build, join, replay
+from components.reward.ladders.ladder import NAMES, Ladders, build, join
 from components.reward.ladders.replay import HELDOUT, REPLAY, keep, open_kept
 from components.reward.ladders.sources import Groups
 from components.runtime.errors import InputError

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from components.reward.distortions import REGISTRY
-from components.reward.ladders.ladder import NAMES, TENSORS, Ladders, shards
+from components.reward.ladders import shards
+from components.reward.ladders.ladder import NAMES, TENSORS, Ladders
 from components.reward.ladders.shards import Plan, Pool, ShardFolder
 from components.reward.ladders.sources import Clips, StoredClips
 from components.reward.params import LadderParams

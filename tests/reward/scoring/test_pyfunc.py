@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from components.reward.base import open_reward
+from components.reward.scoring import mlflow_model as serving
 from components.reward.scoring.videos import Source, score_files
-from components.reward.scoring.videos import mlflow_model as serving
 from components.runtime.errors import InputError
 from components.video import Clip, write_video
 from tests.reward.conftest import world

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from components.reward import Scorer
 from components.reward.base import Reading
+from components.reward.scoring import videos as scoring
 from components.reward.scoring.trained import Rating
 from components.reward.scoring.videos import Source, score_files, sources
-from components.reward.scoring.videos import videos as scoring
 from components.runtime.errors import InputError
 from components.runtime.io import storage
 from components.runtime.step import main

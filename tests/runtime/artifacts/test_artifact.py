@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
+from components.runtime.artifacts import artifact as artifacts
 from components.runtime.artifacts.artifact import MANIFEST, open_artifact, publish
-from components.runtime.artifacts.artifact import artifact as artifacts
 from components.runtime.errors import GateRefused, InputError, Interrupted
 from components.runtime.io import files
 from components.runtime.params import StepParams

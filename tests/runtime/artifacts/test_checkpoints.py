@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.runtime.artifacts.artifact import checkpoints
+from components.runtime.artifacts import checkpoints
 from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
 
 

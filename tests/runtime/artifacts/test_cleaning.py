@@ -3,7 +3,8 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from components.runtime.artifacts.artifact import publish, workspace
+from components.runtime.artifacts import workspace
+from components.runtime.artifacts.artifact import publish
 from components.runtime.artifacts.cleaning import clean
 from components.runtime.params import StepParams
 

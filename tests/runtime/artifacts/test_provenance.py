@@ -7,7 +7,7 @@ from importlib import metadata
 
 import pytest
 
-from components.runtime.artifacts.artifact import provenance
+from components.runtime.artifacts import provenance
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,9 @@ from pydantic import Field
 from components.runtime.artifacts.artifact import publish
 from components.runtime.errors import GateRefused, Interrupted
 from components.runtime.params import Section, StepParams, digest
-from components.runtime.tracking.step_run import flattened, mlflow_client, track
-from components.runtime.tracking.step_run import step_run as tracking
+from components.runtime.tracking import mlflow_client
+from components.runtime.tracking import step_run as tracking
+from components.runtime.tracking.step_run import flattened, track
 
 
 class Inner(Section):
