@@ -44,6 +44,7 @@ from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.compute.workers import begin
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 
 SHARD = 64
 """Ladders in a shard: enough for the batched operations, few enough that training begins early."""
@@ -281,15 +282,9 @@ class ShardFolder:
 
 def _make(folder: Path, plan: Plan, shard: int, stop: StopSignal | None = None) -> None:
     ladders = plan.build(shard, stop)
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{shard:06d}.{os.getpid()}"
-    try:
-        about = {name: json.dumps(getattr(ladders, name)) for name in NAMES}
+    about = {name: json.dumps(getattr(ladders, name)) for name in NAMES}
+    with atomic_file(folder / f"{shard:06d}.safetensors") as aside:
         save_file({name: getattr(ladders, name).contiguous() for name in TENSORS}, aside, about)
-        aside.replace(folder / f"{shard:06d}.safetensors")
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path) -> Ladders:
