@@ -91,7 +91,7 @@ def adopt(
             given without the other.
         GateRefused: its card was measured and fails a threshold; published all the same, marked as refused.
     """
-    checkpoint = _fetched(params.model)
+    checkpoint = fetch(params.model, "--model")
     description = described(
         checkpoint, params.model, frames=params.frames, aspects=params.aspects, text=params.text
     )
@@ -278,14 +278,6 @@ def _names(rewards: Sequence[str]) -> list[str]:
         again = (f"{base}-{number}" for number in count(2))
         names.append(base if base not in names else next(name for name in again if name not in names))
     return names
-
-
-def _fetched(model: str) -> Path:
-    try:
-        return fetch(model)
-    except InputError as error:
-        # Its messages speak of the setting that names a backbone.
-        raise InputError(str(error).replace("reward.network.backbone = ", "--model ")) from error
 
 
 def _try(reward: Regressor, source: str) -> None:

@@ -18,9 +18,10 @@ from safetensors import SafetensorError
 
 from components.evaluation.models.catalogue import WEIGHTS, Weights
 from components.runtime.artifacts.artifact import cache_dir
+from components.runtime.artifacts.pretrained import mirrored
 from components.runtime.errors import InputError
 from components.runtime.io import storage
-from components.runtime.io.files import atomic_dir, file_lock
+from components.runtime.io.files import file_lock
 
 #: What a fetched folder says about itself: name, origin, licence, and size and SHA-256 of every file.
 CARD = "weights.json"
@@ -115,7 +116,7 @@ class Shelf:
                 folder = cache_dir() / "weights" / name
                 _fetched(weights, folder)
             elif storage.is_remote(self.place):
-                folder = _downloaded(f"{self.place}/{name}")
+                folder = mirrored(f"{self.place}/{name}")
             else:
                 folder = storage.local_path(self.place) / name
             self._folders[name] = folder
@@ -134,14 +135,3 @@ def _fetched(weights: Weights, folder: Path) -> None:
 
 def _how(name: str) -> str:
     return f"get them with `python -m components.evaluation weights fetch {name} --to DIR`, then name DIR"
-
-
-def _downloaded(uri: str) -> Path:
-    """A local copy of the folder at ``uri``, made once for each state of it."""
-    state = json.dumps([(file.name, file.size, file.etag) for file in storage.list_files(uri)])
-    key = hashlib.sha256(f"{uri}\n{state}".encode()).hexdigest()[:16]
-    folder = cache_dir() / "weights-s3" / f"{uri.rsplit('/', 1)[-1]}-{key}"
-    if not folder.is_dir():
-        with atomic_dir(folder) as aside:
-            storage.download_dir(uri, aside)
-    return folder

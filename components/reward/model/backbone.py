@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from components.reward.features.fragments import Canvas
 from components.reward.model.kinds import IMAGE_FRAMES, KINDS, Kind
+from components.runtime.artifacts.pretrained import open_model
 from components.runtime.errors import InputError
 
 CONFIG = "config.json"
@@ -140,25 +141,11 @@ def _model(folder: Path, kind: Kind) -> Any:
             config = getattr(config, kind.tower) if kind.tower else config
             for name, value in kind.settings.items():
                 setattr(config, name, value)
-            model, report = getattr(transformers, kind.model).from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            return open_model(getattr(transformers, kind.model), folder, config=config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"{folder}: the backbone cannot be loaded: {' '.join(str(error).split())}"
         ) from error
-    absent = sorted({*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])})
-    if absent:
-        raise InputError(
-            f"{folder}: {len(absent)} of the weights that {CONFIG} describes are not there or of another "
-            f"shape, the first {absent[0]}"
-        )
-    return model
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from components.reward.distortions import FAMILIES
 from components.reward.features.fragments import Canvas, fragments
 from components.reward.ladders.batches import Shards, Stream
 from components.reward.ladders.ladder import Ladders, family_of
-from components.reward.model import Backbone, fetch, precision
+from components.reward.model import precision
 from components.reward.model.losses import ladder_loss, plcc_loss, silence_loss
 from components.reward.model.network import OUTPUTS, RewardNet
 from components.reward.params import RewardParams, TrainingParams
@@ -164,7 +164,7 @@ def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None
     if initial is not None:
         backbone = deepcopy(initial.backbone)
     else:
-        backbone = Backbone.load(fetch(sizes.backbone)) if sizes.backbone else None
+        backbone = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(params.run.seed, "reward weights"))
         network = RewardNet(sizes, statistics.shape[-1], backbone)
