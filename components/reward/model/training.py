@@ -16,7 +16,7 @@ from components.reward.distortions import FAMILIES
 from components.reward.features.fragments import Canvas, fragments
 from components.reward.ladders.batches import Shards, Stream
 from components.reward.ladders.ladder import Ladders, family_of
-from components.reward.model import precision
+from components.reward.model import Backbone, fetch, precision
 from components.reward.model.losses import ladder_loss, plcc_loss, silence_loss
 from components.reward.model.network import OUTPUTS, RewardNet
 from components.reward.params import RewardParams, TrainingParams
@@ -161,10 +161,11 @@ def _check(step: int, training: TrainingParams, figures: dict[str, float]) -> No
 def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None) -> RewardNet:
     """The network that a training starts with; its coding is fitted to (N, F) statistics, or `initial`'s."""
     sizes = params.network
+    backbone = None
     if initial is not None:
         backbone = deepcopy(initial.backbone)
-    else:
-        backbone = None
+    elif sizes.backbone:
+        backbone = Backbone.load(fetch(sizes.backbone, "reward.network.backbone ="))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(params.run.seed, "reward weights"))
         network = RewardNet(sizes, statistics.shape[-1], backbone)
