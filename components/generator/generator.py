@@ -18,7 +18,7 @@ from components.generator.params import SamplingParams
 from components.generator.sampling import sample_latents
 from components.runtime.artifacts.artifact import MANIFEST, open_artifact
 from components.runtime.artifacts.pretrained import fetch
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 
 #: The sampler's settings, beside the pipeline in the generator's artifact.
@@ -63,7 +63,7 @@ def load_family(folder: Path, device: torch.device, precision: str = "float32") 
             local_files_only=True,
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: weights cannot be loaded: {' '.join(str(error).split())}") from error
+        raise InputError(f"{folder}: weights cannot be loaded: {one_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, (*family.text_encoders, "vae"), device)
     return family(pipeline)
@@ -98,9 +98,7 @@ class Generator:
         try:
             settings = SamplingParams.model_validate_json((folder / SETTINGS).read_text())
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"{folder / SETTINGS}: not a generator: {' '.join(str(error).split())}"
-            ) from error
+            raise InputError(f"{folder / SETTINGS}: not a generator: {one_line(error)}") from error
         return cls.over(folder / PIPELINE, settings, torch.device(device), aligned)
 
     @classmethod

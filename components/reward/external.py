@@ -31,7 +31,7 @@ from components.reward.scoring.weighted_sum import PARTS, Part, Recipe, Weighted
 from components.runtime.artifacts.artifact import Artifact, Workspace, cache_dir, open_artifact, publish
 from components.runtime.artifacts.pretrained import fetch
 from components.runtime.compute.signals import StopSignal
-from components.runtime.errors import GateRefused, InputError
+from components.runtime.errors import GateRefused, InputError, one_line
 from components.runtime.params import Section, StepParams
 from components.runtime.progress import Progress
 from components.runtime.tracking.step_run import track
@@ -288,7 +288,7 @@ def _try(reward: Regressor, source: str) -> None:
     except InputError:
         raise
     except Exception as error:  # a library's own words for a processor that does not fit its model
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = one_line(f"{type(error).__name__}: {error}")
         raise InputError(
             f"{source}: cannot score a clip of {reward.description.frames} frames ({text})"
         ) from error

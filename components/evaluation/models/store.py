@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from components.evaluation.models.catalogue import WEIGHTS, Weights
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.artifacts.pretrained import mirrored
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 from components.runtime.io.files import file_lock
 
@@ -81,7 +81,7 @@ class Shelf:
             try:
                 opened = getattr(importlib.import_module(module), class_name).load(folder, self.device)
             except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 raise InputError(f"{folder}: the weights `{name}` cannot be opened: {reason}") from error
             self._models[name] = opened
         return self._models[name]

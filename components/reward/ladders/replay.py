@@ -21,7 +21,7 @@ from components.reward.features.handcrafted import clip_statistics
 from components.reward.ladders.batches import Shards
 from components.reward.ladders.ladder import CHUNK, NAMES, TENSORS, Ladders, join
 from components.reward.ladders.sources import Groups
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io.files import sort_safetensors_header
 
 FOLDER = "refresh"
@@ -118,7 +118,7 @@ def _read(path: Path) -> tuple[Ladders, dict[str, Tensor]]:
         about["recipes"] = [tuple(recipe) for recipe in about["recipes"]]
         parts: dict[str, Any] = {name: table.pop(name).float() for name in TENSORS if name != "frames"}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"{path}: not the ladders that a reward keeps for its refresh ({reason})") from error
     parts["frames"] = torch.zeros((*parts["levels"].shape, 0), dtype=torch.uint8)
     return Ladders(**parts, **about), table

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from components.reward.features.fragments import Canvas
 from components.reward.model.kinds import IMAGE_FRAMES, KINDS, Kind
 from components.runtime.artifacts.pretrained import open_model
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 
 CONFIG = "config.json"
 PREPROCESSING = "preprocessor_config.json"
@@ -143,9 +143,7 @@ def _model(folder: Path, kind: Kind) -> Any:
                 setattr(config, name, value)
             return open_model(getattr(transformers, kind.model), folder, config=config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{folder}: the backbone cannot be loaded: {' '.join(str(error).split())}"
-        ) from error
+        raise InputError(f"{folder}: the backbone cannot be loaded: {one_line(error)}") from error
 
 
 @torch.no_grad()
@@ -219,7 +217,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: not a model's description ({' '.join(str(error).split())})") from error
+        raise InputError(f"{file}: not a model's description ({one_line(error)})") from error
     if not isinstance(found, dict):
         raise InputError(f"{file}: not a model's description (not a JSON object)")
     return found

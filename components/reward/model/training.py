@@ -24,7 +24,7 @@ from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimize
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.progress import Progress
 
 LOG_EVERY = 10
@@ -178,8 +178,7 @@ def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None
         network.load_own_state(initial.own_state())
     except RuntimeError as error:
         raise InputError(
-            f"reward.network: a training that goes on from a reward must have its sizes "
-            f"({' '.join(str(error).split())})"
+            f"reward.network: a training that goes on from a reward must have its sizes ({one_line(error)})"
         ) from error
     return network
 

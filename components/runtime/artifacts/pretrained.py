@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.artifacts.artifact import cache_dir, input_digest
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 from components.runtime.io.files import atomic_dir
 
@@ -60,8 +60,7 @@ def fetch(
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(
-            f"{setting} {name!r}: no such folder, and the hub cannot serve it{offline}: "
-            f"{' '.join(str(error).split())}"
+            f"{setting} {name!r}: no such folder, and the hub cannot serve it{offline}: {one_line(error)}"
         ) from error
 
 
