@@ -35,7 +35,8 @@ from components.evaluation.vbench.files import write_results
 from components.evaluation.vbench.totals import QUALITY, SEMANTIC, totals
 from components.reward.base import open_reward, scoring_files
 from components.runtime.artifacts import provenance
-from components.runtime.artifacts.artifact import Artifact, Workspace, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.publish import Workspace, publish
 from components.runtime.compute import devices
 from components.runtime.compute.seeds import numpy_rng
 from components.runtime.compute.signals import StopSignal

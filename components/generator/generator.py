@@ -16,7 +16,8 @@ from components.generator.families import FAMILIES, Geometry, ModelFamily
 from components.generator.offload import at_work, place
 from components.generator.params import SamplingParams
 from components.generator.sampling import sample_latents
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
 from components.runtime.artifacts.pretrained import fetch
 from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage

@@ -28,7 +28,9 @@ from components.generator.generator import (
 )
 from components.generator.params import GeneratorParams
 from components.generator.sampling import require_finite
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import configure_determinism, configure_threads, resolve
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.progress import Progress

@@ -28,8 +28,9 @@ from components.reward.scoring.trained import CONFIG
 from components.reward.scoring.transformers import MODEL, Description, Regressor, described
 from components.reward.scoring.videos import score_files, sources
 from components.reward.scoring.weighted_sum import PARTS, Part, Recipe, WeightedSum, scale_of
-from components.runtime.artifacts.artifact import Artifact, Workspace, cache_dir, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
 from components.runtime.artifacts.pretrained import fetch
+from components.runtime.artifacts.publish import Workspace, publish
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError, one_line
 from components.runtime.params import Section, StepParams

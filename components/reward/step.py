@@ -23,7 +23,8 @@ from components.reward.ladders.sources import Material, gather, judge_of
 from components.reward.model.training import Curve, train
 from components.reward.params import RewardParams
 from components.reward.scoring.trained import Scorer
-from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
+from components.runtime.artifacts.publish import publish, write_metrics
 from components.runtime.compute.devices import (
     available_cpus,
     configure_determinism,
@@ -228,7 +229,5 @@ def write_card(
         metrics["gate_room"] = room
     if ladders is not None:
         metrics["training_ladders"] = float(ladders)
-    (folder / "metrics.json").write_text(
-        json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    write_metrics(folder, metrics)
     return metrics

@@ -72,7 +72,7 @@ def fetch(name: str, place: str, origin: str = "") -> dict[str, Any]:
             at the place.
     """
     weights, where = WEIGHTS[name], f"{place.rstrip('/')}/{name}"
-    kind = outputs.Kind(f"fetched weights `{name}`", CARD, _listed)
+    kind = outputs.OutputKind(f"fetched weights `{name}`", CARD, _listed)
     outputs.check(where, kind)
     local = None if storage.is_remote(place) else storage.local_path(place)
     if local is not None:
