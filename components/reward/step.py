@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from components.runtime.compute.devices import (
 from components.runtime.compute.distributed import Ranks, is_node_leader, process_group
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError
+from components.runtime.gate.rules import Check
 from components.runtime.tracking.step_run import track
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _drawing(artifact: Artifact, params: RewardParams, device: torch.device) -> 
 def write_card(
     folder: Path,
     measured: Measured,
-    checks: Sequence[gate.Check],
+    checks: Sequence[Check],
     refused: Sequence[str],
     curve: Curve | None = None,
     ladders: int | None = None,
@@ -216,7 +217,7 @@ def write_card(
     verdict = {
         "passed": not refused,
         "reasons": list(refused),
-        "checks": [{**asdict(check), "passed": check.passed, "line": check.line()} for check in checks],
+        "checks": [{"name": check.metric, **check.as_json(), "line": gate.line(check)} for check in checks],
     }
     text = json.dumps({**card.as_json(), "gate": verdict}, indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
@@ -224,7 +225,7 @@ def write_card(
     (folder / "plots").mkdir(exist_ok=True)
     plots.draw(folder / "plots", measured, curve, checks)
     metrics = {**card.metrics(), "gate_passed": float(not refused)}
-    room = gate.least_room(list(checks))
+    room = gate.least_room(checks)
     if room is not None:
         metrics["gate_room"] = room
     if ladders is not None:
