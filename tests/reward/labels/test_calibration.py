@@ -13,8 +13,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from components.reward.distortions import LEVELS
-from components.reward.labels import calibration, differs, fidelity, label, quality, severity
-from components.reward.labels.calibration import CALIBRATION, Calibration, Curve
+from components.reward.labels import differs, fidelity, label, quality, severity
+from components.reward.labels.calibration import CALIBRATION, Calibration, CalibrationCurve
 from components.reward.labels.label import measured
 from components.reward.labels.losses import MEASURES
 from tests.reward.labels.conftest import rungs
@@ -97,7 +97,6 @@ def test_the_label_never_rises_and_stays_in_range(
 
 def test_severity_of_one_distortion_is_its_level_over_five() -> None:
     levels = torch.arange(6)
-    assert calibration.LEVELS == LEVELS
     assert torch.allclose(severity(levels), levels / 5)
     assert bool((severity(levels, 3)[1:5] > severity(levels, 1)[1:5]).all())
 
@@ -122,7 +121,7 @@ def test_damage_is_that_of_the_worst_aspect() -> None:
 
 
 def test_fitting_spreads_every_measure_evenly() -> None:
-    """Losses on four scales that say the same: each reading is then the share of milder clips."""
+    """Losses on four scales that say the same: each damage is then the share of milder clips."""
     ranks = (np.arange(2000) + 0.5) / 2000
     common = -np.log1p(-ranks)
     scales, shapes = (0.7, 0.05, 3.0, 0.2), (1.1, 0.5, 0.8, 2.0)
@@ -130,14 +129,14 @@ def test_fitting_spreads_every_measure_evenly() -> None:
     found = Calibration.fit(torch.from_numpy(losses), (0.0,) * len(MEASURES))
     for curve, scale, shape in zip(found.curves, scales, shapes, strict=True):
         assert curve.scale == pytest.approx(scale, rel=0.01) and curve.shape == pytest.approx(shape, rel=0.01)
-    readings = found.readings(torch.from_numpy(losses)).numpy()
-    assert np.abs(readings - ranks[:, None]).max() < 0.01
+    hazards = [curve.hazard(torch.from_numpy(losses[:, i])) for i, curve in enumerate(found.curves)]
+    assert np.abs(1 - torch.exp(-torch.stack(hazards)).numpy() - ranks).max() < 0.01
     damage = found.damage(torch.from_numpy(losses)).numpy()
     assert damage[ranks.searchsorted(0.5)] == pytest.approx(0.6, abs=0.03), "the middle clip is a level 3"
 
 
 def test_a_curve_starts_at_its_floor() -> None:
-    curve = Curve(scale=0.5, shape=2.0, floor=0.1)
+    curve = CalibrationCurve(scale=0.5, shape=2.0, floor=0.1)
     assert curve.hazard(torch.tensor([0.0, 0.1, 0.6])).tolist() == pytest.approx([0.0, 0.0, 1.0])
 
 
