@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from components.runtime.errors import InputError
+from components.runtime.io.files import write_atomically
 from images.catalogue import NAMES, ROOT, Image, Variant, chain, sources
 from images.engines import Engine
 from pipelines.steps import FAMILIES
@@ -155,10 +156,9 @@ def _known(output: Path) -> dict[str, str]:
 
 
 def _write(output: Path, references: dict[str, str]) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
-    aside.write_text("".join(f"{name}: {references[name]}\n" for name in FAMILIES if name in references))
-    aside.replace(output)
+    write_atomically(
+        output, "".join(f"{name}: {references[name]}\n" for name in FAMILIES if name in references)
+    )
 
 
 def _git(root: Path, *arguments: str) -> str:

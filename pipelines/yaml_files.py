@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import yaml
 
 from components.runtime.errors import InputError
+from components.runtime.io.files import write_atomically
 from components.runtime.io.untrusted import MAX_YAML_BYTES, check_yaml, content
 
 
@@ -64,17 +63,6 @@ def write_text(path: Path, text: str) -> None:
         InputError: if it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
+        write_atomically(path, text)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -33,7 +33,7 @@ from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.compute.devices import configure_threads, resolve
 from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError
-from components.runtime.io.files import sha256_file
+from components.runtime.io.files import atomic_file, sha256_file
 from components.video.clip import Clip
 from components.video.codec import write_video
 
@@ -185,10 +185,5 @@ def _seeds(table: pd.DataFrame, prompts: Sequence[str]) -> list[int]:
 
 def _write(clip: Clip, path: Path) -> None:
     """Write an MP4 that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.mp4")
-    try:
+    with atomic_file(path) as aside:
         write_video(clip, aside, scale=1)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -204,6 +204,7 @@ def distortions(
     from components.corpus.dataset import Corpus
     from components.runtime.compute.devices import configure_threads
     from components.runtime.errors import storage_failure
+    from components.runtime.io.files import atomic_file
 
     configure_threads()
     opened = Corpus.open(corpus)
@@ -218,15 +219,10 @@ def distortions(
         generated = generated_levels(loaded, clips[0], prompts[0].text if prompts else "", level)
     picture = sheet(clips, names, level, opened.fps, generated=generated)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         about = PngInfo()
         about.add_text("Software", SHEET)
-        aside = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
+        with atomic_file(out) as aside:
             picture.save(aside, format="png", optimize=True, pnginfo=about)
-            aside.replace(out)
-        finally:
-            aside.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{out}: cannot be written: {storage_failure(error) or error}") from error
     print(f"\nsheet: {out}")

@@ -7,12 +7,9 @@ as long as it holds safetensors.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from components.evaluation.models.catalogue import WEIGHTS, Weights
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.errors import InputError
 from components.runtime.io import storage
+from components.runtime.io.files import atomic_dir, file_lock
 
 #: What a fetched folder says about itself: name, origin, licence, and size and SHA-256 of every file.
 CARD = "weights.json"
@@ -127,8 +125,7 @@ class Shelf:
 def _fetched(weights: Weights, folder: Path) -> None:
     """Fetch weights into the cache, unless they are there or another process is at it: then wait for it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(folder.with_name(f".{folder.name}.lock")):
         if any(not (folder / file).is_file() for file in weights.files):
             from components.evaluation.models.fetch import fetch
 
@@ -145,11 +142,6 @@ def _downloaded(uri: str) -> Path:
     key = hashlib.sha256(f"{uri}\n{state}".encode()).hexdigest()[:16]
     folder = cache_dir() / "weights-s3" / f"{uri.rsplit('/', 1)[-1]}-{key}"
     if not folder.is_dir():
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        aside.mkdir(parents=True, exist_ok=True)
-        storage.download_dir(uri, aside)
-        try:
-            aside.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(aside, ignore_errors=True)
+        with atomic_dir(folder) as aside:
+            storage.download_dir(uri, aside)
     return folder

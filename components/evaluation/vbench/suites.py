@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from components.evaluation.vbench.files import prompt_of, stem
 from components.evaluation.vbench.totals import QUALITY, SEMANTIC
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.errors import InputError
+from components.runtime.io.files import write_atomically
 from components.runtime.io.prompt_lists import FORMATS, read_prompt_list
 from components.runtime.io.untrusted import content, parse_json
 from components.video.names import VIDEO_SUFFIXES, composed, is_video_name
@@ -246,10 +246,7 @@ def _published() -> bytes:
                 f"suite vbench: pip could not download {WHEEL}; name the wheel instead: {reason}"
             )
         content = _from_wheel(wheels[0])
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    new = kept.with_suffix(f".{os.getpid()}")
-    new.write_bytes(content)
-    new.replace(kept)
+    write_atomically(kept, content)
     return content
 
 

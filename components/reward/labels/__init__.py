@@ -9,6 +9,5 @@ from components.reward.labels.cache import LabelCache
 from components.reward.labels.calibration import VERSION, quality, severity
 from components.reward.labels.label import fidelity, label
 from components.reward.labels.ms_ssim import differs
-from components.reward.labels.workers import LabelWorkers
 
-__all__ = ["VERSION", "LabelCache", "LabelWorkers", "differs", "fidelity", "label", "quality", "severity"]
+__all__ = ["VERSION", "LabelCache", "differs", "fidelity", "label", "quality", "severity"]

@@ -7,7 +7,6 @@ database any more, are measured again and replaced.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import sqlite3
@@ -20,6 +19,7 @@ from pathlib import Path
 from torch import Tensor
 
 from components.runtime.errors import InputError, storage_failure
+from components.runtime.io.files import file_lock
 
 FILE = "labels.sqlite"
 #: Seconds to wait for another process's append.
@@ -110,8 +110,7 @@ class LabelCache:
     def _set_aside(self, before: tuple[int, int] | None) -> None:
         """Renames the damaged file, unless another process has done so already."""
         try:
-            with (self.folder / f"{FILE}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with file_lock(self.folder / f"{FILE}.lock"):
                 if before is not None and _identity(self.file) == before:
                     os.replace(self.file, self.folder / f"{FILE}.damaged")
                     for tail in ("-journal", "-wal", "-shm"):

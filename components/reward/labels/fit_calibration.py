@@ -24,7 +24,7 @@ from components.reward.labels.cache import LabelCache
 from components.reward.labels.calibration import Calibration
 from components.reward.labels.label import measured
 from components.reward.labels.losses import MEASURES
-from components.reward.labels.workers import LabelWorkers
+from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.errors import InputError
 from components.runtime.progress import Progress
@@ -67,10 +67,10 @@ def measure_ladders(
     signs = 1 - 2 * torch.randint(0, 2, frames.shape, generator=torch_generator(seed, "signs"))
     unseen = (frames.int() + flips * signs).clamp(0, 255).to(torch.uint8)
     table = []
-    with LabelWorkers(workers) as crew, Progress(len(REGISTRY), "labels: distortions measured") as progress:
-        hidden = measured(frames, unseen[:, None], cache=cache, workers=crew)[:, 0]
+    with ProcessPool(workers) as pool, Progress(len(REGISTRY), "labels: distortions measured") as progress:
+        hidden = measured(frames, unseen[:, None], cache=cache, workers=pool)[:, 0]
         for ladder in _ladders(frames, contents, seed):
-            table.append(measured(frames, ladder, cache=cache, workers=crew))
+            table.append(measured(frames, ladder, cache=cache, workers=pool))
             progress.update(1)
     return torch.stack(table), hidden
 

@@ -6,19 +6,24 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from components.reward.labels.cache import LabelCache, Losses, clip_digest, pair_key
 from components.reward.labels.calibration import CALIBRATION, VERSION, quality
-from components.reward.labels.losses import MEASURES, picture_losses
+from components.reward.labels.losses import MEASURES, losses, picture_losses
 from components.reward.labels.vmaf import ffmpeg, identity
-from components.reward.labels.workers import LabelWorkers, Task
+from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.signals import StopSignal
 from components.runtime.progress import Progress
 
 TASK_CLIPS = 64
 """Distorted clips that one worker measures at a time: enough that starting ffmpeg costs little."""
+
+
+Task = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""uint8 originals (R, T, 3, H, W), int64 index (M,), uint8 distorted clips (M, T, 3, H, W)."""
 
 
 def fidelity(reference: Tensor, distorted: Tensor) -> Tensor:
@@ -40,7 +45,7 @@ def label(
     parts: Tensor | Sequence[int] | int = 1,
     *,
     cache: str | Path | LabelCache | None = None,
-    workers: int | LabelWorkers = 0,
+    workers: int | ProcessPool = 0,
     stop: StopSignal | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -54,7 +59,8 @@ def label(
         levels: (N, K) or (K,) severity levels, rising along K.
         parts: number of distortions in each ladder's recipe: one number, or N of them.
         cache: folder of losses measured before; None measures all.
-        workers: processes to measure in, or workers at work already; 0 measures in this process.
+        workers: processes to measure in, or a pool that is open already; 0 measures in this process.
+        stop: asked between tasks whether to stop; an open pool has its own.
         progress: told of every ladder that is done.
 
     Returns:
@@ -74,7 +80,7 @@ def measured(
     distorted: Tensor,
     *,
     cache: str | Path | LabelCache | None = None,
-    workers: int | LabelWorkers = 0,
+    workers: int | ProcessPool = 0,
     stop: StopSignal | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -91,7 +97,7 @@ def measured(
         )
     count, rungs = distorted.shape[:2]
     reference, distorted = reference.cpu(), distorted.cpu()
-    losses = torch.full((count, rungs, len(MEASURES)), float("nan"), dtype=torch.float64)
+    table = torch.full((count, rungs, len(MEASURES)), float("nan"), dtype=torch.float64)
     store = LabelCache(cache) if isinstance(cache, str | Path) else cache
     keys: list[list[bytes]] = []
     if store is not None:
@@ -101,29 +107,34 @@ def measured(
             for rung in range(rungs):
                 found = known.get(keys[row][rung])
                 if found is not None and len(found) == len(MEASURES):
-                    losses[row, rung] = torch.tensor(found, dtype=torch.float64)
-    missing = losses[..., 0].isnan()
+                    table[row, rung] = torch.tensor(found, dtype=torch.float64)
+    missing = table[..., 0].isnan()
     groups = _groups(missing)
     if progress is not None:
         progress.update(count - sum(len(group) for group in groups))
     tasks = (_task(reference, distorted, missing, group) for group in groups)
-    crew = (
-        nullcontext(workers) if isinstance(workers, LabelWorkers) else LabelWorkers(min(workers, len(groups)))
-    )
-    with crew as team:
-        for number, values in team.run(tasks, stop):
-            rows = groups[number]
+    with (
+        nullcontext(workers)
+        if isinstance(workers, ProcessPool)
+        else ProcessPool(min(workers, len(groups)), stop)
+    ) as pool:
+        for rows, values in zip(groups, pool.map(measure, tasks), strict=True):
             places = [(row, rung) for row in rows for rung in missing[row].nonzero().flatten().tolist()]
             new: dict[bytes, Losses] = {}
             for (row, rung), value in zip(places, values, strict=True):
-                losses[row, rung] = torch.from_numpy(value)
+                table[row, rung] = torch.from_numpy(value)
                 if store is not None:
                     new[keys[row][rung]] = tuple(value.tolist())
             if store is not None:
                 store.put(new)
             if progress is not None:
                 progress.update(len(rows))
-    return losses
+    return table
+
+
+def measure(task: Task) -> np.ndarray:
+    """(M, 4) float64 losses of a task's pairs."""
+    return losses(*(torch.from_numpy(part) for part in task)).numpy()
 
 
 def _keys(reference: Tensor, distorted: Tensor) -> list[list[bytes]]:

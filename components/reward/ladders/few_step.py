@@ -6,7 +6,6 @@ into a file that appears in one rename; a run that is killed draws again only wh
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from components.reward.scoring.trained import Geometry
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 from components.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -114,10 +114,5 @@ def _draw(
                 table[at, rung] = clips
                 progress.update(len(at))
     assert table is not None
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with atomic_file(file) as aside:
         save_file({"frames": table}, aside)
-        aside.replace(file)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

@@ -12,10 +12,9 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +39,11 @@ from components.reward.ladders.ladder import (
 from components.reward.ladders.sources import Clips, Material
 from components.reward.params import LadderParams
 from components.runtime.compute.devices import available_cpus, one_thread
+from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
-from components.runtime.compute.workers import begin
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 
 SHARD = 64
 """Ladders in a shard: enough for the batched operations, few enough that training begins early."""
@@ -231,13 +231,12 @@ class ShardFolder:
         if not self.builds or count <= 0:
             yield
             return
-        pool = ProcessPoolExecutor(count, get_context("spawn"), begin)
-        try:
+        with ProcessPool(count) as pool:
             self._ordered = {i: pool.submit(_make, self.folder, self.plan, i) for i in missing}
-            yield
-        finally:
-            self._ordered = {}
-            pool.shutdown(cancel_futures=True)
+            try:
+                yield
+            finally:
+                self._ordered = {}
 
     def load(self, shard: int) -> Ladders:
         """A shard; built here and now where nobody else does.
@@ -281,15 +280,9 @@ class ShardFolder:
 
 def _make(folder: Path, plan: Plan, shard: int, stop: StopSignal | None = None) -> None:
     ladders = plan.build(shard, stop)
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{shard:06d}.{os.getpid()}"
-    try:
-        about = {name: json.dumps(getattr(ladders, name)) for name in NAMES}
+    about = {name: json.dumps(getattr(ladders, name)) for name in NAMES}
+    with atomic_file(folder / f"{shard:06d}.safetensors") as aside:
         save_file({name: getattr(ladders, name).contiguous() for name in TENSORS}, aside, about)
-        aside.replace(folder / f"{shard:06d}.safetensors")
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path) -> Ladders:

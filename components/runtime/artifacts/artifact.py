@@ -11,8 +11,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,7 +42,7 @@ from components.runtime.artifacts.workspace import (
 from components.runtime.compute.distributed import from_main, is_main_process, wait_for_all, world_size
 from components.runtime.errors import GateRefused, InputError, OnlineVPOError, storage_failure
 from components.runtime.io import s3, storage
-from components.runtime.io.files import fsync, replace_dir, sha256_file
+from components.runtime.io.files import atomic_dir, fsync, replace_dir, sha256_file
 from components.runtime.params import StepParams, canonical_json, digest
 
 __all__ = ["MANIFEST", "Artifact", "FileEntry", "Manifest", "Workspace", "open_artifact", "publish"]
@@ -148,13 +146,14 @@ def publish(
         workspace.published = target
         return
 
+    held = contextlib.ExitStack()  # the workspace's lock
     try:
         if not storage.is_remote(out):
             outputs.recover(target, kind)
         outputs.check(out, kind, (inputs or {}).values())
         if storage.is_remote(out):
             storage.check_writable(str(out))
-        lock, resumed = prepare(partial, identity, copy)
+        resumed = prepare(partial, identity, copy, held)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {_os_reason(error)}") from error
     workspace = Workspace(partial, resumed=resumed)
@@ -217,7 +216,7 @@ def publish(
         kept = give_back_space(partial)
         raise InputError(f"{out}: cannot be written: {reason}{kept}") from error
     finally:
-        os.close(lock)
+        held.close()
 
 
 def open_artifact(uri: str | Path, *, step: str | None = None, allow_refused: bool = False) -> Artifact:
@@ -309,17 +308,11 @@ def _fetched(uri: str, manifest_text: bytes, manifest: Manifest) -> Path:
             verify_files(target, manifest)
             return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with atomic_dir(target) as aside:
+            storage.download_dir(uri, aside)
+            verify_files(aside, manifest)
     except OSError as error:
         raise InputError(f"{target}: cannot be written: {_os_reason(error)}; set ONLINEVPO_CACHE") from error
-    try:
-        storage.download_dir(uri, aside)
-        verify_files(aside, manifest)
-        aside.chmod(0o755)
-        replace_dir(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return target
 
 

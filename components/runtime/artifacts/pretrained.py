@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from components.runtime.artifacts.artifact import cache_dir, input_digest
 from components.runtime.errors import InputError
 from components.runtime.io import storage
-from components.runtime.io.files import replace_dir
+from components.runtime.io.files import atomic_dir
 
 FILES = ("*.json", "*.safetensors")
 """What is fetched from the hub; pickled weights are not even downloaded."""
@@ -58,13 +56,6 @@ def _mirrored(uri: str) -> Path:
     target = cache_dir() / "backbones" / f"{uri.rsplit('/', 1)[-1]}-{input_digest(uri)[:16]}"
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with atomic_dir(target) as aside:  # where another process was faster, its copy has the same content
         storage.download_dir(uri, aside)
-        aside.chmod(0o755)
-        # Another process of this machine may have been faster; its copy has the same content.
-        replace_dir(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return target

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from components.runtime.errors import InputError
+from components.runtime.io.files import file_lock
 
 DATABASE = "mlflow.db"
 DEFAULT_URI = f"sqlite:///{DATABASE}"
@@ -134,23 +133,10 @@ def _check_place(uri: str) -> None:
         raise InputError(f"{uri}: no database can be kept there: {error}") from error
 
 
-@contextmanager
-def alone_with(uri: str) -> Iterator[None]:
-    """Hold others off the folder of a SQLite URI: two processes that make a database's tables both fail.
-
-    Where a folder cannot be locked, as on some network file systems, nobody is held off.
-    """
+def alone_with(uri: str) -> AbstractContextManager[None]:
+    """Hold others off a SQLite URI for the block: two processes that make a database's tables both fail."""
     file = database_file(uri)
-    handle = None
-    if file is not None:
-        with suppress(OSError):
-            handle = os.open(file.parent, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
+    return nullcontext() if file is None else file_lock(file.with_name(f".{file.name}.lock"))
 
 
 def experiment_id(client: Any) -> str:

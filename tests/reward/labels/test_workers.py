@@ -1,4 +1,4 @@
-"""Label workers: the same bits with any number of them, one error, nothing left behind."""
+"""Labels in worker processes: the same bits with any number of them, one error, nothing left behind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward.labels import LabelWorkers, label
-from components.reward.labels.workers import Task
-from components.runtime.compute.signals import StopSignal
-from components.runtime.errors import InputError, Interrupted
+from components.reward.labels import label
+from components.reward.labels.label import Task, measure
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.errors import InputError
 from tests.reward.labels.conftest import rungs
 
 
@@ -27,13 +28,13 @@ def task(side: int = 48) -> Task:
 
 
 @pytest.fixture(scope="module")
-def two() -> LabelWorkers:
-    with LabelWorkers(2) as crew:
-        yield crew
+def two() -> Iterator[ProcessPool]:
+    with ProcessPool(2) as pool:
+        yield pool
 
 
 def test_same_labels_with_no_one_and_two_workers(
-    real: Tensor, two: LabelWorkers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    real: Tensor, two: ProcessPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from components.reward.labels import label as labelling
 
@@ -41,34 +42,17 @@ def test_same_labels_with_no_one_and_two_workers(
     clips = torch.cat((real, real))
     here = label(clips, ladder, levels)
     monkeypatch.setattr(labelling, "TASK_CLIPS", 25)
-    for crew in (0, two):
-        there = label(clips, ladder, levels, workers=crew, cache=tmp_path / str(crew == 0))
+    for pool in (0, two):
+        there = label(clips, ladder, levels, workers=pool, cache=tmp_path / str(pool == 0))
         assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
     alone = label(clips[3:4], ladder[3:4], levels, workers=1)
     assert all(torch.equal(a[3:4], b) for a, b in zip(here, alone, strict=True))
 
 
-def test_an_error_in_a_worker_is_one_error_here(two: LabelWorkers) -> None:
+def test_an_error_in_a_worker_is_one_error_here(two: ProcessPool) -> None:
     with pytest.raises(InputError, match="at least 11 x 11 px"):
-        list(two.run([task(), task(8), task()]))
-    assert len(list(two.run([task(), task()]))) == 2, "the workers go on"
-
-
-def test_a_killed_worker_is_one_error() -> None:
-    with LabelWorkers(1) as crew:
-        assert len(list(crew.run([task()]))) == 1
-        assert crew._pool is not None
-        os.kill(next(iter(crew._pool._processes)), signal.SIGKILL)
-        with pytest.raises(InputError, match="label worker died"):
-            list(crew.run([task()] * 3))
-
-
-@pytest.mark.parametrize("number", [0, 2])
-def test_a_stop_ends_the_work(number: int, two: LabelWorkers) -> None:
-    stop = StopSignal()
-    stop.requested = True
-    with pytest.raises(Interrupted):
-        list((two if number else LabelWorkers()).run([task()] * 4, stop))
+        list(two.map(measure, [task(), task(8), task()]))
+    assert len(list(two.map(measure, [task(), task()]))) == 2, "the workers go on"
 
 
 SCRIPT = """

