@@ -20,7 +20,6 @@ from torch import Tensor
 
 from components.corpus.dataset import SOURCES, Corpus
 from components.reward.distortions import LEVELS, REGISTRY
-from components.reward.labels.cache import LabelCache
 from components.reward.labels.calibration import Calibration
 from components.reward.labels.label import measured
 from components.reward.labels.losses import MEASURES
@@ -47,7 +46,7 @@ def pick(corpus: Corpus, split: str, source: str, clips: int) -> tuple[Tensor, l
 
 
 def measure_ladders(
-    corpus: Corpus, split: str, clips: int, seed: int, cache: LabelCache | None, workers: int
+    corpus: Corpus, split: str, clips: int, seed: int, cache: Path | None, workers: int
 ) -> tuple[Tensor, Tensor]:
     """Measures every registered distortion at every level on `clips` clips of each source.
 
@@ -68,9 +67,9 @@ def measure_ladders(
     unseen = (frames.int() + flips * signs).clamp(0, 255).to(torch.uint8)
     table = []
     with ProcessPool(workers) as pool, Progress(len(REGISTRY), "labels: distortions measured") as progress:
-        hidden = measured(frames, unseen[:, None], cache=cache, workers=pool)[:, 0]
+        hidden = measured(frames, unseen[:, None], cache=cache, pool=pool)[:, 0]
         for ladder in _ladders(frames, contents, seed):
-            table.append(measured(frames, ladder, cache=cache, workers=pool))
+            table.append(measured(frames, ladder, cache=cache, pool=pool))
             progress.update(1)
     return torch.stack(table), hidden
 
@@ -95,8 +94,7 @@ def fit(
     workers: Annotated[int, typer.Option("--workers", min=0, help="processes that measure")] = 0,
 ) -> None:
     """Print the calibration of the labels that a corpus's training clips give, as JSON."""
-    store = None if cache is None else LabelCache(cache)
-    losses, unseen = measure_ladders(Corpus.open(corpus), "train", clips, 0, store, workers)
+    losses, unseen = measure_ladders(Corpus.open(corpus), "train", clips, 0, cache, workers)
     fitted = Calibration.fit(losses.flatten(0, 2), unseen.mean(0).tolist())
     print(json.dumps({"measures": MEASURES, **asdict(fitted)}, indent=2))
 

@@ -13,11 +13,11 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from components.reward.distortions import LEVELS
-from components.reward.labels import differs, fidelity, label, quality, severity
-from components.reward.labels.calibration import CALIBRATION, Calibration, CalibrationCurve
-from components.reward.labels.label import measured
+from components.reward.labels.calibration import CALIBRATION, Calibration, CalibrationCurve, quality, severity
+from components.reward.labels.label import label, measured
 from components.reward.labels.losses import MEASURES
-from tests.reward.labels.conftest import rungs
+from components.reward.labels.ms_ssim import differs
+from tests.reward.labels.conftest import at_levels, fidelity
 
 
 def test_a_clip_is_perfectly_faithful_to_itself(clips: Tensor) -> None:
@@ -37,7 +37,7 @@ def test_fidelity_notices_what_plain_ssim_does_not(real: Tensor) -> None:
     """Lost colour and lost motion keep most of each luma frame."""
     clips = real.float() / 255.0
     for name in ("desaturate", "freeze", "flicker_white", "colour_drift"):
-        similar = fidelity(clips, rungs(real, name)[:, 5].float() / 255.0)
+        similar = fidelity(clips, at_levels(real, name)[:, 5].float() / 255.0)
         assert float(similar.median()) < 0.4 and float(similar.max()) < 0.95
 
 
@@ -45,7 +45,7 @@ def test_fidelity_notices_what_plain_ssim_does_not(real: Tensor) -> None:
     "name", ["blur", "shuffle", "erase", "h264", "lattice", "flicker_sine", "desaturate"]
 )
 def test_labels_fall_along_every_ladder(real: Tensor, name: str) -> None:
-    labels, similarity = label(real, rungs(real, name), torch.arange(LEVELS + 1))
+    labels, similarity = label(real, at_levels(real, name), torch.arange(LEVELS + 1))
     assert torch.equal(labels[:, 0], torch.ones(8)) and torch.equal(similarity[:, 0], torch.ones(8))
     assert bool((labels[:, 1:] <= labels[:, :-1]).all())
     assert float((labels[:, 0] - labels[:, -1]).mean()) > 0.5
@@ -55,7 +55,7 @@ def test_labels_fall_along_every_ladder(real: Tensor, name: str) -> None:
 def test_level_means_of_unlike_types_lie_on_one_scale(real: Tensor) -> None:
     """What VMAF, MS-SSIM, colour and time see, each by itself, comes out alike: level 3 near the middle."""
     for name in ("blur", "frame_noise", "flicker_white", "desaturate", "h264", "stutter"):
-        damage = 1.0 - label(real, rungs(real, name), torch.arange(LEVELS + 1))[1]
+        damage = 1.0 - label(real, at_levels(real, name), torch.arange(LEVELS + 1))[1]
         assert 0.3 < float(damage[:, 3].mean()) < 0.85, name
 
 
@@ -143,7 +143,7 @@ def test_a_curve_starts_at_its_floor() -> None:
 def test_the_whole_agrees_better_with_severity_than_any_part(real: Tensor) -> None:
     """Across types: that is what the one scale is for."""
     names = ("blur", "h264", "frame_noise", "desaturate", "hue_flicker", "flicker_white", "shuffle", "erase")
-    losses = torch.stack([measured(real, rungs(real, name)) for name in names])[:, :, 1:]
+    losses = torch.stack([measured(real, at_levels(real, name)) for name in names])[:, :, 1:]
     levels = torch.arange(1, 6).expand(losses.shape[:3]).flatten()
     parts = [spearmanr(losses[..., i].flatten(), levels).statistic for i in range(len(MEASURES))]
     assert spearmanr(CALIBRATION.damage(losses).flatten(), levels).statistic > max(parts) + 0.05

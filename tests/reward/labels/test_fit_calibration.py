@@ -11,7 +11,7 @@ from components.corpus.dataset import Corpus
 from components.reward.labels import fit_calibration as fitting
 from components.reward.labels.calibration import CALIBRATION
 from components.reward.labels.fit_calibration import measure_ladders, pick
-from tests.reward.labels.conftest import rungs
+from tests.reward.labels.conftest import at_levels
 
 
 def test_contents_take_turns(inputs: tuple[Path, Path]) -> None:
@@ -39,7 +39,7 @@ def test_the_numbers_in_use_spread_damage_over_the_scale(real: torch.Tensor) -> 
     from components.reward.labels.label import measured
 
     names = ("blur", "jpeg", "darken", "frame_noise", "flicker_white", "ghost", "warp", "stutter", "erase")
-    damage = torch.stack([CALIBRATION.damage(measured(real, rungs(real, name)[:, 1:])) for name in names])
+    damage = torch.stack([CALIBRATION.damage(measured(real, at_levels(real, name)[:, 1:])) for name in names])
     means = damage.mean((0, 1))
     assert bool((means.diff() > 0.05).all())
     assert 0.15 < float(means[0]) < 0.45 and 0.5 < float(means[2]) < 0.75 and float(means[4]) > 0.75
