@@ -18,8 +18,9 @@ from components.reward.distortions import REGISTRY
 from components.reward.ladders import replay
 from components.reward.ladders.few_step import DrawnLadders, draw
 from components.reward.ladders.ladder import seen_types
-from components.reward.ladders.shards import ShardFolder, plan_of
-from components.reward.ladders.sources import Material, gather, judge_of
+from components.reward.ladders.plan import plan_of
+from components.reward.ladders.shards import ShardFolder
+from components.reward.ladders.sources import LadderSources, gather, judge_of
 from components.reward.model.training import Curve, train
 from components.reward.params import RewardParams
 from components.reward.scoring.trained import Scorer
@@ -155,7 +156,7 @@ def _check_names(params: RewardParams) -> None:
 def _few_steps(
     params: RewardParams,
     artifact: Artifact,
-    material: Material,
+    material: LadderSources,
     device: torch.device,
     folder: Path,
     stop: StopSignal,
