@@ -19,17 +19,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from components.evaluation.models.catalogue import WEIGHTS, Weights
+from components.evaluation.models.catalogue import CARD, UNKNOWN, WEIGHTS, Weights
+from components.evaluation.models.fetch import fetch
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.errors import InputError
 from components.runtime.io import storage
 
-#: What a fetched folder says about itself: name, origin, licence, and size and SHA-256 of every file.
-CARD = "weights.json"
 #: The place that is fetched on demand, where there is a network.
 HUB = "hub"
-#: The origin of a folder without a card.
-UNKNOWN = "a folder without a card"
 
 
 class Shelf:
@@ -130,8 +127,6 @@ def _fetched(weights: Weights, folder: Path) -> None:
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if any(not (folder / file).is_file() for file in weights.files):
-            from components.evaluation.models.fetch import fetch
-
             fetch(weights.name, str(folder.parent))
 
 

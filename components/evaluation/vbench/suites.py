@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.dimensions import catalogue
-from components.evaluation.sample_record import recorded_prompts
+from components.evaluation.dimensions.catalogue import catalogue
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.vbench.files import prompt_of, stem
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC
+from components.evaluation.vbench.sample_record import recorded_prompts
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.errors import InputError
 from components.runtime.io.prompt_lists import FORMATS, read_prompt_list
