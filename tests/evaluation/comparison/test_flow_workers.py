@@ -20,7 +20,7 @@ from tests.runtime.compute.test_workers import alive
 PARENT = """
 import time
 import torch
-from components.evaluation.dimensions import classical
+from components.evaluation.dimensions import classical_flow as classical
 from components.evaluation.dimensions.base import Clips
 
 classical.available_cpus = lambda: 2

@@ -9,7 +9,7 @@ import pytest
 
 from components.evaluation.comparison.measure import Side
 from components.evaluation.comparison.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
-from components.evaluation.dimensions import catalogue
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.params import EvaluationParams
 from components.runtime.gate.thresholds import Gate, SourcedRule
 from components.runtime.stats import Clusters
