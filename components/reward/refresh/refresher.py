@@ -205,8 +205,6 @@ class Refresher:
                 "steps": self.effort.steps,
                 "learning_rate": self.effort.pace * self.params.training.learning_rate,
                 "warmup": self.effort.steps // 10,
-                # Short enough to be done again: it is never saved half-way.
-                "checkpoint_every": self.effort.steps + 1,
             }
         )
         params = self.params.model_copy(
@@ -216,11 +214,11 @@ class Refresher:
                 "run": self.params.run.model_copy(update={"seed": seed}),
             }
         )
-        with tempfile.TemporaryDirectory() as nowhere:
-            network, _ = train(
-                InMemory(mixed), params, checkpoints=Path(nowhere), stop=StopSignal(), device=current.device,
-                initial=current.network,
-            )  # fmt: skip
+        # Short enough to be done again: it is never saved half-way.
+        network, _ = train(
+            InMemory(mixed), params, checkpoints=None, stop=StopSignal(), device=current.device,
+            initial=current.network,
+        )  # fmt: skip
         return network
 
     def _recheck(self, scorer: Scorer) -> Card:
