@@ -191,7 +191,7 @@ def distortions(
     ] = None,
 ) -> None:
     """Print the catalogue of distortions; with --out, draw a contact sheet of all of them at every level."""
-    from components.reward.distortions.contact_sheet import examples, generated_rungs, sheet, table
+    from components.reward.distortions.contact_sheet import examples, generated_levels, sheet, table
     from components.runtime.artifacts.outputs import check_file
 
     if out is not None:
@@ -216,7 +216,7 @@ def distortions(
 
         prompts = opened.prompts("heldout") or opened.prompts()
         loaded = Generator.load(open_artifact(generator, step="generator").path)
-        generated = generated_rungs(loaded, clips[0], prompts[0].text if prompts else "", level)
+        generated = generated_levels(loaded, clips[0], prompts[0].text if prompts else "", level)
     picture = sheet(clips, names, level, opened.fps, generated=generated)
     try:
         about = PngInfo()

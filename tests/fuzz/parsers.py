@@ -15,12 +15,13 @@ from safetensors.torch import save
 from components.alignment.ledger import reader as reading
 from components.corpus.dataset import ClipRecord, Corpus, write_corpus
 from components.corpus.prompts import Prompt, read_prompts
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.models import fetch
 from components.evaluation.models.preprocessing import Preparation
-from components.evaluation.sample_record import read_record
 from components.evaluation.vbench.files import read_results
+from components.evaluation.vbench.sample_record import read_record
 from components.evaluation.vbench.suites import INFO, load_suite
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC, read_raw, totals
+from components.evaluation.vbench.totals import read_raw, totals
 from components.params import load_params
 from components.planning.blueprints import blueprint_of
 from components.registry.gate.champion import difference, read_rows, same_requests

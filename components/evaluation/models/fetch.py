@@ -25,8 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from components.evaluation.models.catalogue import WEIGHTS, Weights
-from components.evaluation.models.store import CARD
+from components.evaluation.models.catalogue import CARD, WEIGHTS, Weights
 from components.runtime.artifacts import outputs
 from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage

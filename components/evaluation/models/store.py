@@ -16,19 +16,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from components.evaluation.models.catalogue import WEIGHTS, Weights
+from components.evaluation.models.catalogue import CARD, UNKNOWN, WEIGHTS, Weights
+from components.evaluation.models.fetch import fetch
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.artifacts.pretrained import mirrored
 from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 from components.runtime.io.files import file_lock
 
-#: What a fetched folder says about itself: name, origin, licence, and size and SHA-256 of every file.
-CARD = "weights.json"
 #: The place that is fetched on demand, where there is a network.
 HUB = "hub"
-#: The origin of a folder without a card.
-UNKNOWN = "a folder without a card"
 
 
 class Shelf:
@@ -128,8 +125,6 @@ def _fetched(weights: Weights, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(folder.with_name(f".{folder.name}.lock")):
         if any(not (folder / file).is_file() for file in weights.files):
-            from components.evaluation.models.fetch import fetch
-
             fetch(weights.name, str(folder.parent))
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.dimensions import catalogue
-from components.evaluation.sample_record import recorded_prompts
+from components.evaluation.dimensions.catalogue import catalogue
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.vbench.files import prompt_of, stem
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC
+from components.evaluation.vbench.sample_record import recorded_prompts
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.errors import InputError, one_line
 from components.runtime.io.files import write_atomically

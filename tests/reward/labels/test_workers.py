@@ -15,14 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward.labels import label
-from components.reward.labels.label import Task, measure
+from components.reward.labels.label import LabelTask, measure, measured
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.errors import InputError
-from tests.reward.labels.conftest import rungs
+from tests.reward.labels.conftest import at_levels
 
 
-def task(side: int = 48) -> Task:
+def task(side: int = 48) -> LabelTask:
     clips = np.zeros((1, 3, 3, side, side), dtype=np.uint8)
     return clips, np.zeros(1, dtype=np.int64), clips + 9
 
@@ -38,15 +37,16 @@ def test_same_labels_with_no_one_and_two_workers(
 ) -> None:
     from components.reward.labels import label as labelling
 
-    ladder, levels = torch.cat([rungs(real, name) for name in ("blur", "shuffle")]), torch.arange(6)
-    clips = torch.cat((real, real))
-    here = label(clips, ladder, levels)
+    clips, ladder = (
+        torch.cat((real, real)),
+        torch.cat([at_levels(real, name) for name in ("blur", "shuffle")]),
+    )
+    here = measured(clips, ladder)
     monkeypatch.setattr(labelling, "TASK_CLIPS", 25)
-    for pool in (0, two):
-        there = label(clips, ladder, levels, workers=pool, cache=tmp_path / str(pool == 0))
-        assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
-    alone = label(clips[3:4], ladder[3:4], levels, workers=1)
-    assert all(torch.equal(a[3:4], b) for a, b in zip(here, alone, strict=True))
+    for pool in (None, two):
+        assert torch.equal(here, measured(clips, ladder, pool=pool, cache=tmp_path / str(pool is None)))
+    with ProcessPool(1) as one:
+        assert torch.equal(here[3:4], measured(clips[3:4], ladder[3:4], pool=one))
 
 
 def test_an_error_in_a_worker_is_one_error_here(two: ProcessPool) -> None:
@@ -57,12 +57,14 @@ def test_an_error_in_a_worker_is_one_error_here(two: ProcessPool) -> None:
 
 SCRIPT = """
 import torch
-from components.reward.labels import label
+from components.reward.labels.label import measured
+from components.runtime.compute.process_pool import ProcessPool
 
 if __name__ == "__main__":
     clips = torch.randint(0, 256, (64, 60, 3, 64, 64), dtype=torch.uint8)
     print("ready", flush=True)
-    label(clips, torch.stack((clips, 255 - clips), dim=1), torch.tensor([0, 5]), workers=2)
+    with ProcessPool(2) as pool:
+        measured(clips, torch.stack((clips, 255 - clips), dim=1), pool=pool)
 """
 
 
