@@ -40,8 +40,8 @@ class Interrupted(OnlineVPOError):
         super().__init__(message)
 
 
+#: Characters of an error that are shown.
 LINE_CAP = 4000
-"""Characters of an error that are shown."""
 
 
 def one_line(text: object) -> str:

@@ -15,8 +15,8 @@ from components.runtime.artifacts.workspace import discard, identity_of
 from components.runtime.errors import InputError
 
 DATABASE = "mlflow.db"
+#: Where `python -m components digests` writes a file for each section of the params.
 INPUTS = Path("artifacts", "inputs")
-"""Where `python -m components digests` writes a file for each section of the params."""
 CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache")
 _SQLITE = b"SQLite format 3\0"
 _RUN = re.compile(r"[0-9a-f]{32}")

@@ -23,8 +23,8 @@ from components.runtime.errors import InputError
 from components.runtime.io import storage
 from components.runtime.io.files import REPLACED, previous_of, unused
 
+#: Names that a refusal gives as examples.
 SHOWN = 3
-"""Names that a refusal gives as examples."""
 
 
 @dataclass(frozen=True)

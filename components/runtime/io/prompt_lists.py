@@ -15,11 +15,11 @@ from components.runtime.io import storage
 from components.runtime.io.untrusted import check_yaml, parse_json
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
+#: The longest of the rewritten prompts that VBench publishes has 1,422.
 MAX_PROMPT_CHARACTERS = 5000
-"""The longest of the rewritten prompts that VBench publishes has 1,422."""
 MAX_PROMPTS = 20_000
+#: Names of the column or key that holds the prompt; the first one that is there counts.
 FIELDS = ("prompt", "prompt_en", "caption", "text")
-"""Names of the column or key that holds the prompt; the first one that is there counts."""
 FORMATS = ".txt, .json, .jsonl, .csv or .yaml"
 
 _KINDS = {

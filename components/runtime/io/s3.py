@@ -18,8 +18,8 @@ from typing import Any
 from components.runtime.errors import InputError, one_line
 
 MULTIPART_BYTES = 16 * 2**20
+#: How long a store may take to answer, and between two pieces of an answer; five attempts are made.
 CONNECT_S, READ_S = 10.0, 60.0
-"""How long a store may take to answer, and between two pieces of an answer; five attempts are made."""
 _DENIED = {
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
