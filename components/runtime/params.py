@@ -90,8 +90,8 @@ def section_class(name: str) -> type[StepParams]:
     no other steps than its own.
     """
     module = importlib.import_module(f"{__name__.split('.', maxsplit=1)[0]}.{name}.params")
-    found: type[StepParams] = getattr(module, f"{name.capitalize()}Params")
-    return found
+    cls: type[StepParams] = getattr(module, f"{name.capitalize()}Params")
+    return cls
 
 
 def load_step_params(cls: type[P], section: str, file: str | Path | None, overrides: Sequence[str] = ()) -> P:
@@ -126,19 +126,19 @@ def with_taken_over(cls: type[StepParams], section: str, tree: Mapping[str, Any]
     Raises:
         InputError: both sections set one, and not to the same value.
     """
-    own = section_of(tree, section)
+    values = section_of(tree, section)
     for key, path in cls.taken_over.items():
         other, _, name = path.partition(".")
-        theirs = section_of(tree, other).get(name)
-        mine = own.get(key)
-        if mine is not None and theirs is not None and mine != theirs:
+        other_value = section_of(tree, other).get(name)
+        value = values.get(key)
+        if value is not None and other_value is not None and value != other_value:
             raise InputError(
-                f"{section}.{key} = {_shown(mine)} and {path} = {_shown(theirs)}: must be one; "
+                f"{section}.{key} = {_shown(value)} and {path} = {_shown(other_value)}: must be one; "
                 f"set {path} alone"
             )
-        if mine is None and theirs is not None:
-            own = {**own, key: theirs}
-    return own
+        if value is None and other_value is not None:
+            values = {**values, key: other_value}
+    return values
 
 
 def load_tree(
@@ -326,8 +326,8 @@ def _describe(cls: type[BaseModel], error: Any, section: str) -> str:
     ):
         if message.startswith(start):
             message = instead + message.removeprefix(start)
-    given = f" = {_shown(error['input'])}" if not isinstance(error["input"], dict) else ""
-    return f"{path}{given}: {message}{_about(cls, loc)}"
+    value = f" = {_shown(error['input'])}" if not isinstance(error["input"], dict) else ""
+    return f"{path}{value}: {message}{_about(cls, loc)}"
 
 
 def _about(cls: type[BaseModel], loc: Sequence[str | int]) -> str:

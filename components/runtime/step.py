@@ -61,16 +61,16 @@ def step_app(
     def _verbs() -> None:  # makes typer keep `run` as a verb even where it is the only one
         pass
 
-    def command(**given: Any) -> None:
-        loaded = load_params(params, name, given.pop("params_file"), given.pop("overrides"))
-        check_out(given["out"], name, (given[key] for key in (*inputs, *optional)))
+    def command(**arguments: Any) -> None:
+        loaded = load_params(params, name, arguments.pop("params_file"), arguments.pop("overrides"))
+        check_out(arguments["out"], name, (arguments[key] for key in (*inputs, *optional)))
         from components.runtime.compute import devices
 
         if devices.has_torch():
             devices.configure_threads()
             devices.configure_determinism()
-        done = (pkgutil.resolve_name(run) if isinstance(run, str) else run)(loaded, **given)
-        _report(name, given["out"], getattr(done, "metrics", None))
+        done = (pkgutil.resolve_name(run) if isinstance(run, str) else run)(loaded, **arguments)
+        _report(name, arguments["out"], getattr(done, "metrics", None))
 
     place = "a folder or s3:// URI"
     wanted = [

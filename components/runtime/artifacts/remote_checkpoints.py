@@ -105,13 +105,13 @@ def saved(path: Path) -> None:
 
 def _visible(root: Path) -> dict[str, tuple[int, int]]:
     """Size and modification time (ns) of every file under `root`, files still being written left out."""
-    found = {}
+    files = {}
     for path in root.rglob("*"):
         name = path.relative_to(root)
         if not any(part.startswith(".") for part in name.parts) and path.is_file():
             state = path.stat()
-            found[name.as_posix()] = (state.st_size, state.st_mtime_ns)
-    return found
+            files[name.as_posix()] = (state.st_size, state.st_mtime_ns)
+    return files
 
 
 def _warn(effect: str, error: Exception) -> None:

@@ -184,7 +184,7 @@ def _csv_rows(text: str, file: str) -> Iterator[Row]:
 
 def _header(line: str) -> tuple[str, list[str]] | None:
     """The delimiter and the columns that a header names, in small letters; None if none holds the prompt."""
-    found = []
+    readings = []
     for delimiter in ",;\t":
         try:
             cells = next(csv.reader([line.strip("\r")], delimiter=delimiter, skipinitialspace=True))
@@ -192,8 +192,8 @@ def _header(line: str) -> tuple[str, list[str]] | None:
             continue
         names = [cell.strip().lower() for cell in cells]
         if any(name in FIELDS for name in names):
-            found.append((delimiter, names))
-    return max(found, key=lambda one: len(one[1]), default=None)
+            readings.append((delimiter, names))
+    return max(readings, key=lambda reading: len(reading[1]), default=None)
 
 
 def _cleaned(value: Any, where: str) -> str:

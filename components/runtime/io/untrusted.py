@@ -81,7 +81,7 @@ def check_yaml(text: bytes | str, what: str) -> None:
     sizes: dict[int, int] = {}
     try:
         documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
-        total = sum(_size(one, sizes, 0, what) for one in documents if one is not None)
+        total = sum(_size(document, sizes, 0, what) for document in documents if document is not None)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{what}: not readable as YAML: {one_line(error)}") from error
     if total > MAX_YAML_VALUES:
