@@ -13,6 +13,7 @@ from components.corpus.dataset import SOURCES
 from components.reward.distortions import FAMILIES, GENERATIVE, LEVELS, REGISTRY
 from components.reward.distortions.base import CatalogueEntry, Distortion
 from components.runtime.errors import InputError
+from components.runtime.tables import columns
 from components.video.filters import luma, resize
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ def table() -> list[str]:
         for entry in entries(family):
             summary = entry.summary + NEEDS[entry.needs]
             rows.append((family, entry.name, _numbers(entry.levels), entry.unit, summary))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return columns(rows, left=range(5))
 
 
 def examples(corpus: Corpus) -> tuple[Tensor, list[str]]:
