@@ -143,7 +143,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _check(step: int, training: TrainingParams, figures: dict[str, float]) -> None:
-    """Raises `Diverged` where any figure of this step, is not finite; no later step recovers."""
+    """Raises `Diverged` where any figure of this step is not finite; no later step recovers."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
         raise Diverged(

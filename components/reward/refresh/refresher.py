@@ -23,11 +23,10 @@ from components.reward.card import gate
 from components.reward.card.agreement import measure_column
 from components.reward.card.card import Card
 from components.reward.card.markdown import as_markdown
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, join, shuffled
-from components.reward.ladders.plan import Pool, ShardPlan
+from components.reward.ladders.plan import ShardPlan
 from components.reward.ladders.replay import HELDOUT, REPLAY, Kept, open_kept
-from components.reward.ladders.sources import SourceClips
+from components.reward.ladders.sources import Pool, SourceClips
 from components.reward.model.network import RewardNet
 from components.reward.model.training import Diverged, train
 from components.reward.params import RewardParams
@@ -217,7 +216,7 @@ class Refresher:
         )
         with tempfile.TemporaryDirectory() as nowhere:
             network, _ = train(
-                InMemory(mixed), params, checkpoints=Path(nowhere), stop=StopSignal(), device=current.device,
+                [mixed], params, checkpoints=Path(nowhere), stop=StopSignal(), device=current.device,
                 initial=current.network,
             )  # fmt: skip
         return network
