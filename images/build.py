@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io.files import write_atomically
 from images.catalogue import NAMES, ROOT, Image, Variant, chain, sources
 from images.engines import Engine
@@ -149,7 +149,7 @@ def _known(output: Path) -> dict[str, str]:
     try:
         found = yaml.safe_load(output.read_text())
     except yaml.YAMLError as error:
-        raise InputError(f"{output}: not an images file: {' '.join(str(error).split())}") from None
+        raise InputError(f"{output}: not an images file: {one_line(error)}") from None
     if not isinstance(found, dict) or not set(found) <= set(FAMILIES):
         raise InputError(f"{output}: not an images file: a mapping of {', '.join(FAMILIES)} is needed")
     return {str(name): str(reference) for name, reference in found.items()}

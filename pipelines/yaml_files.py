@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io.files import write_atomically
 from components.runtime.io.untrusted import MAX_YAML_BYTES, check_yaml, content
 
@@ -31,7 +31,7 @@ def read_documents(path: Path, what: str) -> list[Any]:
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{what} {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{what} {path}: not readable as YAML: {one_line(error)}") from None
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:

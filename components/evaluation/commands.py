@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from components.evaluation.dimensions import catalogue
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.models.fetch import fetch, known, verify
 from components.evaluation.params import EvaluationParams

@@ -28,8 +28,6 @@ from mlflow.pyfunc import PythonModel
 
 from components.generator.generator import Generator, fetch_base
 from components.generator.params import SamplingParams
-from components.generator.step import derive_name
-from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.compute.devices import configure_threads, resolve
 from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError
@@ -125,7 +123,7 @@ def located(about: Mapping[str, Any]) -> Path:
     tried = []
     for place, at in places:
         try:
-            return fetch_base(str(place), at, cache_dir() / "bases" / derive_name(str(place)))
+            return fetch_base(str(place), at)
         except InputError as error:
             tried.append(str(error))
     raise InputError(f"{'; '.join(tried)}; set {BASE_VARIABLE} to a folder, an s3:// prefix or a hub id")

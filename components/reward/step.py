@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,8 @@ from components.reward.ladders.sources import LadderSources, Pool, gather, judge
 from components.reward.model.training import Curve, train
 from components.reward.params import RewardParams
 from components.reward.scoring.trained import Scorer
-from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
+from components.runtime.artifacts.publish import publish, write_metrics
 from components.runtime.compute.devices import (
     available_cpus,
     configure_determinism,
@@ -34,6 +35,7 @@ from components.runtime.compute.devices import (
 from components.runtime.compute.distributed import Ranks, is_node_leader, process_group
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError
+from components.runtime.gate.rules import Check
 from components.runtime.tracking.step_run import track
 
 if TYPE_CHECKING:
@@ -197,7 +199,7 @@ def _drawing(artifact: Artifact, params: RewardParams, device: torch.device) -> 
 def write_card(
     folder: Path,
     measured: Measured,
-    checks: Sequence[gate.Check],
+    checks: Sequence[Check],
     refused: Sequence[str],
     curve: Curve | None = None,
     ladders: int | None = None,
@@ -216,7 +218,7 @@ def write_card(
     verdict = {
         "passed": not refused,
         "reasons": list(refused),
-        "checks": [{**asdict(check), "passed": check.passed, "line": check.line()} for check in checks],
+        "checks": [{"name": check.metric, **check.as_json(), "line": gate.line(check)} for check in checks],
     }
     text = json.dumps({**card.as_json(), "gate": verdict}, indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
@@ -224,12 +226,10 @@ def write_card(
     (folder / "plots").mkdir(exist_ok=True)
     plots.draw(folder / "plots", measured, curve, checks)
     metrics = {**card.metrics(), "gate_passed": float(not refused)}
-    room = gate.least_room(list(checks))
+    room = gate.least_room(checks)
     if room is not None:
         metrics["gate_room"] = room
     if ladders is not None:
         metrics["training_ladders"] = float(ladders)
-    (folder / "metrics.json").write_text(
-        json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    write_metrics(folder, metrics)
     return metrics

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 from components.runtime.io.untrusted import MAX_YAML_BYTES, check_yaml, content
 
@@ -167,7 +167,7 @@ def load_tree(
         try:
             config = OmegaConf.load(io.BytesIO(text)) if text.strip() else config
         except (YAMLError, OmegaConfBaseException, ValueError, OSError, AssertionError) as error:
-            raise InputError(f"params file {file}: not readable as YAML: {_one_line(error)}") from error
+            raise InputError(f"params file {file}: not readable as YAML: {one_line(error)}") from error
         if not isinstance(config, DictConfig):
             raise InputError(f"params file {file}: must hold sections ({', '.join(known)}), not a list")
     for override in overrides:
@@ -185,7 +185,7 @@ def load_tree(
             AssertionError,
             RecursionError,
         ) as error:
-            raise InputError(f"--set {override}: cannot be applied: {_one_line(error)}") from error
+            raise InputError(f"--set {override}: cannot be applied: {one_line(error)}") from error
     # Left unresolved: a ${...} in a params file would otherwise read the environment into manifest and
     # tracking.
     tree = OmegaConf.to_container(config, resolve=False)
@@ -373,7 +373,3 @@ def _allowed(given: str, keys: Iterable[str]) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.artifacts import remote_checkpoints as mirror
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact
-from components.runtime.artifacts.manifest import parse_manifest
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST, parse_manifest
 from components.runtime.artifacts.outputs import artifact_of, check, remove_result
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.io import storage

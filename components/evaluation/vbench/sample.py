@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.evaluation.sample_record import read_record, record_file, write_record
 from components.evaluation.samples import Request, Sampler
 from components.evaluation.vbench.files import video_name
+from components.evaluation.vbench.sample_record import read_record, record_file, write_record
 from components.evaluation.vbench.suites import Suite
 from components.generator.sampling import require_finite
 from components.runtime.compute.distributed import Ranks

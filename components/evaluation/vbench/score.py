@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.dimensions import Dimension, LeftOut, Measured, Outcome, Video, catalogue
+from components.evaluation.dimensions.base import Dimension, LeftOut, Measured, Outcome, Video
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.models import Shelf
-from components.evaluation.sample_record import read_record
 from components.evaluation.vbench.files import METHOD, OURS, SEED, VARIANT, Result, VideoResult
 from components.evaluation.vbench.folder import Found, Problem, counts, find_videos
+from components.evaluation.vbench.sample_record import read_record
 from components.evaluation.vbench.suites import Suite
 from components.evaluation.vbench.totals import totals
 from components.runtime.compute.distributed import Ranks

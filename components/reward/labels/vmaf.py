@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.video.filters import luma
 
 MODEL = r"version=vmaf_v0.6.1neg\:disable_clip=true"
@@ -81,7 +81,7 @@ def ffmpeg() -> str:
 
         return get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise InputError(
             f"no ffmpeg for VMAF labels ({reason}); install the package imageio-ffmpeg, which ships one"
         ) from error

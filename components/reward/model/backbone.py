@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from components.reward.features.fragments import Canvas
-from components.runtime.errors import InputError
+from components.runtime.artifacts.pretrained import open_model
+from components.runtime.errors import InputError, one_line
 
 CONFIG = "config.json"
 PREPROCESSING = "preprocessor_config.json"
@@ -173,24 +174,9 @@ def _model(folder: Path, kind: BackboneKind) -> Any:
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **local)
             config = getattr(config, kind.tower) if kind.tower else config
             config.update(dict(kind.settings))
-            model, report = getattr(transformers, kind.model).from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                output_loading_info=True,
-                **local,
-            )
+            return open_model(getattr(transformers, kind.model), folder, config=config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{folder}: the backbone cannot be loaded: {reason}") from error
-    absent = sorted({*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])})
-    if absent:
-        raise InputError(
-            f"{folder}: {len(absent)} of the weights that {CONFIG} describes are not there or of another "
-            f"shape, the first {absent[0]}"
-        )
-    return model
+        raise InputError(f"{folder}: the backbone cannot be loaded: {one_line(error)}") from error
 
 
 @torch.no_grad()
@@ -266,7 +252,7 @@ def _json(file: Path) -> dict[str, Any]:
         if not isinstance(described, dict):
             raise ValueError("not a JSON object")
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: not a model's description ({' '.join(str(error).split())})") from error
+        raise InputError(f"{file}: not a model's description ({one_line(error)})") from error
     return described
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,12 +21,11 @@ from components.reward.model import Backbone, fetch, precision
 from components.reward.model.losses import ladder_loss, plcc_loss, silence_loss
 from components.reward.model.network import OUTPUTS, RewardNet
 from components.reward.params import RewardParams, TrainingParams
-from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
-from components.runtime.errors import InputError
-from components.runtime.progress import Progress
+from components.runtime.errors import InputError, one_line
+from components.runtime.training_loop import TrainingLoop
 
 LOG_EVERY = 10
 #: Parts of a batch, each with its own forward and backward pass, distributed over the processes. Their
@@ -54,7 +54,7 @@ def train(
     shards: Shards,
     params: RewardParams,
     *,
-    checkpoints: Path,
+    checkpoints: Path | None,
     stop: StopSignal,
     device: torch.device,
     ranks: Ranks | None = None,
@@ -65,7 +65,8 @@ def train(
 
     Args:
         shards: training ladders, all of one K.
-        checkpoints: where to save every `checkpoint_every` steps and on a stop.
+        checkpoints: where to save every `checkpoint_every` steps, after the last one and on a stop; None
+            saves nothing.
         ranks: the processes that share the work; all end with the same network.
         report: called with the figures of every tenth step.
         initial: the network to start from, with the coding fitted to its own training's statistics; it is
@@ -82,68 +83,47 @@ def train(
     training, seed, ranks = params.training, params.run.seed, ranks or Ranks()
     stream = Stream(shards, steps=training.steps, batch=training.batch, window=training.window, seed=seed)
     network = _network(params, stream.sample().statistics.flatten(0, 1), initial).to(device)
-    trained = network.trained()
-    optimiser, scales = _optimiser(network, training)
-    average = {name: value.detach().clone() for name, value in trained.items()}
-    keeper = Checkpointer(checkpoints)
-    curve: Curve = []
-    start = 0
-    checkpoint = keeper.latest()
-    if checkpoint is not None:
-        network.load_state_dict({**network.state_dict(), **_part(checkpoint.tensors, "model.")})
-        average = {name: value.to(device) for name, value in _part(checkpoint.tensors, "average.").items()}
-        unpack_optimizer(optimiser, checkpoint.tensors, checkpoint.state["optimizer"])
-        start, curve = checkpoint.step, checkpoint.state["curve"]
-    elif initial is None and network.backbone is not None:
+    loop = TrainingLoop(
+        network.trained(),
+        _optimiser(network, training),
+        checkpoints,
+        steps=training.steps,
+        learning_rate=lambda step: learning_rate(step, training.steps, training),
+        ema_decay=training.average,
+        buffers=network.own_state(),
+    )
+    curve: Curve = loop.record.setdefault("curve", [])
+    if loop.done == 0 and initial is None and network.backbone is not None:
         _fit_temporal(network, Batch.of(stream.batch(0), device), derive(seed, "reward scales"))
 
-    def save(step: int) -> None:
-        if not ranks.is_main:
-            return
-        tensors, state = pack_optimizer(optimiser)
-        tensors |= {f"model.{name}": value for name, value in {**network.own_state(), **trained}.items()}
-        tensors |= {f"average.{name}": value for name, value in average.items()}
-        keeper.save(step, tensors, {"optimizer": state, "curve": curve})
+    def backward(step: int) -> dict[str, float]:
+        batch = Batch.of(stream.batch(step), device)
+        return _gradients(network, batch, training, ranks, derive(seed, "reward dropout", step))
+
+    def log(done: int, figures: dict[str, float]) -> None:
+        if done % LOG_EVERY == 0 or done == training.steps:
+            curve.append({"step": float(done), **figures})
+            if report is not None:
+                report(figures, done)
 
     network.train()
-    with Progress(training.steps, "reward: training steps", start=start) as progress, torch.random.fork_rng():
-        for step in range(start, training.steps):
-            for group, scale in zip(optimiser.param_groups, scales, strict=True):
-                group["lr"] = scale * learning_rate(step, training.steps, training)
-            batch = Batch.of(stream.batch(step), device)
-            figures = _gradients(network, batch, training, ranks, derive(seed, "reward dropout", step))
-            norm = torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
-            _check(step, training, {**figures, "gradient": float(norm)})
-            optimiser.step()
-            decay = min(training.average, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for name, value in trained.items():
-                    average[name].lerp_(value, 1.0 - decay)
-            done = step + 1
-            if done % LOG_EVERY == 0 or done == training.steps:
-                curve.append({"step": float(done), **figures})
-                if report is not None:
-                    report(figures, done)
-            progress.update(1, **figures)
-            stopping = stop.should_stop(ranks)
-            if stopping or (done % training.checkpoint_every == 0 and done < training.steps):
-                save(done)
-            stop.raise_if_requested(ranks)
-    spoilt = {name: math.nan for name, value in average.items() if not bool(torch.isfinite(value).all())}
-    _check(training.steps - 1, training, spoilt)
-    with torch.no_grad():
-        for name, value in trained.items():
-            value.copy_(average[name])
-            value.grad = None
+    with torch.random.fork_rng():
+        loop.run(
+            "reward: training steps",
+            backward,
+            stop=stop,
+            checkpoint_every=training.checkpoint_every,
+            ranks=ranks,
+            check=partial(_check, training),
+            after_step=log,
+        )
+    spoilt = {name: math.nan for name, value in network.trained().items() if not value.isfinite().all()}
+    _check(training, training.steps - 1, spoilt)
     return network.eval(), curve
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _check(step: int, training: TrainingParams, figures: dict[str, float]) -> None:
-    """Raises `Diverged` where any figure of this step is not finite; no later step recovers."""
+def _check(training: TrainingParams, step: int, figures: dict[str, float]) -> None:
+    """Raises `Diverged` where a figure of this step is not finite: no later step recovers."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
         raise Diverged(
@@ -158,10 +138,11 @@ def _check(step: int, training: TrainingParams, figures: dict[str, float]) -> No
 def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None) -> RewardNet:
     """The network that a training starts with; its coding is `initial`'s, or fitted to (N, F) statistics."""
     sizes = params.network
+    backbone = None
     if initial is not None:
         backbone = deepcopy(initial.backbone)
-    else:
-        backbone = Backbone.load(fetch(sizes.backbone)) if sizes.backbone else None
+    elif sizes.backbone:
+        backbone = Backbone.load(fetch(sizes.backbone, "reward.network.backbone ="))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(params.run.seed, "reward weights"))
         network = RewardNet(sizes, statistics.shape[-1], backbone)
@@ -174,8 +155,7 @@ def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None
         network.load_own_state(initial.own_state())
     except RuntimeError as error:
         raise InputError(
-            f"reward.network: a training that continues from a reward must have its sizes "
-            f"({' '.join(str(error).split())})"
+            f"reward.network: a training that continues from a reward must have its sizes ({one_line(error)})"
         ) from error
     return network
 
@@ -190,18 +170,17 @@ def _fit_temporal(network: RewardNet, batch: Batch, seed: int) -> None:
     network.temporal.fit(torch.cat([network.backbone(view) for view in views]))
 
 
-def _optimiser(network: RewardNet, training: TrainingParams) -> tuple[torch.optim.Optimizer, list[float]]:
-    """AdamW over the trained parameters, and for each of its groups the share of the learning rate."""
+def _optimiser(network: RewardNet, training: TrainingParams) -> torch.optim.Optimizer:
+    """AdamW over what is trained; a trained backbone gets its share of the learning rate."""
     groups: dict[float, list[Tensor]] = {}
     for name, value in network.trained().items():
         scale = network.params.backbone_rate if name.startswith("backbone.") else 1.0
         groups.setdefault(scale, []).append(value)
-    optimiser = torch.optim.AdamW(
-        [{"params": members} for members in groups.values()],
+    return torch.optim.AdamW(
+        [{"params": members, "lr_scale": scale} for scale, members in groups.items()],
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
     )
-    return optimiser, list(groups)
 
 
 @dataclass(frozen=True)

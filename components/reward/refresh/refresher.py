@@ -38,6 +38,7 @@ from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
+from components.runtime.gate.rules import Check
 from components.runtime.io.files import replace_dir
 from components.video.filters import resize
 
@@ -203,8 +204,6 @@ class Refresher:
                 "steps": self.effort.steps,
                 "learning_rate": self.effort.pace * self.params.training.learning_rate,
                 "warmup": self.effort.steps // 10,
-                # Short enough to be done again: it is never saved half-way.
-                "checkpoint_every": self.effort.steps + 1,
             }
         )
         params = self.params.model_copy(
@@ -214,11 +213,11 @@ class Refresher:
                 "run": self.params.run.model_copy(update={"seed": seed}),
             }
         )
-        with tempfile.TemporaryDirectory() as nowhere:
-            network, _ = train(
-                [mixed], params, checkpoints=Path(nowhere), stop=StopSignal(), device=current.device,
-                initial=current.network,
-            )  # fmt: skip
+        # Short enough to be done again: it is never saved half-way.
+        network, _ = train(
+            [mixed], params, checkpoints=None, stop=StopSignal(), device=current.device,
+            initial=current.network,
+        )  # fmt: skip
         return network
 
     def _recheck(self, scorer: Scorer) -> Card:
@@ -255,12 +254,12 @@ def fitted(frames: Tensor, fps: float, geometry: Geometry) -> Tensor:
     return torch.stack(small).round().clamp(0, 255).to(torch.uint8) if small else clips
 
 
-def _write_card(folder: Path, card: Card, checks: Sequence[gate.Check], version: Version) -> None:
+def _write_card(folder: Path, card: Card, checks: Sequence[Check], version: Version) -> None:
     """card.json and card.md of a version that is adopted."""
-    lines = [{"name": c.name, "value": c.value, "least": c.least, "passed": c.passed} for c in checks]
+    lines = [c.as_json() for c in checks]
     text = json.dumps({**card.as_json(), "gate": {"checks": lines}}, indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
-    missed = gate.refusals(list(checks))
+    missed = gate.refusals(checks)
     title, _, rest = as_markdown(card, checks, missed).partition("\n")
     about = (
         f"Version {version.number}, trained on from version {version.parent} for {version.steps} steps in "

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.runtime.artifacts import remote_checkpoints as mirror
+from components.runtime.errors import one_line
 from components.runtime.io.files import atomic_dir, fsync, sha256_file
 
 _TENSORS = "tensors.safetensors"
@@ -67,7 +68,7 @@ class Checkpointer:
             try:
                 return _read(folder)
             except Exception as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 print(f"warning: checkpoint {folder} is broken, passed over: {reason}", file=sys.stderr)
         return None
 

@@ -19,7 +19,8 @@ from components.reward.refresh.recheck import score_ladders
 from components.reward.refresh.refresher import Refresher, Samples, fitted
 from components.reward.refresh.versions import Version, digest_of_folder
 from components.reward.scoring.trained import Geometry, Scorer
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import InputError
 from components.runtime.params import Section, StepParams
 from tests.reward.conftest import textured, write_reward

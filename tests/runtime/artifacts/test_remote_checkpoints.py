@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.runtime.artifacts.artifact import publish
 from components.runtime.artifacts.checkpoints import Checkpointer
+from components.runtime.artifacts.publish import publish
 from components.runtime.artifacts.remote_checkpoints import VARIABLE, Mirror
 from components.runtime.errors import GateRefused, InputError, Interrupted
 from components.runtime.io import storage
@@ -171,7 +171,7 @@ def test_a_place_out_of_reach_does_not_end_the_work(
 NODE = """
 import json, sys, torch
 from pathlib import Path
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.compute.distributed import process_group
 from components.runtime.errors import Interrupted
