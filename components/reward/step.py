@@ -169,7 +169,7 @@ def _few_steps(
 
     def drawn(generator: Generator | None) -> Pool:
         return draw(
-            generator, material.prompts_train, counts.few_steps, counts.rungs, material.geometry,
+            generator, material.prompts_train, counts.few_steps, counts.clips_per_ladder, material.geometry,
             params.run.seed, folder / "drawn.safetensors", stop,
         )  # fmt: skip
 

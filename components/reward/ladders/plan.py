@@ -88,7 +88,7 @@ class ShardPlan:
         rows = [shuffled(count, seed, "order", number // count)[number % count] for number in numbers]
         seeds = [derive(seed, "variation", number) for number in numbers]
         names = seen_types(params.heldout_types)
-        length = params.rungs - (pool.first is not None)
+        length = params.clips_per_ladder - (pool.first is not None)
         return build(
             vary(pool.clips.frames[rows], seeds),
             [f"{pool.clips.contents[row]}#{number}" for row, number in zip(rows, numbers, strict=True)],

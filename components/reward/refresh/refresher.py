@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from components.reward.base import Reward, read_config
@@ -40,6 +39,7 @@ from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
 from components.runtime.gate.rules import Check
 from components.runtime.io.files import replace_dir
+from components.runtime.params import validated
 from components.video.filters import resize
 
 HELD_SHARE = 0.25
@@ -119,12 +119,10 @@ class Refresher:
                 f"but its reward reads {reward.network.statistics}"
             )
         try:
-            params = RewardParams.model_validate(artifact.manifest.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(["reward", *map(str, first["loc"])])
+            params = validated(RewardParams, artifact.manifest.params, "reward")
+        except InputError as error:
             raise InputError(
-                f"{artifact.path}: made with params of another version of the code ({key}: {first['msg']}); "
+                f"{artifact.path}: made with params of another version of the code ({error}); "
                 "to refresh it, make it again: python -m components.reward run"
             ) from error
         return cls(reward, params, kept)

@@ -181,8 +181,7 @@ def test_jitter_moves_whole_frames(level: int) -> None:
 def test_misplaced_patches_show_pixels_of_the_frame_and_grow_in_number(level: int) -> None:
     frames = ramps()
     changed = [
-        (REGISTRY["misplaced_patches"](frames, at, [1]) != frames).any(2)[0, 0]
-        for at in (level - 1, level)
+        (REGISTRY["misplaced_patches"](frames, at, [1]) != frames).any(2)[0, 0] for at in (level - 1, level)
     ]
     assert int(changed[1].sum()) >= int(changed[0].sum())
     assert int(changed[1].sum()) <= value("misplaced_patches", level) * 81
@@ -194,9 +193,7 @@ def test_misplaced_patches_show_pixels_of_the_frame_and_grow_in_number(level: in
 
 @levels
 def test_colour_blocks_cover_at_most_what_they_say_and_keep_the_earlier_ones(level: int) -> None:
-    covered = [
-        (REGISTRY["colour_blocks"](GREY, at, [1, 2]) != 0.5).any(2)[:, 0] for at in (level - 1, level)
-    ]
+    covered = [(REGISTRY["colour_blocks"](GREY, at, [1, 2]) != 0.5).any(2)[:, 0] for at in (level - 1, level)]
     assert bool((covered[1] | ~covered[0]).all())
     assert int(covered[1][0].sum()) <= value("colour_blocks", level) * 49
 

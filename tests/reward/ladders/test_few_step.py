@@ -56,7 +56,7 @@ def test_what_is_there_is_not_drawn_again(generator: Generator, file: Path) -> N
 
 def test_a_shard_holds_them_in_order_and_varied_alike(file: Path) -> None:
     pool = draw(None, PROMPTS, 3, 3, GEOMETRY, 5, file, StopSignal())
-    shard = ShardPlan((pool,), LadderParams(rungs=3), 5, pixels=True).build(0)
+    shard = ShardPlan((pool,), LadderParams(clips_per_ladder=3), 5, pixels=True).build(0)
     assert shard.sources == ["few_steps"] * 3 and {family_of(recipe) for recipe in shard.recipes} == {3}
     assert torch.equal(shard.levels, pool.levels.float()) and bool(shard.labels.isnan().all())
     stored = load_file(file)["frames"]

@@ -39,7 +39,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> ShardPlan:
         Pool("world", SourceClips(world(5), [f"w{i}" for i in range(5)]), 12, True),
         Pool("generated", SourceClips(textured(4), [f"g{i}" for i in range(4)]), 8, False),
     )
-    return ShardPlan(pools, LadderParams(rungs=3, composed=0.0, heldout_types=DEAR), seed=3)
+    return ShardPlan(pools, LadderParams(clips_per_ladder=3, composed=0.0, heldout_types=DEAR), seed=3)
 
 
 def same(a: Ladders, b: Ladders) -> bool:
@@ -152,7 +152,7 @@ DEAR = tuple(name for name in REGISTRY if name not in ("blur", "fixed_noise", "f
 
 def main():
     clips = SourceClips(textured(4), [f"g{i}" for i in range(4)])
-    params = LadderParams(rungs=2, composed=0, heldout_types=DEAR)
+    params = LadderParams(clips_per_ladder=2, composed=0, heldout_types=DEAR)
     folder = ShardFolder(Path(sys.argv[1]), ShardPlan((Pool("generated", clips, 800, False),), params, 0))
     with folder.workers(1):
         for shard in range(int(sys.argv[2])):
@@ -195,7 +195,7 @@ def test_killed_in_the_middle_nothing_half_made_stays_and_no_worker_lives_on(
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in left.items())
     alone = ShardPlan(
         (Pool("generated", SourceClips(textured(4), [f"g{i}" for i in range(4)]), 800, False),),
-        LadderParams(rungs=2, composed=0, heldout_types=DEAR),
+        LadderParams(clips_per_ladder=2, composed=0, heldout_types=DEAR),
         0,
     )
     assert same(ShardFolder(folder, alone)[1], alone.build(1))
@@ -224,4 +224,7 @@ def test_a_plan_is_small_to_send(tmp_path: Path) -> None:
         (Pool("world", SourceClips(clips, [str(i) for i in range(1000)]), 10_000, True),), LadderParams(), 0
     )
     assert len(pickle.dumps(plan)) < 40_000
-    assert json.loads(json.dumps(plan.params.model_dump(mode="json")))["rungs"] == plan.params.rungs
+    assert (
+        json.loads(json.dumps(plan.params.model_dump(mode="json")))["clips_per_ladder"]
+        == plan.params.clips_per_ladder
+    )
