@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.reward.features.fragments import fragments
 from components.reward.ladders.ladder import NAMES, TENSORS, Ladders, build, join
-from components.reward.model import Backbone
+from components.reward.model.backbone import Backbone
 from components.reward.model.network import RewardNet
 from components.reward.model.training import Batch, Curve, train
 from components.reward.params import RewardParams
