@@ -8,7 +8,7 @@ from torch import Tensor
 
 from components.corpus.packaged import PACKAGED
 from components.reward.distortions import LEVELS, REGISTRY
-from components.video import read_video
+from components.video.codec import read_video
 from tests.reward.conftest import textured, world
 
 FRAMES, SIDE = 9, 48
