@@ -23,7 +23,7 @@ from components.generator.miniature.flow_training import train_flow
 from components.generator.miniature.footage import make_footage
 from components.generator.miniature.vae_training import train_vae
 from components.generator.params import GeneratorParams
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import configure_threads, describe, resolve
 from components.runtime.compute.seeds import derive
 
