@@ -100,7 +100,8 @@ def scoring(folder: Path, scorer: Scorer, videos: int, frames: int, height: int,
 
     from components.reward.base import reading_of
     from components.reward.scoring import videos as files
-    from components.video import Clip, write_video
+    from components.video.clip import Clip
+    from components.video.codec import write_video
 
     stream = torch.Generator().manual_seed(0)
     for number in range(DISTINCT):
