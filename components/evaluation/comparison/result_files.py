@@ -13,15 +13,13 @@ from components.evaluation.comparison.paired import Paired, compare
 from components.evaluation.comparison.table import ends
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.vbench.files import (
-    PER_VIDEO_SCALE,
     SEED,
-    Result,
+    VBenchResult,
     VideoResult,
-    in_words,
     prompt_of,
     read_results,
 )
-from components.evaluation.vbench.totals import LARGEST, RANGES, refuse_per_cent
+from components.evaluation.vbench.totals import RANGES
 from components.runtime.compute.seeds import numpy_rng
 from components.runtime.errors import InputError
 from components.runtime.stats import FEWEST, Clusters, holm, plain
@@ -32,7 +30,7 @@ MARGIN = 0.03
 
 
 @dataclass(frozen=True)
-class Terms:
+class AnalysisPlan:
     """What is decided before looking.
 
     Attributes:
@@ -97,23 +95,23 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Contest:
+class ResultComparison:
     """Every candidate against the first file.
 
     Attributes:
         base: the first file's name.
         changes: by candidate, by dimension.
         skipped: by candidate, by dimension, why it is not compared.
-        terms: as stated.
+        plan: as stated.
     """
 
     base: str
     changes: dict[str, dict[str, Change]]
     skipped: dict[str, dict[str, str]]
-    terms: Terms
+    plan: AnalysisPlan
 
 
-def run(files: Sequence[Path], terms: Terms) -> Contest:
+def run(files: Sequence[Path], plan: AnalysisPlan) -> ResultComparison:
     """Compare result files, VBench's or ours, with the first one, video by video.
 
     Videos are paired by file name (prompt and number) and resampled by prompt.
@@ -129,44 +127,28 @@ def run(files: Sequence[Path], terms: Terms) -> Contest:
         names = [str(file) for file in files]
     if len(set(names)) < len(names):
         raise InputError(f"compare: {files[0]} is named twice")
-    base = _read(files[0])
+    base = read_results(files[0])
     paired: dict[str, dict[str, tuple[Paired, int, bool | None]]] = {}
     skipped: dict[str, dict[str, str]] = {}
     for file, name in zip(files[1:], names[1:], strict=True):
-        candidate = _read(file)
+        candidate = read_results(file)
         paired[name], skipped[name] = {}, {}
         for dimension in _in_order({*base, *candidate}):
             reason = _not_comparable(base.get(dimension), candidate.get(dimension))
             if reason is not None:
                 skipped[name][dimension] = reason
                 continue
-            paired[name][dimension] = _pair(base[dimension], candidate[dimension], dimension, terms)
+            paired[name][dimension] = _pair(base[dimension], candidate[dimension], dimension, plan)
         if not paired[name]:
             reasons = "; ".join(f"{key}: {why}" for key, why in skipped[name].items())
             raise InputError(f"{file}: nothing to compare with {files[0]}: {reasons}")
-    return Contest(names[0], _judged(paired, terms, base), skipped, terms)
-
-
-def _read(file: Path) -> dict[str, Result]:
-    """A result file whose figures are fractions, those of its videos as well."""
-    results = read_results(file)
-    for name, result in results.items():
-        values = [one.value for one in result.videos]
-        refuse_per_cent(file, name, result.score)
-        refuse_per_cent(file, name, max(values, default=0.0))
-        factor = PER_VIDEO_SCALE.get(name, 1.0)
-        if values and factor != 1 and factor * max(values) <= LARGEST < factor * result.score:
-            raise InputError(
-                f"results file {file}: the videos of {name} have figures of 0..1, VBench's are of "
-                f"0..{factor:g}"
-            )
-    return results
+    return ResultComparison(names[0], _judged(paired, plan, base), skipped, plan)
 
 
 def _judged(
     paired: Mapping[str, Mapping[str, tuple[Paired, int, bool | None]]],
-    terms: Terms,
-    base: Mapping[str, Result],
+    plan: AnalysisPlan,
+    base: Mapping[str, VBenchResult],
 ) -> dict[str, dict[str, Change]]:
     corrected = holm(
         {f"{name}\n{key}": one[0].p_value for name, found in paired.items() for key, one in found.items()}
@@ -175,8 +157,8 @@ def _judged(
     for name, found in paired.items():
         changes[name] = {}
         for key, (one, unpaired, seeds) in found.items():
-            margin, p_holm = terms.of(key), corrected[f"{name}\n{key}"]
-            shown = p_holm < 1 - terms.confidence and one.prompts >= FEWEST
+            margin, p_holm = plan.of(key), corrected[f"{name}\n{key}"]
+            shown = p_holm < 1 - plan.confidence and one.prompts >= FEWEST
             changes[name][key] = Change(
                 paired=one,
                 p_holm=p_holm,
@@ -187,16 +169,18 @@ def _judged(
                 inferior=one.difference.high < -margin,
                 unpaired=unpaired,
                 seeds=seeds,
-                measured=_way(base[key]) if base[key].method or base[key].variant else "",
+                measured=base[key].measured_by if base[key].method or base[key].variant else "",
             )
     return changes
 
 
-def _pair(base: Result, candidate: Result, dimension: str, terms: Terms) -> tuple[Paired, int, bool | None]:
+def _pair(
+    base: VBenchResult, candidate: VBenchResult, dimension: str, plan: AnalysisPlan
+) -> tuple[Paired, int, bool | None]:
     one, other = ({composed(video.name): video for video in result.videos} for result in (base, candidate))
     shared = sorted(one.keys() & other.keys())
-    rng = numpy_rng(terms.seed, "evaluation", "compare", dimension)
-    clusters = Clusters([prompt_of(name) for name in shared], terms.resamples, rng, terms.confidence)
+    rng = numpy_rng(plan.seed, "evaluation", "compare", dimension)
+    clusters = Clusters([prompt_of(name) for name in shared], plan.resamples, rng, plan.confidence)
     before, after = (np.array([side[name].value for name in shared]) for side in (one, other))
     seeds = [_same_seed(one[name], other[name]) for name in shared]
     same = None if any(found is None for found in seeds) else all(seeds)
@@ -211,18 +195,14 @@ def _same_seed(one: VideoResult, other: VideoResult) -> bool | None:
     return bool(one.more[SEED] == other.more[SEED])
 
 
-def _not_comparable(base: Result | None, candidate: Result | None) -> str | None:
+def _not_comparable(base: VBenchResult | None, candidate: VBenchResult | None) -> str | None:
     if base is None or candidate is None:
         return f"only in {'the candidate' if base is None else 'the base'}"
     if (base.method, base.variant) != (candidate.method, candidate.variant):
-        return f"measured by {_way(base)} and by {_way(candidate)}"
+        return f"measured by {base.measured_by} and by {candidate.measured_by}"
     if not {composed(one.name) for one in base.videos} & {composed(one.name) for one in candidate.videos}:
         return "no video of the same name in both"
     return None
-
-
-def _way(result: Result) -> str:
-    return in_words(result.method, result.variant)
 
 
 def _in_order(names: set[str]) -> list[str]:
@@ -234,30 +214,30 @@ def _name(file: Path) -> str:
     return file.stem.removesuffix("_eval_results")
 
 
-def as_json(contest: Contest) -> dict[str, Any]:
+def as_json(comparison: ResultComparison) -> dict[str, Any]:
     """The comparison as plain JSON values; ends of intervals that there are not are null."""
     found: dict[str, Any] = {
-        "base": contest.base,
-        "margin": contest.terms.margin,
-        "margins": dict(contest.terms.margins or {}),
-        "confidence": contest.terms.confidence,
+        "base": comparison.base,
+        "margin": comparison.plan.margin,
+        "margins": dict(comparison.plan.margins or {}),
+        "confidence": comparison.plan.confidence,
         "candidates": {
             name: {
                 "dimensions": {key: asdict(one) | {"verdict": one.verdict} for key, one in changes.items()},
-                "skipped": contest.skipped[name],
+                "skipped": comparison.skipped[name],
             }
-            for name, changes in contest.changes.items()
+            for name, changes in comparison.changes.items()
         },
     }
     return plain(found)  # type: ignore[no-any-return]
 
 
-def as_table(contest: Contest) -> str:
+def as_table(comparison: ResultComparison) -> str:
     """A block for each candidate, under 110 columns."""
-    percent = f"{100 * contest.terms.confidence:g} %"
+    percent = f"{100 * comparison.plan.confidence:g} %"
     lines = []
-    for name, found in contest.changes.items():
-        lines.append(f"{name} against {contest.base}")
+    for name, found in comparison.changes.items():
+        lines.append(f"{name} against {comparison.base}")
         lines.append(
             f"{'':24}{'base':>9}{'cand.':>9}   {f'change [{percent} interval]':30}"
             f"{'won/tied/lost':>15}{'p (Holm)':>10}  verdict"
@@ -269,7 +249,7 @@ def as_table(contest: Contest) -> str:
                 f"{f'{gap.value:+.4f} ' + ends(gap, '+.4f'):30}"
                 f"{f'{pair.wins}/{pair.ties}/{pair.losses}':>15}{one.p_holm:10.4f}  {one.verdict}"
             )
-        lines += [f"{key:24} not compared: {why}" for key, why in contest.skipped[name].items()]
+        lines += [f"{key:24} not compared: {why}" for key, why in comparison.skipped[name].items()]
         lines += [f"{key:24} not VBench's: {one.measured}" for key, one in found.items() if one.measured]
         alone = sum(one.unpaired for one in found.values())
         if alone:
@@ -279,7 +259,7 @@ def as_table(contest: Contest) -> str:
         elif any(one.seeds is None for one in found.values()):
             lines.append("paired by prompt and number; the files do not say whether the seeds are the same")
         lines.append("")
-    stated = f"{100 * contest.terms.margin:g} % of each dimension's range in VBench's totals"
-    others = ", ".join(f"{key} {100 * share:g} %" for key, share in (contest.terms.margins or {}).items())
+    stated = f"{100 * comparison.plan.margin:g} % of each dimension's range in VBench's totals"
+    others = ", ".join(f"{key} {100 * share:g} %" for key, share in (comparison.plan.margins or {}).items())
     lines.append(f"harmless fall, stated before looking: {stated}{f' ({others})' if others else ''}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -21,7 +21,7 @@ class Verdict:
     """The whole comparison.
 
     Attributes:
-        judge: None where there is no independent judge.
+        judge: None where there is no oracle judge.
         dimensions: those measured on both sides.
         p_holm: their p-values after Holm's correction over all of them.
         semantic: names of those that look at what the prompt asked for.
@@ -64,15 +64,13 @@ class Verdict:
         by_reward = self.reward.rate.low > 0.5
         by_judge = self.judge is not None and self.judge.rate.low > 0.5
         if by_reward and by_judge:
-            start = "The aligned model wins, by the training reward and by the independent judge"
+            start = "The aligned model wins, by the training reward and by the oracle judge"
         elif by_reward and self.judge is None:
-            start = (
-                "The aligned model wins by its training reward; there is no independent judge to confirm it"
-            )
+            start = "The aligned model wins by its training reward; there is no oracle judge to confirm it"
         elif by_reward:
-            start = "The aligned model wins by its training reward only; the independent judge does not agree"
+            start = "The aligned model wins by its training reward only; the oracle judge does not agree"
         elif by_judge:
-            start = "The aligned model wins by the independent judge, not by its training reward"
+            start = "The aligned model wins by the oracle judge, not by its training reward"
         else:
             start = "The aligned model is not shown to be better than its base"
         if self.broken:
@@ -120,9 +118,9 @@ def put_to_gate(
     return replace(verdict, checks=tuple(gate.alone(metrics, unavailable)), gate=gate)
 
 
-def flat_metrics(verdict: Verdict, base: Side, aligned: Side, prompts: int) -> dict[str, float]:
+def flat_metrics(verdict: Verdict, base: Side, aligned: Side) -> dict[str, float]:
     """The step's metrics.json: finite figures only; what is unavailable is absent, not zero."""
-    found: dict[str, float] = {"pairs": float(verdict.reward.pairs), "prompts": float(prompts)}
+    found: dict[str, float] = {"pairs": float(verdict.reward.pairs), "prompts": float(verdict.reward.prompts)}
     for name, paired in (("reward", verdict.reward), ("judge", verdict.judge)):
         if paired is None:
             continue

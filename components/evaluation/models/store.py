@@ -29,7 +29,7 @@ from components.runtime.io import storage
 HUB = "hub"
 
 
-class Shelf:
+class ModelStore:
     """The weights at one place.
 
     Args:

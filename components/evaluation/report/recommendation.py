@@ -36,7 +36,7 @@ class Requirement:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Recommendation:
     """The verdict of the page.
 
     Attributes:
@@ -68,7 +68,7 @@ class Standing:
         return failed + [one for one in self.requirements if one.held is None]
 
 
-def standing(verdict: Verdict) -> Standing:
+def recommend(verdict: Verdict) -> Recommendation:
     """What the gate's rules say of one comparison: `verdict.checks` in plain words.
 
     A rule that is skipped where its figure is absent is left out, as the registry passes over it.
@@ -78,7 +78,7 @@ def standing(verdict: Verdict) -> Standing:
         f"{_plain(margin.metric)} at most {margin.margin:g} below the champion's{margin.rule().how}"
         for margin in verdict.gate.champion
     ]
-    return Standing(tuple(asked), tuple(left))
+    return Recommendation(tuple(asked), tuple(left))
 
 
 def limits(verdict: Verdict) -> dict[str, float]:
@@ -109,7 +109,7 @@ def _words(check: Check, verdict: Verdict) -> tuple[str, str]:
     """The requirement's name, and the sentence that says how it stands."""
     metric, worst = check.metric, _worst(verdict)
     if metric in ("win_rate_reward", "win_rate_judge"):
-        by = "training reward" if metric == "win_rate_reward" else "independent judge"
+        by = "training reward" if metric == "win_rate_reward" else "oracle judge"
         paired = verdict.reward if metric == "win_rate_reward" else verdict.judge
         return f"wins by the {by}", _win(check, by, paired)
     if check.part == "minimum":

@@ -27,7 +27,7 @@ CRF = 16
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExamplePair:
     """A pair on the page: which one, why, its prompt and figures."""
 
     group: str
@@ -55,10 +55,10 @@ def shown_pairs(
     prompts: Sequence[str],
     indices: Sequence[int],
     figures: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
-) -> list[Shown]:
+) -> list[ExamplePair]:
     """Turn chosen places into the page's pairs, with the figures of both sides."""
     return [
-        Shown(
+        ExamplePair(
             group=group,
             place=place,
             prompt=prompts[place],

@@ -36,7 +36,7 @@ _FLICKERING = "temporal_flickering"
 
 
 @dataclass(frozen=True)
-class Entry:
+class SuiteEntry:
     """One prompt, the dimensions it is for, and what the suite says about it for some of them."""
 
     prompt: str
@@ -63,7 +63,7 @@ class Suite:
     """
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[SuiteEntry, ...]
     samples: int = SAMPLES
     most: int = SAMPLES
     augmented: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +74,12 @@ class Suite:
         """Of the entries alone: the same prompts have the same one wherever they were read from."""
         plain = [[one.prompt, list(one.dimensions), dict(one.auxiliary)] for one in self.entries]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def dimensions(self) -> list[str]:
+        """The dimensions that any entry is for, in the catalogue's order."""
+        wanted = {name for entry in self.entries for name in entry.dimensions}
+        return [name for name in catalogue() if name in wanted]
 
     def wanted(self) -> dict[str, int]:
         """How many videos of each different prompt are asked for, in order."""
@@ -95,7 +101,9 @@ class Suite:
                 f"dimension {unknown[0]!r}: unknown; allowed are {', '.join(QUALITY + SEMANTIC)}"
             )
         kept = [
-            Entry(one.prompt, tuple(name for name in one.dimensions if name in dimensions), one.auxiliary)
+            SuiteEntry(
+                one.prompt, tuple(name for name in one.dimensions if name in dimensions), one.auxiliary
+            )
             for one in self.entries
         ]
         entries = tuple(one for one in kept if one.dimensions)
@@ -183,7 +191,7 @@ def _of_list(path: Path, samples: int | None) -> Suite:
     if not prompts:
         raise InputError(f"suite {path}: no prompt in it")
     number = samples or SAMPLES
-    entries = tuple(Entry(one, custom_dimensions(one)) for one in prompts)
+    entries = tuple(SuiteEntry(one, custom_dimensions(one)) for one in prompts)
     return _distinct(Suite(path.name, entries, number, number))
 
 
@@ -193,14 +201,14 @@ def _of_folder(path: Path) -> Suite:
         raise InputError(f"suite {path}: no video in the folder (looked for {', '.join(VIDEO_SUFFIXES)})")
     noted = {composed(name): prompt for name, prompt in recorded_prompts(path).items()}
     files = {name: noted.get(composed(name)) or prompt_of(name) for name in names}
-    entries = tuple(Entry(one, custom_dimensions(one)) for one in dict.fromkeys(files.values()))
+    entries = tuple(SuiteEntry(one, custom_dimensions(one)) for one in dict.fromkeys(files.values()))
     return Suite(path.resolve().name, entries, 0, 0, files=files)
 
 
 def _vbench(content: bytes, name: str, samples: int | None) -> Suite:
     try:
         entries = tuple(
-            Entry(str(one["prompt_en"]), tuple(one["dimension"]), dict(one.get("auxiliary_info", {})))
+            SuiteEntry(str(one["prompt_en"]), tuple(one["dimension"]), dict(one.get("auxiliary_info", {})))
             for one in parse_json(content, f"suite {name}")
         )
         unknown = {one for entry in entries for one in entry.dimensions} - set(QUALITY + SEMANTIC)

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.evaluation.report import choose_pairs
-from components.evaluation.report.side_by_side import as_videos, beside
+from components.evaluation.report.side_by_side import as_videos, beside, choose_pairs
 from components.video.codec import read_video
 
 

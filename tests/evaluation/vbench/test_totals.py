@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from components.evaluation.__main__ import app
 from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
-from components.evaluation.vbench.totals import Raw, read_raw, scale, sums, totals
+from components.evaluation.vbench.files import VBenchResult, read_results
+from components.evaluation.vbench.totals import file_totals, scale, totals
 from components.runtime.errors import InputError
 
 VIDEOCRAFTER2 = {
@@ -74,7 +75,10 @@ def test_reads_a_results_file_and_keeps_other_methods_apart(tmp_path: Path) -> N
             }
         )
     )
-    assert read_raw(file) == {"temporal_flickering": Raw(0.98), "motion_smoothness": Raw(0.97, "ILK")}
+    assert read_results(file, with_videos=False) == {
+        "temporal_flickering": VBenchResult(0.98),
+        "motion_smoothness": VBenchResult(0.97, method="ILK"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -84,12 +88,12 @@ def test_a_bad_results_file_is_one_clear_line(tmp_path: Path, text: str) -> None
     file = tmp_path / "bad.json"
     file.write_text(text)
     with pytest.raises(InputError, match=r"bad\.json"):
-        read_raw(file)
+        read_results(file, with_videos=False)
 
 
 def test_a_missing_results_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json: No such file"):
-        read_raw(tmp_path / "none.json")
+        read_results(tmp_path / "none.json", with_videos=False)
 
 
 def file_of(file: Path, marks: dict[str, dict[str, str]] | None = None) -> Path:
@@ -147,8 +151,11 @@ def test_no_total_mixes_our_variants_with_published_ones(tmp_path: Path) -> None
     assert "measure all with one evaluation.compat" in text
     assert "80.44" not in text
     # A flow that stands in for RAFT has one variant only.
-    raw = {"temporal_flickering": Raw(0.9, variant="ours"), "dynamic_degree": Raw(0.5, "classical flow")}
-    assert not sums(raw, TWOFOLD).mixed
+    raw = {
+        "temporal_flickering": VBenchResult(0.9, variant="ours"),
+        "dynamic_degree": VBenchResult(0.5, method="classical flow"),
+    }
+    assert not file_totals(raw, TWOFOLD).mixed
 
 
 def test_per_cent_is_refused(tmp_path: Path) -> None:
@@ -157,7 +164,7 @@ def test_per_cent_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"a\.json: subject_consistency is 96\.85; .* per cent, divide by 100"
     ):
-        read_raw(file)
+        read_results(file, with_videos=False)
 
 
 def test_a_dimension_measured_in_two_ways_is_refused(tmp_path: Path) -> None:
@@ -166,4 +173,4 @@ def test_a_dimension_measured_in_two_ways_is_refused(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.json").write_text(json.dumps({"color": [0.5, videos]}))
     with pytest.raises(InputError, match=r"color: some videos were measured by VBench, some by X"):
-        read_raw(tmp_path / "a.json")
+        read_results(tmp_path / "a.json", with_videos=False)

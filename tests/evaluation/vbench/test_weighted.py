@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Video
+from components.evaluation.dimensions.base import Dimension, LeftOut, Video, VideoScore
 from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.dimensions.motion import DYNAMIC_SHARE, STATIC_SHARE, _lengths
-from components.evaluation.models import Shelf
+from components.evaluation.models import ModelStore
 from components.evaluation.models.musiq import Musiq
 from tests.evaluation import literal, literal_models
 from tests.evaluation.literal_models import captions, double
@@ -47,8 +47,8 @@ def frames(number: int = 5, height: int = 40, width: int = 56, seed: int = 0) ->
 
 
 @pytest.fixture
-def shelf(tiny_weights: Path) -> Shelf:
-    return Shelf(str(tiny_weights))
+def store(tiny_weights: Path) -> ModelStore:
+    return ModelStore(str(tiny_weights))
 
 
 @pytest.fixture(autouse=True)
@@ -61,27 +61,27 @@ def with_weights(name: str) -> Dimension:
     return next(one for one in catalogue()[name] if one.needs == "weights")
 
 
-def value(name: str, shelf: Shelf, compat: bool = False, prompt: str = "", **facts: Any) -> float:
-    return outcome(name, shelf, compat, prompt, **facts).value
+def value(name: str, store: ModelStore, compat: bool = False, prompt: str = "", **facts: Any) -> float:
+    return outcome(name, store, compat, prompt, **facts).value
 
 
-def outcome(name: str, shelf: Shelf, compat: bool = False, prompt: str = "", **facts: Any) -> Outcome:
-    found = either(name, shelf, compat, prompt, **facts)
-    assert isinstance(found, Outcome)
+def outcome(name: str, store: ModelStore, compat: bool = False, prompt: str = "", **facts: Any) -> VideoScore:
+    found = either(name, store, compat, prompt, **facts)
+    assert isinstance(found, VideoScore)
     return found
 
 
-def left_out(name: str, shelf: Shelf, compat: bool = False, prompt: str = "", **facts: Any) -> str:
-    found = either(name, shelf, compat, prompt, **facts)
+def left_out(name: str, store: ModelStore, compat: bool = False, prompt: str = "", **facts: Any) -> str:
+    found = either(name, store, compat, prompt, **facts)
     assert isinstance(found, LeftOut)
     return found.reason
 
 
 def either(
-    name: str, shelf: Shelf, compat: bool = False, prompt: str = "", **facts: Any
-) -> Outcome | LeftOut:
+    name: str, store: ModelStore, compat: bool = False, prompt: str = "", **facts: Any
+) -> VideoScore | LeftOut:
     video = Video(frames(), 8.0, prompt, {name: facts}, name=f"{prompt}-0.mp4")
-    return with_weights(name).of(video, shelf, compat)
+    return with_weights(name).of(video, store, compat)
 
 
 def levels() -> list[literal.Array]:
@@ -93,7 +93,7 @@ def clip_pixels(frame: literal.Array, side: int) -> torch.Tensor:
     return literal.scaled(literal.middle_square(small, side) / 255, CLIP_MEAN, CLIP_STD)
 
 
-def test_subject_consistency(shelf: Shelf, tiny_weights: Path) -> None:
+def test_subject_consistency(store: ModelStore, tiny_weights: Path) -> None:
     from transformers import ViTModel
 
     model = double(ViTModel, tiny_weights / "dino", add_pooling_layer=False)
@@ -106,13 +106,13 @@ def test_subject_consistency(shelf: Shelf, tiny_weights: Path) -> None:
         pixels = literal.scaled(small / 255, DINO_MEAN, DINO_STD)
         assert pixels.shape == (1, 3, 224, 313)
         features.append(literal.unit(model(pixels, interpolate_pos_encoding=True).last_hidden_state[0, 0]))
-    found = outcome("subject_consistency", shelf)
+    found = outcome("subject_consistency", store)
     assert found.value == pytest.approx(literal.consistency(features), abs=1e-5)
     assert found.weight == 4
     assert found.value < 0.995  # otherwise it would hardly depend on the features
 
 
-def test_background_consistency(shelf: Shelf, tiny_weights: Path) -> None:
+def test_background_consistency(store: ModelStore, tiny_weights: Path) -> None:
     from transformers import CLIPModel
 
     model = double(CLIPModel, tiny_weights / "clip-b32")
@@ -120,10 +120,10 @@ def test_background_consistency(shelf: Shelf, tiny_weights: Path) -> None:
         literal.unit(model.get_image_features(pixel_values=clip_pixels(frame, 32)).pooler_output)
         for frame in levels()
     ]
-    assert value("background_consistency", shelf) == pytest.approx(literal.consistency(features), abs=1e-5)
+    assert value("background_consistency", store) == pytest.approx(literal.consistency(features), abs=1e-5)
 
 
-def test_aesthetic_quality(shelf: Shelf, tiny_weights: Path) -> None:
+def test_aesthetic_quality(store: ModelStore, tiny_weights: Path) -> None:
     from transformers import CLIPModel
 
     model = double(CLIPModel, tiny_weights / "clip-l14")
@@ -136,13 +136,13 @@ def test_aesthetic_quality(shelf: Shelf, tiny_weights: Path) -> None:
         + bias
         for frame in levels()
     ]
-    assert value("aesthetic_quality", shelf) == pytest.approx(sum(scores) / 5 / 10, abs=1e-5)
+    assert value("aesthetic_quality", store) == pytest.approx(sum(scores) / 5 / 10, abs=1e-5)
     assert max(scores) - min(scores) > 0.01
 
 
 @pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("size", [(40, 56), (26, 600)])
-def test_imaging_quality(shelf: Shelf, tiny_weights: Path, size: tuple[int, int], compat: bool) -> None:
+def test_imaging_quality(store: ModelStore, tiny_weights: Path, size: tuple[int, int], compat: bool) -> None:
     """600 px are more than the 512 that are looked at."""
     shown = frames(3, *size)[1:]
     scores = []
@@ -152,8 +152,8 @@ def test_imaging_quality(shelf: Shelf, tiny_weights: Path, size: tuple[int, int]
             weights = [literal.plain_weights(old, to, "bilinear") for old, to in zip(size, new, strict=True)]
             frame = literal.resized(frame, *weights)
         scores.append(literal_models.musiq(frame / 255, tiny_weights / "musiq", ported=compat))
-    found = with_weights("imaging_quality").of(Video(shown, 8.0), shelf, compat)
-    assert isinstance(found, Outcome)
+    found = with_weights("imaging_quality").of(Video(shown, 8.0), store, compat)
+    assert isinstance(found, VideoScore)
     assert found.value == pytest.approx(sum(scores) / 2 / 100, abs=1e-5)
     assert abs(scores[0] - scores[1]) > 1e-3
 
@@ -188,31 +188,31 @@ def flows(folder: Path, first: torch.Tensor, second: torch.Tensor) -> list[liter
     return [literal_models.raft(one, other, folder / "raft") for one, other in pairs]
 
 
-def test_the_flow_itself(shelf: Shelf, tiny_weights: Path) -> None:
+def test_the_flow_itself(store: ModelStore, tiny_weights: Path) -> None:
     shown = frames(2)
-    found = shelf.open("raft").flow(shown[:1], shown[1:])[0].numpy()
+    found = store.open("raft").flow(shown[:1], shown[1:])[0].numpy()
     assert found == pytest.approx(flows(tiny_weights, shown[:1], shown[1:])[0], abs=1e-5)
     assert np.abs(found).max() > 0.1
 
 
-def test_dynamic_degree(shelf: Shelf, tiny_weights: Path) -> None:
+def test_dynamic_degree(store: ModelStore, tiny_weights: Path) -> None:
     shown = frames(5)
     expected = [literal.fastest(flow, 0.05) for flow in flows(tiny_weights, shown[:-1], shown[1:])]
-    lengths = _lengths(shelf.open("raft"), shown[:-1], shown[1:], DYNAMIC_SHARE)
+    lengths = _lengths(store.open("raft"), shown[:-1], shown[1:], DYNAMIC_SHARE)
     assert lengths == pytest.approx(expected, abs=1e-5)
     threshold = 6.0 * 40 / 256
     moving = sum(length > threshold for length in expected)
-    assert value("dynamic_degree", shelf) == float(moving >= round(4 * 5 / 16))
+    assert value("dynamic_degree", store) == float(moving >= round(4 * 5 / 16))
 
 
-def test_the_published_dynamic_degree_counts_raft_s_padding(shelf: Shelf, tiny_weights: Path) -> None:
+def test_the_published_dynamic_degree_counts_raft_s_padding(store: ModelStore, tiny_weights: Path) -> None:
     """132 rows become 136; VBench takes the fastest 5 % of all of them."""
     one, other = frames(2, 132, 128)
     pair = [frame.numpy().astype(np.float64) for frame in (one, other)]
     whole = literal_models.raft(*pair, tiny_weights / "raft", padded=True)
     assert whole.shape == (2, 136, 128)
     expected = literal.fastest(whole, 0.05)
-    raft = shelf.open("raft")
+    raft = store.open("raft")
     assert _lengths(raft, one[None], other[None], DYNAMIC_SHARE, border=True) == pytest.approx(
         [expected], abs=1e-4
     )
@@ -230,12 +230,12 @@ def test_the_published_dynamic_degree_counts_raft_s_padding(shelf: Shelf, tiny_w
     ],
 )
 def test_two_still_frames_are_dynamic_as_published(
-    shelf: Shelf, number: int, fps: float, ours: float, published: float
+    store: ModelStore, number: int, fps: float, ours: float, published: float
 ) -> None:
     still = Video(torch.full((number, 3, 40, 56), 90, dtype=torch.uint8), fps)
     for compat, wanted in ((False, ours), (True, published)):
-        found = with_weights("dynamic_degree").of(still, shelf, compat)
-        assert isinstance(found, Outcome)
+        found = with_weights("dynamic_degree").of(still, store, compat)
+        assert isinstance(found, VideoScore)
         assert found.value == wanted
 
 
@@ -245,7 +245,7 @@ def test_a_variant_of_ours_has_the_published_one_beside_it() -> None:
             assert bool(one.variant) == bool(one.compat or one.keep), one.name
 
 
-def test_the_static_filter(shelf: Shelf, tiny_weights: Path) -> None:
+def test_the_static_filter(store: ModelStore, tiny_weights: Path) -> None:
     shown = frames(4)
     pairs = [(0, 1), (1, 2), (2, 3), (0, 3), (3, 0)]
     first, second = (shown[list(side)] for side in zip(*pairs, strict=True))
@@ -253,14 +253,14 @@ def test_the_static_filter(shelf: Shelf, tiny_weights: Path) -> None:
     allowed, threshold = round(2 * 4 / 16), 3.0 * 40 / 256
     static = sum(one > threshold for one in expected[:3]) <= allowed
     static = static and all(one <= threshold * allowed * 2 for one in expected[3:])
-    lengths = _lengths(shelf.open("raft"), first, second, STATIC_SHARE)
+    lengths = _lengths(store.open("raft"), first, second, STATIC_SHARE)
     assert lengths == pytest.approx(expected, abs=1e-5)
-    found = catalogue()["temporal_flickering"][0].of(Video(shown, 8.0), shelf, compat=True)
-    assert isinstance(found, Outcome)
+    found = catalogue()["temporal_flickering"][0].of(Video(shown, 8.0), store, compat=True)
+    assert isinstance(found, VideoScore)
     assert found.details["static"] is static
 
 
-def test_motion_smoothness(shelf: Shelf, tiny_weights: Path) -> None:
+def test_motion_smoothness(store: ModelStore, tiny_weights: Path) -> None:
     shown = frames(5)
     real = shown.numpy() / 255.0
     guesses = [
@@ -268,7 +268,7 @@ def test_motion_smoothness(shelf: Shelf, tiny_weights: Path) -> None:
         for t, flow in zip((0, 2), flows(tiny_weights, shown[0:3:2], shown[2:5:2]), strict=True)
     ]
     errors = [np.abs(guess - real[t]).mean() for t, guess in zip((1, 3), guesses, strict=True)]
-    assert value("motion_smoothness", shelf) == pytest.approx(1 - np.mean(errors), abs=1e-5)
+    assert value("motion_smoothness", store) == pytest.approx(1 - np.mean(errors), abs=1e-5)
 
 
 def found_in(folder: Path) -> list[list[tuple[float, str, list[float]]]]:
@@ -281,30 +281,30 @@ def in_sixteen(by_frame: list[Any]) -> list[Any]:
     return [by_frame[place] for place in literal.sixteen(5)]
 
 
-def test_object_class_and_multiple_objects(shelf: Shelf, tiny_weights: Path) -> None:
+def test_object_class_and_multiple_objects(store: ModelStore, tiny_weights: Path) -> None:
     seen = [{name for _, name, _ in found} for found in in_sixteen(found_in(tiny_weights))]
     shares = set()
     for name in NAMES:
         share = sum(name in names for names in seen) / 16
-        assert value("object_class", shelf, object=name) == pytest.approx(share, abs=1e-12)
+        assert value("object_class", store, object=name) == pytest.approx(share, abs=1e-12)
         shares.add(share)
         for other in NAMES:
             both = sum(name in names and other in names for names in seen) / 16
             if name < other:
-                found = value("multiple_objects", shelf, object=f"{name} and {other}")
+                found = value("multiple_objects", store, object=f"{name} and {other}")
                 assert found == pytest.approx(both, abs=1e-12)
     assert len(shares) > 1
 
 
-def test_an_object_the_detector_has_no_name_for_is_left_out(shelf: Shelf) -> None:
-    assert left_out("object_class", shelf, object="unicorn") == "the detector has no class for unicorn"
-    assert "unicorn" in left_out("multiple_objects", shelf, object="car and unicorn")
+def test_an_object_the_detector_has_no_name_for_is_left_out(store: ModelStore) -> None:
+    assert left_out("object_class", store, object="unicorn") == "the detector has no class for unicorn"
+    assert "unicorn" in left_out("multiple_objects", store, object="car and unicorn")
 
 
 @pytest.mark.parametrize(
     "relation", ["on the left of", "on the right of", "on the top of", "on the bottom of"]
 )
-def test_spatial_relationship(shelf: Shelf, tiny_weights: Path, relation: str) -> None:
+def test_spatial_relationship(store: ModelStore, tiny_weights: Path, relation: str) -> None:
     names = NAMES[0], NAMES[2]
     best = []
     for found in in_sixteen(found_in(tiny_weights)):
@@ -320,23 +320,23 @@ def test_spatial_relationship(shelf: Shelf, tiny_weights: Path, relation: str) -
                 scores.append((1.0 if iou < 0.1 else 0.1 / iou) if right else 0.0)
         best.append(max(scores))
     nested = {"object_a": names[0], "object_b": names[1], "relationship": relation}
-    found = outcome("spatial_relationship", shelf, spatial_relationship=nested)
+    found = outcome("spatial_relationship", store, spatial_relationship=nested)
     assert found.value == pytest.approx(sum(best) / 16, abs=1e-5)
     assert found.details["frame_results"] == pytest.approx(best, abs=1e-4)
 
 
-def test_scene(shelf: Shelf, tiny_weights: Path) -> None:
+def test_scene(store: ModelStore, tiny_weights: Path) -> None:
     said = in_sixteen(captions(tiny_weights, levels()))
     shares = set()
     for words in ("beach", "the park", "alley", "red car", "sky", "covered with", "bicycle", "green"):
         share = sum(all(word in sentence for word in words.split()) for sentence in said) / 16
-        assert value("scene", shelf, scene={"scene": words}) == pytest.approx(share, abs=1e-12), words
+        assert value("scene", store, scene={"scene": words}) == pytest.approx(share, abs=1e-12), words
         shares.add(share)
     assert len(shares) > 1
 
 
 @pytest.mark.parametrize("compat", [False, True])
-def test_color(shelf: Shelf, tiny_weights: Path, compat: bool) -> None:
+def test_color(store: ModelStore, tiny_weights: Path, compat: bool) -> None:
     colours = ["red", "blue", "green"]
     values = set()
     for name in ("car",):
@@ -361,15 +361,15 @@ def test_color(shelf: Shelf, tiny_weights: Path, compat: bool) -> None:
             right = [any(has(one, colour) for one in frame) for frame in said]
             prompt = f"a {colour} {name}"
             if compat and not any(named):
-                assert "no colour is said" in left_out("color", shelf, compat, prompt, color=colour)
+                assert "no colour is said" in left_out("color", store, compat, prompt, color=colour)
                 continue
             share = sum(right) / sum(named) if any(named) else 0.0
-            assert value("color", shelf, compat, prompt, color=colour) == pytest.approx(share, abs=1e-12)
+            assert value("color", store, compat, prompt, color=colour) == pytest.approx(share, abs=1e-12)
             values.add(share)
     assert len(values) > 1
 
 
-def test_human_action(shelf: Shelf, tiny_weights: Path) -> None:
+def test_human_action(store: ModelStore, tiny_weights: Path) -> None:
     from transformers import VivitForVideoClassification
 
     model = double(VivitForVideoClassification, tiny_weights / "action")
@@ -382,12 +382,12 @@ def test_human_action(shelf: Shelf, tiny_weights: Path) -> None:
     assert 0 < len(shown_ones) < len(ACTIONS)
     for name in ACTIONS:
         for compat in (False, True):
-            found = value("human_action", shelf, compat, prompt=f"A person is {name}")
+            found = value("human_action", store, compat, prompt=f"A person is {name}")
             assert found == float(name in shown_ones), name
-    assert "flying to the moon" in left_out("human_action", shelf, prompt="A person is flying to the moon")
+    assert "flying to the moon" in left_out("human_action", store, prompt="A person is flying to the moon")
 
 
-def test_appearance_style(shelf: Shelf, tiny_weights: Path) -> None:
+def test_appearance_style(store: ModelStore, tiny_weights: Path) -> None:
     from transformers import CLIPModel, CLIPTokenizer
 
     model = double(CLIPModel, tiny_weights / "clip-b32")
@@ -400,14 +400,14 @@ def test_appearance_style(shelf: Shelf, tiny_weights: Path) -> None:
         image = model.get_image_features(pixel_values=literal.scaled(pixels / 255, CLIP_MEAN, CLIP_STD))
         logit = float(model.logit_scale.exp()) * float(literal.unit(image.pooler_output) @ text)
         scores.append(logit / 100)
-    found = outcome("appearance_style", shelf, appearance_style={"appearance_style": "oil painting"})
+    found = outcome("appearance_style", store, appearance_style={"appearance_style": "oil painting"})
     assert found.value == pytest.approx(np.mean(scores), abs=1e-5)
     assert found.details["frame_results"] == pytest.approx(scores, abs=1e-5)
     assert found.weight == 5
 
 
 @pytest.mark.parametrize("name", ["temporal_style", "overall_consistency"])
-def test_agreement_of_video_and_text(shelf: Shelf, tiny_weights: Path, name: str) -> None:
+def test_agreement_of_video_and_text(store: ModelStore, tiny_weights: Path, name: str) -> None:
     from transformers import AutoTokenizer, VideoPrismClipModel
 
     folder = tiny_weights / "video-text"
@@ -426,7 +426,7 @@ def test_agreement_of_video_and_text(shelf: Shelf, tiny_weights: Path, name: str
             input_ids=torch.tensor(tokens["input_ids"]), attention_mask=torch.tensor(tokens["attention_mask"])
         )
         found.append(float(video @ literal.unit(text.pooler_output)))
-        assert value(name, shelf, prompt=prompt) == pytest.approx(found[-1], abs=1e-5)
+        assert value(name, store, prompt=prompt) == pytest.approx(found[-1], abs=1e-5)
     assert abs(found[0] - found[1]) > 1e-3
 
 
