@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import derive, numpy_rng
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 from components.runtime.progress import Progress
 
 #: The two models that are compared.
@@ -148,9 +148,8 @@ def sample_side(
             frames, latents = sampler.sample([one.prompt for one in part], [one.seed for one in part])
             require_finite(latents)
             frames = frames.cpu().contiguous()
-            aside = file.with_suffix(".new")
-            save_file({"frames": frames}, aside)
-            os.replace(aside, file)
+            with atomic_file(file) as aside:
+                save_file({"frames": frames}, aside)
             remote_checkpoints.saved(file)
         parts.append(frames)
         after_batch(len(part))

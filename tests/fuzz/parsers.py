@@ -27,8 +27,9 @@ from components.planning.blueprints import blueprint_of
 from components.registry.gate.champion import difference, read_rows, same_requests
 from components.reward.ladders import replay
 from components.reward.scoring.trained import Scorer
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.checkpoints import Checkpointer
+from components.runtime.artifacts.publish import publish
 from components.runtime.gate.thresholds import SHIPPED, load_gate
 from components.runtime.params import StepParams
 from components.video.codec import probe, read_video

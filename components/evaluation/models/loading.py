@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from components.evaluation.models.preprocessing import Preparation
-from components.evaluation.models.pretrained import open_model
+from components.runtime.artifacts.pretrained import open_model
 
 
 class PreparedModel:

@@ -15,6 +15,7 @@ from components.evaluation.vbench.suites import Suite
 from components.evaluation.vbench.totals import file_totals
 from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 
 
 def check_results(folder: Path, name: str) -> None:
@@ -47,9 +48,8 @@ def write(folder: Path, name: str, suite: Suite, scores: Scores, settings: Setti
         ("eval_results.json", lambda file: write_results(file, scores.results)),
         ("full_info.json", lambda file: file.write_text(info, encoding="utf-8")),
     ):
-        aside = folder / f".{name}_{suffix}.{os.getpid()}"
-        writer(aside)
-        aside.replace(folder / f"{name}_{suffix}")
+        with atomic_file(folder / f"{name}_{suffix}") as aside:
+            writer(aside)
 
 
 def notes(suite: Suite, scores: Scores, settings: Settings) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from components.evaluation.vbench.suites import Suite
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.io.files import sha256_file
+from components.runtime.io.files import sha256_file, write_atomically
 from components.runtime.progress import Progress
 from components.video.decode.frames import open_frames
 from components.video.names import composed
@@ -187,10 +187,7 @@ def _measured(
         kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return kept
     record = _measure(task, {name: scores.used[name] for name in chosen}, store, settings)
-    keep.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(".new")
-    aside.write_text(json.dumps(record), encoding="utf-8")
-    aside.replace(file)
+    write_atomically(file, json.dumps(record))
     return record
 
 

@@ -99,7 +99,7 @@ def test_the_worst_semantic_change_has_the_lowest_ends() -> None:
     found = verdict(base, aligned)
     assert found.worst_semantic == found.dimensions["color"].difference
     assert found.worst_semantic is not None and found.worst_semantic.low < -0.1
-    strict = Gate(absolute=(SourcedRule(metric="worst_semantic_delta", at_least=-0.12, proven=True),))
+    strict = Gate(absolute=(SourcedRule(metric="worst_semantic_delta", at_least=-0.12, confident=True),))
     assert "worst_semantic_delta >= -0.12, whole interval" in verdict(base, aligned, strict).headline
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from components.evaluation.comparison.verdict import Verdict, flat_metrics
 from components.evaluation.report.recommendation import limits, recommend
-from components.registry.gate.gate import Standing, decide
+from components.registry.gate.gate import EvaluatedVersion, decide
 from components.runtime.gate.rules import Margin
 from components.runtime.gate.thresholds import Gate, Minimum, SourcedRule
 from tests.evaluation.report.conftest import PAIRS, gate, judged, sides
@@ -86,7 +86,7 @@ CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
 
 
 def decided(verdict: Verdict, metrics: dict[str, float], rules: Gate) -> str:
-    return decide(rules, Standing("", {"evaluation": metrics}, {}), None).outcome
+    return decide(rules, EvaluatedVersion("", {"evaluation": metrics}, {}), None).outcome
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -104,7 +104,7 @@ def test_the_verdict_its_reasons_and_the_registrys_rules_agree(name: str) -> Non
     for one, start in zip(found.against, reasons, strict=True):
         assert one.reason.startswith(start)
     metrics = flat_metrics(verdict, base, aligned)
-    assert (decided(verdict, metrics, gate()) == "accepted") == found.worthy
+    assert (decided(verdict, metrics, gate()) == "accepted") == found.promote
 
 
 @pytest.mark.parametrize(("least", "word"), [(0.75, "Worth promoting"), (0.85, "Not worth promoting")])
@@ -129,12 +129,12 @@ def gates(draw: st.DrawFn) -> Gate:
     rules = []
     for name in draw(st.lists(st.sampled_from([*NAMES, "absent"]), max_size=4)):
         bounds = {key: draw(BOUNDS) for key in ("at_least", "above", "at_most")}
-        sure = draw(st.sampled_from([{}, {"proven": True}, {"unless_refuted": True}]))
+        sure = draw(st.sampled_from([{}, {"confident": True}, {"unless_refuted": True}]))
         if any(bound is not None for bound in bounds.values()):
             absent = draw(st.sampled_from(["refuse", "skip"]))
             rules.append(SourcedRule(metric=name, when_absent=absent, **bounds, **sure))  # type: ignore[arg-type]
     margins = [
-        Margin(metric=name, margin=draw(st.floats(0, 0.1)), proven=draw(st.booleans()))
+        Margin(metric=name, margin=draw(st.floats(0, 0.1)), confident=draw(st.booleans()))
         for name in draw(st.lists(st.sampled_from(["judge", "color", "absent"]), max_size=3))
     ]
     return Gate(
@@ -155,7 +155,7 @@ def test_page_and_registry_never_contradict_each_other(
     aligned = replace(aligned, motion=motion * aligned.motion, judge=base.judge + gain if seen else None)
     verdict = judged(base, aligned, rules)
     metrics = flat_metrics(verdict, base, aligned)
-    assert recommend(verdict).worthy == (decided(verdict, metrics, rules) == "accepted")
+    assert recommend(verdict).promote == (decided(verdict, metrics, rules) == "accepted")
 
 
 def test_what_only_the_registry_can_decide_is_named() -> None:
@@ -214,5 +214,5 @@ def test_a_rule_held_by_the_estimate_only_says_so() -> None:
     found = recommend(judged(base, sides(scores=STEADY | {"color": color})[1]))
     (kept,) = [one for one in found.requirements if one.name == "color change"]
     assert kept.held
-    assert not kept.proven
+    assert not kept.check.sure
     assert "its interval reaches out of it" in kept.reason
