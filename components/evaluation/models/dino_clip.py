@@ -12,7 +12,7 @@ from torch import Tensor
 
 from components.evaluation.models.loading import TensorModel
 from components.evaluation.models.preprocessing import BATCH, for_clip, for_clip_as_pictures, for_dino
-from components.evaluation.models.pretrained import open_model
+from components.runtime.artifacts.pretrained import open_model
 from components.video.decode.frames import Frames
 
 

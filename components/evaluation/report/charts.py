@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -99,6 +99,8 @@ REWARD: tuple[ChartSpec, ...] = (
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 34
+_LINE = Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
+_TEXT = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
 
 
 def loss_note(params: Mapping[str, Any]) -> str:
@@ -201,19 +203,15 @@ def line_chart(
     parts = []
     for tick, label in zip(ticks, written, strict=True):
         y = place(left, tick)[1]
-        line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
-        parts.append(line.format(margin, WIDTH - RIGHT, y, y))
-        text = Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>')
-        parts.append(text.format(margin - 6, y + 4, label))
+        parts.append(_LINE.format("grid", margin, WIDTH - RIGHT, y, y))
+        parts.append(_TEXT.format(margin - 6, y + 4, "end", label))
     for at in marks:
-        line = Markup('<line class="change" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>')
-        parts.append(line.format(place(at, low)[0], place(at, low)[0], TOP, HEIGHT - BOTTOM))
+        parts.append(_LINE.format("change", place(at, low)[0], place(at, low)[0], TOP, HEIGHT - BOTTOM))
     for at, anchor in ((left, "start"), (right, "end"))[: 1 if left == right else 2]:
-        text = Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{}</text>')
-        parts.append(text.format(place(at, low)[0], HEIGHT - BOTTOM + 16, anchor, number(at)))
+        parts.append(_TEXT.format(place(at, low)[0], HEIGHT - BOTTOM + 16, anchor, number(at)))
     if across:
-        text = Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
-        parts.append(text.format((margin + WIDTH - RIGHT) / 2, HEIGHT - 4, across.replace("_", " ")))
+        middle = (margin + WIDTH - RIGHT) / 2
+        parts.append(_TEXT.format(middle, HEIGHT - 4, "middle", across.replace("_", " ")))
     for order, values in enumerate(series.values()):
         for stretch in _stretches(x, values):
             points = " ".join("{:.1f},{:.1f}".format(*place(at, value)) for at, value in stretch)
@@ -253,10 +251,6 @@ def _changes(x: Sequence[float], versions: Sequence[float]) -> list[float]:
 
 
 def _stretches(x: Sequence[float], values: Sequence[float]) -> list[list[tuple[float, float]]]:
-    found: list[list[tuple[float, float]]] = [[]]
-    for at, value in zip(x, values, strict=False):
-        if math.isfinite(value) and math.isfinite(at):
-            found[-1].append((at, value))
-        elif found[-1]:
-            found.append([])
-    return [stretch for stretch in found if stretch]
+    """The points between gaps."""
+    runs = groupby(zip(x, values, strict=False), key=lambda point: all(map(math.isfinite, point)))
+    return [list(points) for finite, points in runs if finite]

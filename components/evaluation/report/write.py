@@ -16,7 +16,7 @@ from components.evaluation.inputs import KINDS, Inputs
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report.page import PageContent, render
 from components.evaluation.report.reward_section import read_log, read_reward, read_versions
-from components.evaluation.report.side_by_side import choose_pairs, shown_pairs
+from components.evaluation.report.side_by_side import choose_pairs
 from components.evaluation.vbench.totals import totals
 from components.runtime.artifacts import provenance
 from components.runtime.compute.seeds import numpy_rng
@@ -32,11 +32,8 @@ def write_report(folder: Path, comparison: ModelComparison, inputs: Inputs, para
     chosen_by, figures = "training reward", {"reward": (base.reward, aligned.reward)}
     if base.judge is not None and aligned.judge is not None:
         chosen_by, figures = "oracle judge", {"judge": (base.judge, aligned.judge)} | figures
-    before, after = next(iter(figures.values()))
     rng = numpy_rng(params.run.seed, "evaluation", "shown")
-    chosen = choose_pairs(after - before, params.report_pairs, rng)
-    prompts = [request.prompt for request in requests]
-    shown = shown_pairs(chosen, prompts, [request.index for request in requests], figures)
+    shown = choose_pairs(requests, figures, params.report_pairs, rng)
     (folder / "clips").mkdir(exist_ok=True)
     for number, pair in enumerate(shown):
         clips = [Clip(frames[pair.place], comparison.fps) for frames in comparison.frames.values()]

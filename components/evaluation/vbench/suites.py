@@ -33,6 +33,9 @@ MAX_INFO_BYTES = 64 * 2**20
 #: Videos of each prompt, and of each prompt for temporal flickering, which loses some to the static filter.
 SAMPLES, FLICKERING_SAMPLES = 5, 25
 _FLICKERING = "temporal_flickering"
+#: With errors of Python's own, what zipfile makes of a damaged archive, or of one with a password or a method
+#: it does not know.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,11 @@ class Suite:
             raise InputError(
                 f"dimension {unknown[0]!r}: unknown; allowed are {', '.join(QUALITY + SEMANTIC)}"
             )
-        kept = [
-            SuiteEntry(
-                one.prompt, tuple(name for name in one.dimensions if name in dimensions), one.auxiliary
-            )
+        parts = [
+            replace(one, dimensions=tuple(name for name in one.dimensions if name in dimensions))
             for one in self.entries
         ]
-        entries = tuple(one for one in kept if one.dimensions)
+        entries = tuple(one for one in parts if one.dimensions)
         if not entries:
             raise InputError(f"suite {self.name}: no prompt is for {', '.join(dimensions)}")
         return replace(self, entries=entries)
@@ -187,12 +188,9 @@ def _names_dimensions(entries: bytes) -> bool:
 
 
 def _of_list(path: Path, samples: int | None) -> Suite:
-    prompts = read_prompt_list(path)
-    if not prompts:
-        raise InputError(f"suite {path}: no prompt in it")
     number = samples or SAMPLES
-    entries = tuple(SuiteEntry(one, custom_dimensions(one)) for one in prompts)
-    return _distinct(Suite(path.name, entries, number, number))
+    entries = tuple(SuiteEntry(one, custom_dimensions(one)) for one in read_prompt_list(path))
+    return _checked(Suite(path.name, entries, number, number))
 
 
 def _of_folder(path: Path) -> Suite:
@@ -216,17 +214,17 @@ def _vbench(content: bytes, name: str, samples: int | None) -> Suite:
         raise InputError(
             f"suite {name}: expected a list of {{prompt_en, dimension, auxiliary_info}}: {error!r}"
         ) from error
-    if not entries:
-        raise InputError(f"suite {name}: no prompt in it")
     if unknown:
         raise InputError(
             f"suite {name}: dimension {sorted(map(str, unknown))[0]!r} is not one of VBench's sixteen"
         )
-    return _distinct(Suite(name, entries, samples or SAMPLES, samples or FLICKERING_SAMPLES))
+    return _checked(Suite(name, entries, samples or SAMPLES, samples or FLICKERING_SAMPLES))
 
 
-def _distinct(suite: Suite) -> Suite:
-    """The suite itself; prompts that would share their videos' names are an InputError."""
+def _checked(suite: Suite) -> Suite:
+    """The suite itself; one without a prompt, or with prompts of one file name, is an InputError."""
+    if not suite.entries:
+        raise InputError(f"suite {suite.name}: no prompt in it")
     taken: dict[str, str] = {}
     for prompt in suite.wanted():
         other = taken.setdefault(stem(prompt), prompt)
@@ -262,17 +260,7 @@ def _from_wheel(path: Path) -> bytes:
     try:
         with zipfile.ZipFile(path) as wheel, wheel.open(INFO) as stream:
             content = stream.read(MAX_INFO_BYTES + 1)
-    # What zipfile makes of a damaged archive, or of one with a password or a method it does not know.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        KeyError,
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-    ) as error:
+    except (*_DAMAGED, KeyError, OSError, EOFError, ValueError, RuntimeError) as error:
         raise InputError(
             f"suite {path}: not VBench's wheel, {INFO} cannot be read from it: {error}"
         ) from error
