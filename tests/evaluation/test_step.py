@@ -24,7 +24,6 @@ from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.gate.thresholds import load_gate
 from components.video.codec import probe
-from tests.evaluation.vbench.test_totals import VIDEOCRAFTER2
 
 
 def params(**values: Any) -> EvaluationParams:
@@ -181,39 +180,6 @@ def test_table_verb_prints_the_table_and_the_pages_path(finished: Path) -> None:
     assert shown.output.startswith(table)
     assert shown.output.rstrip().endswith(str(finished / "report.html"))
     assert max(len(line) for line in table.splitlines()[:14]) < 100
-
-
-def test_totals_verb(tmp_path: Path) -> None:
-    file = tmp_path / "r.json"
-    file.write_text(
-        json.dumps({"color": [0.9, []], "scene": [0.5, [{"video_results": 0.5, "method": "ours"}]]})
-    )
-    shown = CliRunner().invoke(app, ["totals", "--results", str(file), "--json"])
-    found = json.loads(shown.output)
-    assert found["total"] is None
-    assert len(found["missing"]) == 15
-    assert found["scaled"] == {"color": 0.9}
-    assert found["measured_otherwise"] == {"scene": "ours"}
-    assert "n/a  ours" in CliRunner().invoke(app, ["totals", "--results", str(file)]).output
-
-
-def test_totals_verb_of_a_published_row_and_with_a_substitute(tmp_path: Path) -> None:
-    file = tmp_path / "r.json"
-    row = {name: [value / 100, []] for name, value in VIDEOCRAFTER2.items()}
-    file.write_text(json.dumps(row))
-    found = json.loads(CliRunner().invoke(app, ["totals", "--results", str(file), "--json"]).output)
-    figures = [found[key] for key in ("quality", "semantic", "total")]
-    assert figures == pytest.approx([82.20, 73.42, 80.44], abs=0.005)
-    assert found["missing"] == []
-    assert "with_substitutes" not in found
-    printed = CliRunner().invoke(app, ["totals", "--results", str(file)]).output.split()
-    assert printed[-6:] == ["quality", "82.20", "semantic", "73.42", "total", "80.44"]
-    row["scene"][1] = [{"video_results": 0.5529, "method": "BLIP"}]
-    file.write_text(json.dumps(row))
-    found = json.loads(CliRunner().invoke(app, ["totals", "--results", str(file), "--json"]).output)
-    assert (found["total"], found["missing"]) == (None, ["scene"])
-    assert found["with_substitutes"]["total"] == pytest.approx(80.44, abs=0.005)
-    assert "80.44 with substitutes" in CliRunner().invoke(app, ["totals", "--results", str(file)]).output
 
 
 def test_flow_is_spread_over_prompts_first() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.runtime.compute.test_workers import alive
+from tests.runtime.compute.test_process_pool import alive
 
 from components.evaluation.dimensions import classical_flow as classical
 from components.evaluation.dimensions.base import VideoBatch

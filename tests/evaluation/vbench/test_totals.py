@@ -119,8 +119,11 @@ TWOFOLD = ("temporal_flickering", "dynamic_degree", "imaging_quality")
 
 def test_a_file_of_vbenchs_own_has_the_official_totals(tmp_path: Path) -> None:
     text, found = shown(file_of(tmp_path / "a.json"))
-    assert found["total"] == pytest.approx(80.44, abs=0.005)
+    figures = [found[key] for key in ("quality", "semantic", "total")]
+    assert figures == pytest.approx([82.20, 73.42, 80.44], abs=0.005)
+    assert found["missing"] == [] and "with_substitutes" not in found
     assert "n/a" not in text and "with" not in text
+    assert text.split()[-6:] == ["quality", "82.20", "semantic", "73.42", "total", "80.44"]
 
 
 def test_our_variants_are_in_no_official_total(tmp_path: Path) -> None:
@@ -137,7 +140,8 @@ def test_our_variants_are_in_no_official_total(tmp_path: Path) -> None:
 def test_substitutes_are_in_no_official_total(tmp_path: Path) -> None:
     text, found = shown(file_of(tmp_path / "a.json", {"scene": {"method": "BLIP captions"}}))
     assert found["quality"] == pytest.approx(82.20, abs=0.005)
-    assert (found["semantic"], found["total"]) == (None, None)
+    assert (found["semantic"], found["total"], found["missing"]) == (None, None, ["scene"])
+    assert found["with_substitutes"]["total"] == pytest.approx(80.44, abs=0.005)  # type: ignore[index]
     assert "semantic                     n/a  73.42 with substitutes, not comparable with published" in text
 
 
@@ -156,6 +160,16 @@ def test_no_total_mixes_our_variants_with_published_ones(tmp_path: Path) -> None
         "dynamic_degree": VBenchResult(0.5, method="classical flow"),
     }
     assert not file_totals(raw, TWOFOLD).mixed
+
+
+def test_a_part_of_the_dimensions_whose_videos_are_not_listed(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    substitute = [{"video_results": 0.5, "method": "captions"}]
+    file.write_text(json.dumps({"color": [0.9, []], "scene": [0.5, substitute]}))
+    text, found = shown(file)
+    assert (found["total"], len(found["missing"])) == (None, 15)  # type: ignore[arg-type]
+    assert (found["scaled"], found["measured_otherwise"]) == ({"color": 0.9}, {"scene": "captions"})
+    assert "n/a  captions" in text
 
 
 def test_per_cent_is_refused(tmp_path: Path) -> None:
