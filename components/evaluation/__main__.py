@@ -36,6 +36,9 @@ SuiteOption = Annotated[
 SamplesOption = Annotated[
     int | None, typer.Option("--samples", min=1, help="videos of each prompt [default: 5, flickering 25]")
 ]
+DimensionsOption = Annotated[
+    list[str] | None, typer.Option("--dimension", help="only this one; may be repeated")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -63,9 +66,7 @@ def sample(
     alignment: Annotated[
         str, typer.Option("--alignment", help="an alignment artifact: its weights in the generator")
     ] = "",
-    dimension: Annotated[
-        list[str] | None, typer.Option("--dimension", help="only its prompts; may be repeated")
-    ] = None,
+    dimension: DimensionsOption = None,
     samples: SamplesOption = None,
     augmented: Annotated[
         str,
@@ -98,9 +99,7 @@ def score(
         ),
     ] = "",
     name: Annotated[str, typer.Option("--name", help="of the model [default: the folder's]")] = "",
-    dimension: Annotated[
-        list[str] | None, typer.Option("--dimension", help="only this one; may be repeated")
-    ] = None,
+    dimension: DimensionsOption = None,
     samples: SamplesOption = None,
     fps: Annotated[
         float,

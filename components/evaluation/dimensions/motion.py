@@ -25,13 +25,11 @@ from components.evaluation.dimensions.base import (
     VideoScore,
     eighths,
 )
-from components.evaluation.dimensions.classical_flow import FLOW, smoothness
+from components.evaluation.dimensions.classical_flow import FLOW
 from components.evaluation.models import ModelStore
 from components.evaluation.models.raft import Raft
 from components.video.decode.frames import Frames
 from components.video.flow import middle_along
-
-__all__ = ["flickering", "flow_motion", "is_dynamic", "is_static", "motion", "object_motion", "smoothness"]
 
 #: VBench's thresholds are stated at a short side of 256 px: 6 px per step is dynamic, 3 px is not static.
 SIDE, DYNAMIC, STATIC = 256.0, 6.0, 3.0
@@ -113,7 +111,7 @@ def _static_only(scored: Sequence[ScoredVideo]) -> list[ScoredVideo]:
     return kept
 
 
-def _smoothness_by_raft(video: Video, store: ModelStore) -> VideoScore:
+def _smoothness(video: Video, store: ModelStore) -> VideoScore:
     raft, frames = store.open("raft"), iter(video.frames)
     errors = []
     before = next(frames)
@@ -198,7 +196,7 @@ DIMENSIONS = (
         name="motion_smoothness",
         definition=_SMOOTH_DEFINITION,
         shortest=3,
-        score=_smoothness_by_raft,
+        score=_smoothness,
         models=("raft",),
         method="interpolated along RAFT flow, where VBench uses AMT-S",
     ),

@@ -83,10 +83,6 @@ class ModelStore:
             self._models[name] = opened
         return self._models[name]
 
-    def close(self, name: str) -> None:
-        """Let go of a model; it is loaded again when it is asked for."""
-        self._models.pop(name, None)
-
     def origin(self, name: str) -> str:
         """Where the weights in use come from, by their own card."""
         card = self._folder(WEIGHTS[name]) / CARD

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.runtime.compute.test_process_pool import alive
 
 from components.evaluation.dimensions import classical_flow as classical
 from components.evaluation.dimensions.base import VideoBatch
 from components.runtime.errors import InputError, Interrupted
+from tests.runtime.compute.test_process_pool import alive
 
 PARENT = """
 import time

@@ -14,7 +14,8 @@ from components.corpus.world.scene import Scene, all_scenes
 from components.evaluation.comparison.measure import measure
 from components.evaluation.dimensions.base import Dimension, VideoBatch
 from components.evaluation.dimensions.catalogue import catalogue
-from components.evaluation.dimensions.motion import flickering, is_dynamic, motion, smoothness
+from components.evaluation.dimensions.classical_flow import smoothness
+from components.evaluation.dimensions.motion import flickering, is_dynamic, motion
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.models import WEIGHTS, ModelStore
 
