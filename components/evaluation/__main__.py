@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from components.evaluation import weights_cli
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.params import EvaluationParams
 from components.evaluation.vbench.files import read_results
 from components.evaluation.vbench.totals import file_totals, totals_as_json, totals_as_text
+from components.evaluation.weights_cli import weights_app
 from components.runtime.errors import InputError
 from components.runtime.step import ParamsOption, SetOption, load_params, main, step_app
 
@@ -23,7 +23,7 @@ app = step_app(
     inputs=("corpus", "generator", "reward", "alignment"),
     help="Compare the aligned generator with its base on held-out prompts; measure videos as VBench does.",
 )
-app.add_typer(weights_cli.app, name="weights")
+app.add_typer(weights_app, name="weights")
 
 SuiteOption = Annotated[
     str,
@@ -72,14 +72,14 @@ def sample(
         str,
         typer.Option(
             "--augmented",
-            help="draw from these rewritten prompts, one for each of the suite's in its order, under the "
+            help="sample from these rewritten prompts, one for each of the suite's in its order, under the "
             "originals' names",
         ),
     ] = "",
     params_file: ParamsOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Draw a suite's videos under VBench's names; several processes (torchrun) share the work."""
+    """Sample a suite's videos under VBench's names; several processes (torchrun) share the work."""
     from components.evaluation.vbench.commands import sample_videos
 
     params = load_params(EvaluationParams, "evaluation", params_file, overrides)

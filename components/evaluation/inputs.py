@@ -1,4 +1,4 @@
-"""What the evaluation reads: four artifacts, and what is asked of them."""
+"""What the evaluation reads: four artifacts and their digests."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One video asked of both models.
+    """One video that both models sample.
 
     Attributes:
         prompt_id: the prompt's id in the corpus.

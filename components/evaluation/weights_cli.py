@@ -9,12 +9,12 @@ import typer
 from components.runtime.errors import InputError
 from components.runtime.step import command_app
 
-app = command_app("The pretrained models' weights: list, fetch, verify.")
+weights_app = command_app("The pretrained models' weights: list, fetch, verify.")
 
 NamesArgument = Annotated[list[str] | None, typer.Argument(help="names of weights; all of them if none")]
 
 
-@app.command("list")
+@weights_app.command("list")
 def list_weights(
     at: Annotated[str, typer.Option("--at", help="also say what is there: a folder or s3:// prefix")] = "",
 ) -> None:
@@ -35,7 +35,7 @@ def list_weights(
     print(f"{'together':12}{sum(weights.megabytes for weights in WEIGHTS.values()):6} MB")
 
 
-@app.command("fetch")
+@weights_app.command("fetch")
 def fetch_weights(
     to: Annotated[str, typer.Option("--to", help="a folder or s3:// prefix")],
     names: NamesArgument = None,
@@ -66,7 +66,7 @@ def fetch_weights(
         raise InputError(f"{len(failed)} of {len(chosen)} not fetched: {'; '.join(failed)}")
 
 
-@app.command("verify")
+@weights_app.command("verify")
 def verify_weights(
     at: Annotated[str, typer.Option("--to", "--at", help="a folder or s3:// prefix")],
     names: NamesArgument = None,

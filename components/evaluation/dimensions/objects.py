@@ -39,12 +39,12 @@ def chosen_frames(video: Video) -> Tensor:
 
 
 def unknown(store: ModelStore, *objects: str) -> LeftOut | None:
-    """Objects that the detector has no class for: that it finds none then says nothing."""
+    """Why a video is left out: the detector has no class for one of its objects."""
     names = [name for name in objects if name not in store.open("detector").labels]
     return LeftOut(f"the detector has no class for {' and '.join(names)}") if names else None
 
 
-def side_by_side(relation: str, one: Box, other: Box) -> float:
+def position_score(relation: str, one: Box, other: Box) -> float:
     """VBench's position score of two boxes (left, top, right, bottom): 0 for the wrong axis, else 1, or
     0.1 / IoU where they overlap by an IoU of 0.1 or more. Left and right, above and below are not told apart.
     """
@@ -85,7 +85,7 @@ def _spatial_relationship(video: Video, store: ModelStore) -> VideoScore | LeftO
     frames = []
     for objects in store.open("detector").detect(chosen_frames(video)):
         boxes = [one.box for one in objects if one.label in names]
-        frames.append(max((side_by_side(relation, *pair) for pair in combinations(boxes, 2)), default=0.0))
+        frames.append(max((position_score(relation, *pair) for pair in combinations(boxes, 2)), default=0.0))
     return VideoScore(sum(frames) / len(frames), len(frames), {"frame_results": frames})
 
 

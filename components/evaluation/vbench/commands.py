@@ -1,4 +1,4 @@
-"""Draw and measure a suite's videos, in one process or several of which one writes."""
+"""Sample and measure a suite's videos, in one process or in several of which one writes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sample_videos(
     samples: int | None,
     augmented: str = "",
 ) -> None:
-    """Draw a suite's missing videos into a folder; for the arguments see the verb `sample`."""
+    """Sample a suite's missing videos into a folder; for the arguments see the verb `sample`."""
     folder = videos_folder(videos)
     device = _ready(params)
     with process_group(device) as ranks:

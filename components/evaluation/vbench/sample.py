@@ -1,4 +1,4 @@
-"""Draw the videos of a suite into one flat folder under VBench's names; what is there is not drawn again."""
+"""Sample the videos of a suite into one flat folder under VBench's names; existing videos are kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sample_suite(
     """Write the missing videos of ``requests`` to ``folder`` and return how many there were.
 
     A video appears under its name when it is whole, so a stopped run resumes; one that cannot be
-    read is drawn again. Beside the folder, ``FOLDER.samples.jsonl`` notes the model, and each file's prompt,
+    read is sampled again. Beside the folder, ``FOLDER.samples.jsonl`` notes the model, and each file's prompt,
     seed and rate.
 
     Args:
@@ -54,10 +54,10 @@ def sample_suite(
         requests: the videos that are wanted.
         folder: made if it does not exist.
         fps: frames per second that the model draws.
-        batch: videos drawn in one call; does not change them.
+        batch: videos sampled in one call; does not change them.
         model: what tells this model from others (a digest).
         ranks: the processes that share the work; they must share the folder.
-        augmented: by prompt, the text to draw from in its place; names and seeds stay the prompt's.
+        augmented: by prompt, the text to sample from in its place; names and seeds stay the prompt's.
 
     Raises:
         InputError: the folder holds another model's videos, or the same ones with other seeds or texts.
@@ -77,7 +77,7 @@ def sample_suite(
     ranks.barrier()
     mine = [names[place] for place in ranks.mine(len(names))]
     missing = [lines[name] for name in mine if not _is_whole(folder / name)]
-    with StopSignal() as stop, Progress(len(missing), "drawing videos") as progress:
+    with StopSignal() as stop, Progress(len(missing), "sampling videos") as progress:
         for start in range(0, len(missing), batch):
             if stop.requested:
                 break

@@ -1,4 +1,4 @@
-"""What is asked of a model: VBench's own prompts, a list of prompts, or whatever a folder of videos holds."""
+"""Suites of prompts: VBench's own, a list of prompts, or the prompts of a folder of videos."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Suite:
         entries: the prompts; a prompt may occur in several.
         samples: videos of each prompt.
         most: videos that are used of a prompt for temporal flickering, where there are more.
-        augmented: by prompt, the text to draw its videos from, where that is another one.
+        augmented: by prompt, the text to sample its videos from, where that is another one.
         files: by file name, the prompt of a video whose name alone does not give it.
         digest: SHA-256 of the entries.
     """
@@ -85,7 +85,7 @@ class Suite:
         return [name for name in catalogue() if name in wanted]
 
     def wanted(self) -> dict[str, int]:
-        """How many videos of each different prompt are asked for, in order."""
+        """Number of videos of each different prompt, in order."""
         found: dict[str, int] = {}
         for one in self.entries:
             number = self.most if _FLICKERING in one.dimensions else self.samples
