@@ -28,7 +28,7 @@ from components.runtime.io.files import file_lock
 HUB = "hub"
 
 
-class Shelf:
+class ModelStore:
     """The weights at one place.
 
     Args:
@@ -81,10 +81,6 @@ class Shelf:
                 raise InputError(f"{folder}: the weights `{name}` cannot be opened: {reason}") from error
             self._models[name] = opened
         return self._models[name]
-
-    def close(self, name: str) -> None:
-        """Let go of a model; it is loaded again when it is asked for."""
-        self._models.pop(name, None)
 
     def origin(self, name: str) -> str:
         """Where the weights in use come from, by their own card."""
