@@ -8,8 +8,8 @@ as long as it holds safetensors.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,9 @@ class ModelStore:
             reason = self.missing(name)
             if reason is not None:
                 raise InputError(f"{name}: {reason}")
-            module, _, class_name = WEIGHTS[name].opens.partition(":")
             folder = self._folder(WEIGHTS[name])
             try:
-                opened = getattr(importlib.import_module(module), class_name).load(folder, self.device)
+                opened = pkgutil.resolve_name(WEIGHTS[name].opens).load(folder, self.device)
             except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
                 reason = one_line(error)
                 raise InputError(f"{folder}: the weights `{name}` cannot be opened: {reason}") from error

@@ -22,7 +22,8 @@ from components.evaluation.vbench.suites import Suite, load_suite
 from components.reward.scoring.videos import sources
 from components.runtime.errors import InputError
 from components.runtime.step import main
-from components.video import Clip, write_video
+from components.video.clip import Clip
+from components.video.codec import write_video
 from components.video.decode import frames
 from components.video.names import VIDEO_SUFFIXES
 
