@@ -16,12 +16,14 @@ from components.alignment.ledger import LedgerReader, read_pairs
 from components.alignment.loop import CURVE, AlignmentLoop
 from components.alignment.monitor.heldout_judge import HeldOutJudge, choose_judge, hold_back
 from components.alignment.params import AlignmentParams
-from components.corpus import Corpus, Prompt
-from components.generator import Generator
+from components.corpus.dataset import Corpus
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import open_reward
 from components.reward.refresh.refresher import Refresher
 from components.reward.refresh.versions import digest_of
-from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import (
     configure_determinism,
     configure_threads,

@@ -23,7 +23,8 @@ from components.registry.versions.files import SEAL, Unreadable, missing
 from components.registry.versions.package import pack_generator, pack_reward
 from components.registry.versions.provenance import VersionOrigin
 from components.registry.versions.store import RegisteredModel
-from components.runtime.artifacts.artifact import METRICS, Artifact, input_digest, open_artifact, publish
+from components.runtime.artifacts.artifact import METRICS, Artifact, input_digest, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.gate.thresholds import SHIPPED, Gate, load_gate
 from components.runtime.io import storage

@@ -113,7 +113,7 @@ def _inputs(content: Mapping[str, Any], scratch: Path) -> Iterator[VerifiedItem]
         try:
             text = storage.read_bytes(f"{place.rstrip('/')}/{MANIFEST}")
         except (InputError, OSError) as error:
-            yield VerifiedItem(artifact, "absent", one_line(str(error)))
+            yield VerifiedItem(artifact, "absent", one_line(error))
             continue
         if text is None:
             yield VerifiedItem(artifact, "absent", "nothing there")

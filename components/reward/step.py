@@ -16,14 +16,16 @@ from components.reward.card.markdown import as_markdown
 from components.reward.card.measure import Measured
 from components.reward.distortions import REGISTRY
 from components.reward.ladders import replay
-from components.reward.ladders.few_step import DrawnLadders, draw
+from components.reward.ladders.few_step import draw
 from components.reward.ladders.ladder import seen_types
-from components.reward.ladders.shards import ShardFolder, plan_of
-from components.reward.ladders.sources import Material, gather, judge_of
+from components.reward.ladders.plan import plan_of
+from components.reward.ladders.shards import ShardFolder
+from components.reward.ladders.sources import LadderSources, Pool, gather, judge_of
 from components.reward.model.training import Curve, train
 from components.reward.params import RewardParams
 from components.reward.scoring.trained import Scorer
-from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
+from components.runtime.artifacts.publish import publish, write_metrics
 from components.runtime.compute.devices import (
     available_cpus,
     configure_determinism,
@@ -154,20 +156,20 @@ def _check_names(params: RewardParams) -> None:
 def _few_steps(
     params: RewardParams,
     artifact: Artifact,
-    material: Material,
+    material: LadderSources,
     device: torch.device,
     folder: Path,
     stop: StopSignal,
     ranks: Ranks,
-) -> DrawnLadders | None:
+) -> Pool | None:
     """Ladders that the generator draws, on one process of each machine, and the others read."""
     counts = params.ladders
     if not counts.few_steps:
         return None
 
-    def drawn(generator: Generator | None) -> DrawnLadders:
+    def drawn(generator: Generator | None) -> Pool:
         return draw(
-            generator, material.prompts_train, counts.few_steps, counts.rungs, material.geometry,
+            generator, material.prompts_train, counts.few_steps, counts.clips_per_ladder, material.geometry,
             params.run.seed, folder / "drawn.safetensors", stop,
         )  # fmt: skip
 
@@ -229,7 +231,5 @@ def write_card(
         metrics["gate_room"] = room
     if ladders is not None:
         metrics["training_ladders"] = float(ladders)
-    (folder / "metrics.json").write_text(
-        json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    write_metrics(folder, metrics)
     return metrics

@@ -147,7 +147,7 @@ def _download(uri: str, what: str, to: Path) -> Path:
             raise Unreadable(str(error)) from error
         raise
     except OSError as error:
-        raise Unreadable(f"{what}: {one_line(str(error))}") from error
+        raise Unreadable(f"{what}: {one_line(error)}") from error
 
 
 def _logged(model: RegisteredModel, version: str) -> dict[str, float]:

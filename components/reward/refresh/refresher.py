@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from components.reward.base import Reward, read_config
@@ -23,11 +22,10 @@ from components.reward.card import gate
 from components.reward.card.agreement import measure_column
 from components.reward.card.card import Card
 from components.reward.card.markdown import as_markdown
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, join, shuffled
+from components.reward.ladders.plan import ShardPlan
 from components.reward.ladders.replay import HELDOUT, REPLAY, Kept, open_kept
-from components.reward.ladders.shards import Plan, Pool
-from components.reward.ladders.sources import Clips
+from components.reward.ladders.sources import Pool, SourceClips
 from components.reward.model.network import RewardNet
 from components.reward.model.training import Diverged, train
 from components.reward.params import RewardParams
@@ -41,6 +39,7 @@ from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
 from components.runtime.gate.rules import Check
 from components.runtime.io.files import replace_dir
+from components.runtime.params import validated
 from components.video.filters import resize
 
 HELD_SHARE = 0.25
@@ -71,10 +70,10 @@ class Samples:
     frames: Tensor
     contents: tuple[str, ...]
 
-    def of(self, contents: Sequence[str]) -> Clips:
+    def of(self, contents: Sequence[str]) -> SourceClips:
         """Those of some contents."""
         rows = [row for row, name in enumerate(self.contents) if name in contents]
-        return Clips(self.frames[rows], [self.contents[row] for row in rows])
+        return SourceClips(self.frames[rows], [self.contents[row] for row in rows])
 
 
 class Refresher:
@@ -120,12 +119,10 @@ class Refresher:
                 f"but its reward reads {reward.network.statistics}"
             )
         try:
-            params = RewardParams.model_validate(artifact.manifest.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(["reward", *map(str, first["loc"])])
+            params = validated(RewardParams, artifact.manifest.params, "reward")
+        except InputError as error:
             raise InputError(
-                f"{artifact.path}: made with params of another version of the code ({key}: {first['msg']}); "
+                f"{artifact.path}: made with params of another version of the code ({error}); "
                 "to refresh it, make it again: python -m components.reward run"
             ) from error
         return cls(reward, params, kept)
@@ -181,7 +178,7 @@ class Refresher:
                 replace_dir(aside, folder / version.folder)
         return version, scorer if version.adopted else current
 
-    def _split(self, samples: Samples, seed: int) -> tuple[Clips, Clips]:
+    def _split(self, samples: Samples, seed: int) -> tuple[SourceClips, SourceClips]:
         """Clips to train on and clips to compare versions on, apart by content; with one content none of the
         latter."""
         names = list(dict.fromkeys(samples.contents))
@@ -189,12 +186,12 @@ class Refresher:
         count = max(1, round(HELD_SHARE * len(names))) if len(names) > 1 else 0
         return samples.of(order[count:]), samples.of(order[:count])
 
-    def _ladders(self, clips: Clips, count: int, seed: int) -> Ladders:
+    def _ladders(self, clips: SourceClips, count: int, seed: int) -> Ladders:
         """Unlabelled ladders on these clips, of the types that the reward may learn from."""
-        plan = Plan((Pool("policy", clips, count, False),), self.params.ladders, seed)
+        plan = ShardPlan((Pool("policy", clips, count, False),), self.params.ladders, seed)
         return join([plan.build(shard) for shard in range(plan.shards)])
 
-    def _trained(self, current: Scorer, clips: Clips, number: int, seed: int) -> RewardNet:
+    def _trained(self, current: Scorer, clips: SourceClips, number: int, seed: int) -> RewardNet:
         """The current network after some more steps; half of every batch, on average, is old material."""
         fresh = self._ladders(clips, self.effort.ladders, seed)
         old = self.kept.replay
@@ -205,8 +202,6 @@ class Refresher:
                 "steps": self.effort.steps,
                 "learning_rate": self.effort.pace * self.params.training.learning_rate,
                 "warmup": self.effort.steps // 10,
-                # Short enough to be done again: it is never saved half-way.
-                "checkpoint_every": self.effort.steps + 1,
             }
         )
         params = self.params.model_copy(
@@ -216,17 +211,19 @@ class Refresher:
                 "run": self.params.run.model_copy(update={"seed": seed}),
             }
         )
-        with tempfile.TemporaryDirectory() as nowhere:
-            network, _ = train(
-                InMemory(mixed), params, checkpoints=Path(nowhere), stop=StopSignal(), device=current.device,
-                initial=current.network,
-            )  # fmt: skip
+        # Short enough to be done again: it is never saved half-way.
+        network, _ = train(
+            [mixed], params, checkpoints=None, stop=StopSignal(), device=current.device,
+            initial=current.network,
+        )  # fmt: skip
         return network
 
     def _recheck(self, scorer: Scorer) -> Card:
         return recheck(scorer.score_prepared, self.kept, self.params.ladders.heldout_types)
 
-    def _ordered(self, current: Scorer, made: Scorer, held: Clips, seed: int) -> tuple[float, float] | None:
+    def _ordered(
+        self, current: Scorer, made: Scorer, held: SourceClips, seed: int
+    ) -> tuple[float, float] | None:
         """Share of pairs in the right order on ladders over held-out samples, by both; None without any."""
         if not len(held):
             return None
