@@ -49,7 +49,7 @@ from components.runtime.stats import CONFIDENCE, Clusters
 from components.runtime.tracking.step_run import flattened, track
 from components.video.clip import Clip
 from components.video.codec import write_video
-from components.video.sheets import side_by_side
+from components.video.contact_sheets import side_by_side
 
 #: Where an alignment keeps what it trained, by what a digest of it is called: a LoRA, or all weights.
 KINDS = {"lora_digest": "lora/", "weights_digest": "weights/"}

@@ -123,7 +123,7 @@ def train(
 
 
 def _check(training: TrainingParams, step: int, figures: dict[str, float]) -> None:
-    """Raises `Diverged` where a figure of this step, counted from 0, is not finite: no later step recovers."""
+    """Raise `Diverged` where a figure of this step, counted from 0, is not finite: no later step recovers."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
         raise Diverged(
