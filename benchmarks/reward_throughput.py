@@ -53,9 +53,9 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     """One training while workers build its ladders, and the same once more with every ladder there."""
     import torch
 
-    from components.reward.ladders.plan import Pool, ShardPlan
+    from components.reward.ladders.plan import ShardPlan
     from components.reward.ladders.shards import ShardFolder
-    from components.reward.ladders.sources import SourceClips, StoredClips
+    from components.reward.ladders.sources import Pool, SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
     from components.reward.scoring.trained import Scorer
