@@ -190,7 +190,7 @@ def bare_calls(generator: Generator, trainer: Any, pairs: int) -> None:
     clips, rows = params.prompts * params.candidates, 2 * pairs * params.noise_draws
     text = generator.embeddings([""])
     latents = torch.randn(max(clips, rows), *shape)
-    time_of = family.process.draw_times(max(clips, rows), torch.Generator().manual_seed(0))
+    time_of = family.noise_process.sample_times(max(clips, rows), torch.Generator().manual_seed(0))
 
     def call(count: int) -> Tensor:
         embeddings = text.expand(count, *text.shape[1:])
