@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from components.reward.features.fragments import Canvas
-from components.runtime.artifacts.pretrained import open_model
+from components.runtime.artifacts.pretrained import open_model, quiet
 from components.runtime.errors import InputError, one_line
 
 CONFIG = "config.json"
@@ -107,7 +107,7 @@ class Backbone(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Writes what `load` reads into a folder, made where missing."""
-        with _quiet():
+        with quiet():
             self.model.save_pretrained(folder)
         described = {
             "image_mean": list(self.kind.mean),
@@ -137,25 +137,11 @@ def precision(device: torch.device) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the loading report of `transformers`, which lists heads left out on purpose."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-
-
 def _model(folder: Path, kind: BackboneKind) -> Any:
     import transformers
 
     try:
-        with _quiet():
+        with quiet():
             local: dict[str, Any] = {"local_files_only": True}
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **local)
             config = getattr(config, kind.tower) if kind.tower else config
