@@ -315,7 +315,7 @@ def test_something_that_speaks_no_http(caller: Caller) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         host = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        end = caller.submit(host=host, pace=caller.time.pace(timeout=0.05, patience=3.0))
+        end = caller.submit(host=host, polling=caller.time.polling(request_timeout=0.05, give_up_after=3.0))
     assert end.code == 75
     assert "no answer" in end.error and "if run onlinevpo-" in end.error
 
@@ -356,7 +356,7 @@ def test_what_was_created_though_the_answer_was_lost_is_not_created_twice(caller
 
 def test_a_server_that_stays_away(caller: Caller) -> None:
     caller.server.troubles = [Trouble("POST .*runs", 503, times=10_000)]
-    end = caller.submit(name="nightly", pace=caller.time.pace(patience=200.0))
+    end = caller.submit(name="nightly", polling=caller.time.polling(give_up_after=200.0))
     assert end.code == 75
     assert "503" in end.error and "if run nightly did not start, run the same command again" in end.error
     assert 200 <= caller.time.now <= 250

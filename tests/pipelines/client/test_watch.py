@@ -251,7 +251,7 @@ def test_a_server_that_dies_and_comes_back(caller: Caller) -> None:
 def test_a_server_that_dies_for_good(caller: Caller) -> None:
     caller.server.script = FOREVER
     caller.time.then = {2: caller.server.stop}
-    end = caller.submit(wait=True, pace=caller.time.pace(patience=600.0))
+    end = caller.submit(wait=True, polling=caller.time.polling(give_up_after=600.0))
     assert end.code == 75
     assert "tried for 10m" in end.error
     assert end.error.endswith(f"the run goes on: {url(caller.server)}")
@@ -261,7 +261,7 @@ def test_a_server_that_dies_for_good(caller: Caller) -> None:
 
 def test_a_server_that_does_not_answer_at_all(caller: Caller) -> None:
     caller.server.troubles = [Trouble(GET_RUN, "hang", times=1)]
-    end = caller.submit(wait=True, pace=caller.time.pace(timeout=0.2))
+    end = caller.submit(wait=True, polling=caller.time.polling(request_timeout=0.2))
     assert end.code == 0
     assert "timed out" in end.err
 
@@ -483,7 +483,7 @@ def test_a_run_is_followed_again(caller: Caller) -> None:
     caller.server.script = [*FOREVER, Look("FAILED", {"corpus": Task("FAILED", "exit status 1")})]
     caller.submit()
     (run,) = caller.server.runs
-    end = caller.end(lambda: watch_run(run, host=caller.server.host, pace=Time().pace()))
+    end = caller.end(lambda: watch_run(run, host=caller.server.host, polling=Time().polling()))
     assert end.code == 1
     assert end.out[0] == url(caller.server)
     assert ("corpus", "failed after 30s: exit status 1") in end.told
