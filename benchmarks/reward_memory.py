@@ -57,16 +57,17 @@ def measure(clips: int, ladders: int, steps: int, workers: int | None, factor: i
     import torch
     from safetensors import safe_open
 
-    from components.reward.ladders.shards import Plan, Pool, ShardFolder
-    from components.reward.ladders.sources import Clips, StoredClips
+    from components.reward.ladders.plan import ShardPlan
+    from components.reward.ladders.shards import ShardFolder
+    from components.reward.ladders.sources import Pool, SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
-    from components.reward.scoring.trained import Geometry
     from components.runtime.compute.devices import configure_threads
     from components.runtime.compute.signals import StopSignal
+    from components.video.clip import ClipFormat
 
     configure_threads()
-    geometry = Geometry(9, 48, 48, 8.0)
+    geometry = ClipFormat(9, 48, 48, 8.0)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         file = folder / "clips.safetensors"
@@ -78,7 +79,9 @@ def measure(clips: int, ladders: int, steps: int, workers: int | None, factor: i
         params = RewardParams.model_validate(
             {"training": {"steps": steps * factor, "window": WINDOW, "batch": 24}}
         )
-        plan = Plan((Pool("footage", Clips(stored, names), ladders * factor, True),), params.ladders, 0)
+        plan = ShardPlan(
+            (Pool("footage", SourceClips(stored, names), ladders * factor, True),), params.ladders, 0
+        )
         shards = ShardFolder(folder / "shards", plan)
         began = time.monotonic()
         with shards.workers(workers):

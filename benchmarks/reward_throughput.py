@@ -53,20 +53,22 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     """One training while workers build its ladders, and the same once more with every ladder there."""
     import torch
 
-    from components.reward.ladders.shards import Plan, Pool, ShardFolder
-    from components.reward.ladders.sources import Clips, StoredClips
+    from components.reward.ladders.plan import ShardPlan
+    from components.reward.ladders.shards import ShardFolder
+    from components.reward.ladders.sources import Pool, SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
-    from components.reward.scoring.trained import Geometry, Scorer
+    from components.reward.scoring.trained import Scorer
     from components.runtime.compute.signals import StopSignal
+    from components.video.clip import ClipFormat
 
-    geometry = Geometry(9, 48, 48, 8.0)
+    geometry = ClipFormat(9, 48, 48, 8.0)
     file = folder / "clips.safetensors"
     write_clips(file, 120, geometry.frames, geometry.height, geometry.width)
     stored = StoredClips(file, "frames", range(120), geometry)
-    clips = Clips(stored, [f"clip/{number}" for number in range(120)])
+    clips = SourceClips(stored, [f"clip/{number}" for number in range(120)])
     params = RewardParams.model_validate({"training": {"steps": steps}})
-    plan = Plan((Pool("footage", clips, ladders, True),), params.ladders, 0)
+    plan = ShardPlan((Pool("footage", clips, ladders, True),), params.ladders, 0)
     shards = ShardFolder(folder / "shards", plan)
     began = time.perf_counter()
     # Labels and shards from nothing: what a first training meets.
@@ -99,7 +101,8 @@ def scoring(folder: Path, scorer: Scorer, videos: int, frames: int, height: int,
 
     from components.reward.base import reading_of
     from components.reward.scoring import videos as files
-    from components.video import Clip, write_video
+    from components.video.clip import Clip
+    from components.video.codec import write_video
 
     stream = torch.Generator().manual_seed(0)
     for number in range(DISTINCT):

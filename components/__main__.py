@@ -13,6 +13,7 @@ import yaml
 
 from components.runtime.artifacts.outputs import check_file
 from components.runtime.errors import InputError
+from components.runtime.io.files import write_atomically
 from components.runtime.io.storage import is_remote, local_path
 from components.runtime.step import ParamsOption, SetOption, command_app, default_params, main
 
@@ -48,13 +49,13 @@ def digests(
     from components import places
     from components.params import load_params, resolved
 
-    found = places.digests(resolved(load_params(params_file or default_params(), overrides or ())))
+    by_section = places.digests(resolved(load_params(params_file or default_params(), overrides or ())))
     if out is None:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(by_section, indent=1))
         return
     if is_remote(out):
         raise InputError(f"--out {out}: digests are written to a local folder")
-    files = {local_path(out) / f"{section}.json": content for section, content in found.items()}
+    files = {local_path(out) / f"{section}.json": content for section, content in by_section.items()}
     for file, content in files.items():
         _check(file, set(content))
     for file, content in files.items():
@@ -83,8 +84,8 @@ def _check(file: Path, names: Set[str]) -> None:
     """
 
     def ours(path: Path) -> bool:
-        found = json.loads(path.read_bytes())
-        return isinstance(found, dict) and set(found) <= names and not path.is_symlink()
+        content = json.loads(path.read_bytes())
+        return isinstance(content, dict) and set(content) <= names and not path.is_symlink()
 
     if os.path.lexists(file.parent) and not file.parent.is_dir():
         raise InputError(f"{file.parent}: cannot be written: it is no folder")
@@ -92,8 +93,7 @@ def _check(file: Path, names: Set[str]) -> None:
 
 
 def _write(file: Path, content: Mapping[str, object]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_atomically(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 @app.command()

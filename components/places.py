@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from components.params import step_sections
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.io import storage
-from components.runtime.io.files import sha256_file
+from components.runtime.io.files import sha256_file, write_atomically
 from components.runtime.params import canonical_json, places_in
 
 #: Params that name a place, by section; the key's path within it.
@@ -60,14 +59,14 @@ def digest_of(place: str | None, remembered: Remembered) -> str | None:
     """
     if not place:
         return None
-    one = storage.find_file(place)
-    files = [one] if one else [file for file in storage.list_files(place) if not _hidden(file.name)]
+    single = storage.find_file(place)
+    files = [single] if single else [file for file in storage.list_files(place) if not _hidden(file.name)]
     if storage.is_remote(place):
         content = [[file.name, file.size, file.etag] for file in files]
     else:
         path = storage.local_path(place)
         content = [
-            [file.name, file.size, remembered.sha256(path if one else path / file.name)] for file in files
+            [file.name, file.size, remembered.sha256(path if single else path / file.name)] for file in files
         ]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest() if content else None
 
@@ -82,8 +81,8 @@ class Remembered:
 
     def __enter__(self) -> Remembered:
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads(self._file.read_text(encoding="utf-8"))
-            self._known = found if isinstance(found, dict) else {}
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+            self._known = content if isinstance(content, dict) else {}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,22 +90,18 @@ class Remembered:
         if merged == self._known:
             return
         with contextlib.suppress(OSError):  # without it the next run reads everything again, and that is all
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=self._file.parent, prefix=".digests.")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(merged, stream)
-            os.replace(aside, self._file)
+            write_atomically(self._file, json.dumps(merged))
 
     def sha256(self, path: Path) -> str:
         """SHA-256 of a file's bytes, hex."""
-        found = path.stat()
-        state = [found.st_size, found.st_mtime_ns, found.st_ino]
+        stat = path.stat()
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         key = os.path.abspath(path)
         known = self._known.get(key)
         if isinstance(known, list) and known[:3] == state and len(known) == 4:
             return str(known[3])
         digest = sha256_file(path)
-        if time.time() - found.st_mtime > SETTLED_S:
+        if time.time() - stat.st_mtime > SETTLED_S:
             self._used[key] = [*state, digest]
         return digest
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -14,13 +12,16 @@ from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.generator.families import ModelFamily, family_of
 from components.generator.offload import at_work, place
 from components.generator.params import SamplingParams
 from components.generator.sampling import sample_latents
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact
-from components.runtime.errors import InputError
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
+from components.runtime.artifacts.pretrained import fetch
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
+from components.video.clip import ClipFormat
 
 #: The sampler's settings, beside the pipeline in the generator's artifact.
 SETTINGS = "generator.json"
@@ -34,7 +35,7 @@ KEPT_BYTES = 4 * 2**30
 
 
 def load_family(folder: Path, device: torch.device, precision: str = "float32") -> ModelFamily:
-    """Load a diffusers folder as the family that its ``model_index.json`` names.
+    """Load a diffusers folder as the family that its `model_index.json` names.
 
     Args:
         precision: "float32", or "half" for the types that the family's hints name.
@@ -48,11 +49,8 @@ def load_family(folder: Path, device: torch.device, precision: str = "float32") 
         name = json.loads(index.read_text())["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{index}: not a diffusers pipeline: {error}") from error
-    family = FAMILIES.get(name)
-    if family is None:
-        raise InputError(f"{index}: pipeline {name} is not supported; allowed: {', '.join(sorted(FAMILIES))}")
-    hints = family.hints
-    half = {"vae": hints.vae, "default": hints.weights}
+    family = family_of(name, index)
+    half = {"vae": family.hints.vae, "default": family.hints.weights}
     # Their bars say nothing of a step's own progress, and a log file gets every redraw of them.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
@@ -64,7 +62,7 @@ def load_family(folder: Path, device: torch.device, precision: str = "float32") 
             local_files_only=True,
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: weights cannot be loaded: {' '.join(str(error).split())}") from error
+        raise InputError(f"{folder}: weights cannot be loaded: {one_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, (*family.text_encoders, "vae"), device)
     return family(pipeline)
@@ -79,8 +77,8 @@ class Generator:
     def __init__(self, family: ModelFamily, settings: SamplingParams) -> None:
         self.family = family
         self.settings = settings
-        self.geometry = Geometry(settings.num_frames, settings.height, settings.width, settings.fps)
-        family.settle(settings.fps, settings.guidance)
+        self.geometry = ClipFormat(settings.num_frames, settings.height, settings.width, settings.fps)
+        family.set_conditioning(settings.fps, settings.guidance)
         self._embeddings: dict[str, Tensor] = {}
 
     @classmethod
@@ -89,7 +87,7 @@ class Generator:
     ) -> Generator:
         """Load a generator artifact, as it is or aligned.
 
-        ``aligned`` is the folder ``lora`` or ``weights`` of an alignment: a LoRA, or all of the denoiser's
+        `aligned` is the folder `lora` or `weights` of an alignment: a LoRA, or all of the denoiser's
         weights, in the diffusers format.
 
         Raises:
@@ -99,9 +97,7 @@ class Generator:
         try:
             settings = SamplingParams.model_validate_json((folder / SETTINGS).read_text())
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"{folder / SETTINGS}: not a generator: {' '.join(str(error).split())}"
-            ) from error
+            raise InputError(f"{folder / SETTINGS}: not a generator: {one_line(error)}") from error
         return cls.over(folder / PIPELINE, settings, torch.device(device), aligned)
 
     @classmethod
@@ -112,7 +108,7 @@ class Generator:
         device: torch.device,
         aligned: str | Path | None = None,
     ) -> Generator:
-        """Load a diffusers folder, as it is or aligned; ``aligned`` as for ``load``.
+        """Load a diffusers folder, as it is or aligned; `aligned` as for `load`.
 
         Raises:
             InputError: weights are missing or do not fit.
@@ -175,6 +171,11 @@ class Generator:
         """Return frames, uint8 (B, T, 3, H, W) on the host, decoded in batches."""
         return torch.cat([self.family.decode(part).cpu() for part in latents.split(self.settings.batch)])
 
+    def reconstruct(self, clips: Tensor) -> Tensor:
+        """Return clips, uint8 (B, T, 3, H, W), passed through the VAE and back, on the host."""
+        parts = [self.family.decode(self.family.encode(part)).cpu() for part in clips.split(16)]
+        return torch.cat(parts)
+
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return frames, uint8 (B, T, 3, H, W), and the latents (B, C, T, h, w) they were decoded from."""
         latents = self.sample_latents(prompts, seeds)
@@ -200,22 +201,19 @@ def refuse_other_folder(base: str) -> None:
         name = str(json.loads(content)["_class_name"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"generator.base = {base!r}: {index} is no pipeline's index ({error})") from error
-    if name not in FAMILIES:
-        allowed = ", ".join(sorted(FAMILIES))
-        raise InputError(f"generator.base = {base!r}: pipeline {name} is not supported; allowed: {allowed}")
+    family_of(name, f"generator.base = {base!r}")
 
 
-def fetch_base(base: str, revision: str | None, to: Path) -> Path:
+def fetch_base(base: str, revision: str | None = None) -> Path:
     """Return a local folder with the base model.
 
-    A folder is taken as it is, an s3:// prefix is downloaded to ``to``, a hub id to the hub's own cache: only
-    what its ``model_index.json`` names, of that only safetensors and texts. The hub is asked only where
-    HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
+    As `pretrained.fetch` does it; of a hub's repository only what its `model_index.json` names, and of that
+    only safetensors and texts. Clusters set HF_HUB_OFFLINE, and mirror weights in S3.
 
     Raises:
         InputError: nothing there, the hub cannot be reached, or a revision that would have no effect.
     """
-    local = storage.is_remote(base) or Path(base).is_dir()
+    local = storage.is_remote(base) or storage.local_path(base).is_dir()
     if local and revision is not None:
         raise InputError(
             f"generator.revision = {revision!r}: has no effect on {base}; only a hub id has revisions"
@@ -224,32 +222,14 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
         # Our own base carries digests: an altered weight is found here, not in strange samples.
         if storage.read_bytes(f"{base.rstrip('/')}/{MANIFEST}") is not None:
             return open_artifact(base).path
-        if storage.is_remote(base):
-            storage.download_dir(base, to)
-            return to
-        return Path(base)
-    if base.count("/") != 1 or base.startswith((".", "/")):
-        raise InputError(
-            f"generator.base = {base!r}: no such folder; "
-            "allowed are a folder, an s3:// prefix or a hub id owner/name"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
+        return fetch(base)
+    # Many repositories hold the same weights again as single files, for other programs.
+    first = fetch(base, "generator.base =", revision=revision, files=["model_index.json"])
     try:
-        # Many repositories hold the same weights again as single files, for other programs.
-        first: Any = snapshot_download(base, revision=revision, allow_patterns=["model_index.json"])
-        index = json.loads((Path(first) / "model_index.json").read_text())
+        index = json.loads((first / "model_index.json").read_text())
         parts = sorted(name for name, value in index.items() if isinstance(value, list) and value[0])
-        patterns = [f"{part}/{ending}" for part in parts for ending in WANTED]
-        # A snapshot's folder is named after its commit: both calls are to see the same one.
-        snapshot: Any = snapshot_download(
-            base, revision=Path(first).name, allow_patterns=["model_index.json", *patterns]
-        )
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise InputError(
-            f"generator.base = {base!r}: no such folder, and the hub cannot serve it{offline}: "
-            f"{' '.join(str(error).split())}"
-        ) from error
-    return Path(snapshot)
+    except (OSError, ValueError) as error:
+        raise InputError(f"generator.base = {base!r}: not a diffusers pipeline: {error}") from error
+    wanted = [f"{part}/{ending}" for part in parts for ending in WANTED]
+    # A snapshot's folder is named after its commit: both calls are to see the same one.
+    return fetch(base, "generator.base =", revision=first.name, files=["model_index.json", *wanted])

@@ -40,16 +40,17 @@ class Interrupted(OnlineVPOError):
         super().__init__(message)
 
 
+#: Characters of an error that are shown.
 LINE_CAP = 4000
-"""Characters of an error that are shown."""
 
 
-def one_line(text: str) -> str:
-    """`text` as a line that is safe to print: line ends as spaces, control characters escaped, cut short.
+def one_line(text: object) -> str:
+    """`text`, or an error's message, as one line that is safe to print.
 
-    Messages quote names and values that others chose, and a terminal obeys control characters.
+    Line ends become spaces, control characters are escaped, and a long text is cut short: messages
+    quote names and values that others chose, and a terminal obeys control characters.
     """
-    line = shortened(" ".join(text.split()), LINE_CAP)
+    line = shortened(" ".join(str(text).split()), LINE_CAP)
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)
 
 
@@ -97,8 +98,8 @@ def storage_failure(error: BaseException) -> str | None:
             where = f"{' -> '.join(names)}: " if names else ""
             return f"{where}{os.strerror(current.errno)}"
         if type(current).__name__ == "SafetensorError":
-            found = _RUST_OS_ERROR.search(str(current))
-            code = int(found[1] or found[2]) if found else 0
+            match = _RUST_OS_ERROR.search(str(current))
+            code = int(match[1] or match[2]) if match else 0
             if code in allowed:
                 return f"writing tensors: {os.strerror(code)}"
         if current.__cause__ is None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from pipelines.container.executor_io import ExecutorInput, read_output
 from pipelines.container.supervise import end_with_parent
 
@@ -282,7 +282,7 @@ def _refusals(action: str) -> Iterator[None]:
 
 
 def _message(error: Any) -> str:
-    return " ".join(str(error.explanation or error).split())
+    return one_line(error.explanation or error)
 
 
 def _connected() -> Any:
@@ -299,7 +299,7 @@ def _connected() -> Any:
         client.ping()
     except DockerException as error:
         where = os.environ.get("DOCKER_HOST") or "the default socket"
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(
             f"no container engine answers at {where} ({reason}); start Docker or `podman system service` and "
             "set DOCKER_HOST, or run without containers: --runner host"

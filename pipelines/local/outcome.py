@@ -8,6 +8,7 @@ from pathlib import Path
 
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
+from components.runtime.tables import columns
 from pipelines.local.engines import Attempt
 from pipelines.steps import ARTIFACT, Step
 
@@ -56,18 +57,15 @@ def outcome(step: Step, attempts: Sequence[Attempt], folder: Path, stopped: bool
 def table(outcomes: Sequence[StepOutcome], report: Path, environment: dict[str, str]) -> str:
     """A line per step: what became of it, seconds, the start of its artifact's digest, where that lies."""
     rows = [("step", "state", "seconds", "digest", "artifact")]
-    for one in outcomes:
-        tries = f", {len(one.attempts)} attempts" if len(one.attempts) > 1 else ""
-        seconds = f"{sum(a.seconds for a in one.attempts):.0f}" if one.attempts else ""
-        place = str(_shown(one.path)) if one.state == "done" else ""
-        rows.append((one.step, one.state + tries, seconds, one.digest[:12], place))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
-        for row in rows
-    ]
+    for step in outcomes:
+        tries = f", {len(step.attempts)} attempts" if len(step.attempts) > 1 else ""
+        seconds = f"{sum(a.seconds for a in step.attempts):.0f}" if step.attempts else ""
+        place = str(_shown(step.path)) if step.state == "done" else ""
+        rows.append((step.step, step.state + tries, seconds, step.digest[:12], place))
     ending = [f"report: {_shown(report)}"] if report.is_file() else []
-    return "\n".join([*lines, "", *ending, f"tracking: {environment['MLFLOW_TRACKING_URI']}"])
+    return "\n".join(
+        [*columns(rows, left=(0, 1, 3, 4)), "", *ending, f"tracking: {environment['MLFLOW_TRACKING_URI']}"]
+    )
 
 
 def conclude(outcomes: Sequence[StepOutcome], finish: Sequence[Attempt], report: Path, stopped: bool) -> None:

@@ -24,7 +24,17 @@ import yaml
 
 from components.params import load_params
 from pipelines.compiler.profile import Profile
-from tests.docs.guides import ROOT, Block, Command, asides, blocks, commands, heredocs, without_placeholders
+from tests.docs.guides import (
+    ROOT,
+    Block,
+    Command,
+    asides,
+    blocks,
+    commands,
+    guides,
+    heredocs,
+    without_placeholders,
+)
 
 #: Programs of others, of which only the form is looked at (a shell reads it, files of ours that it names are
 #: there): they want a cluster, an engine, a network, an account, or change the machine.
@@ -115,6 +125,10 @@ def check(command: Command, whole: bool = True) -> None:
     if program in ("python", ".venv/bin/python"):
         assert rest[0] == "-m", command
         check_module(command, rest[1], rest[2:], whole)
+    elif program == "onlinevpo":
+        from pipelines import console
+
+        read_by_click(console.command(), program, rest, command, whole)
     elif program == "make":
         check_make(command, rest)
     elif program == "torchrun":
@@ -228,6 +242,7 @@ def test_what_is_wrong_is_found() -> None:
         "python -m components.registry promote --reason x",
         "python -m components.registry rollback",
         "python -m components.registry promot",
+        "onlinevpo promot",
         "python -m pipelines compile",
         "python -m pipelines submit pipeline.yaml --host",
         "torchrun --nprocs 2 -m components.alignment run",
@@ -344,3 +359,16 @@ def test_the_digest_is_of_the_readers_own_registry(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", line], env={"PATH": path}, capture_output=True, text=True)
     assert done.stdout.split() == ["localhost:5001/postgres@sha256:bbbb"]
     assert "RepoDigests" in line and "index .RepoDigests 0" not in line
+
+
+def test_running_text_is_wrapped_at_100_columns() -> None:
+    """A table's row, a block's line and a word that is longer stay as they are."""
+    fenced, long = False, []
+    for path in guides():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            fenced ^= line.lstrip().startswith("```")
+            if fenced or line.lstrip().startswith(("|", "```", "    ")) or len(line) <= 100:
+                continue
+            if max(len(word) for word in re.findall(r"`[^`]+`\S*|\[[^]]*\]\([^)]*\)\S*|\S+", line)) < 60:
+                long.append(f"{path.relative_to(ROOT)}:{number}")
+    assert long == []

@@ -14,12 +14,14 @@ from components.reward.base import open_reward, scoring_files
 from components.reward.external import AdoptParams, CombineParams, adopt, combine
 from components.reward.scoring.transformers import Description, Regressor
 from components.reward.scoring.videos import Source, score_files
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.io import storage
 from components.runtime.params import StepParams
 from components.runtime.step import main
-from components.video import Clip, write_video
+from components.video.clip import Clip
+from components.video.codec import write_video
 from tests.reward.conftest import FRAMES, SIDE, textured, world, write_reward
 from tests.reward.scoring.tiny_regressors import ASPECTS, write_videomae, write_videoscore
 from tests.s3 import Store

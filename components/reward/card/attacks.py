@@ -15,13 +15,13 @@ from components.reward.card.card import Slowed, Stillness, Wins
 from components.reward.card.correlation import srcc
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS, GENERATIVE, REGISTRY
 from components.reward.features.handcrafted import clip_statistics
-from components.reward.labels import differs
-from components.reward.ladders.sources import Clips
-from components.reward.scoring.trained import Geometry
+from components.reward.labels.ms_ssim import differs
+from components.reward.ladders.sources import SourceClips
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.compute.signals import StopSignal
 from components.runtime.progress import Progress
+from components.video.clip import ClipFormat
 from components.video.filters import luma
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ PART = 32
 """Clips handled at once."""
 
 
-def picked(clips: Clips, count: int, seed: int, *names: str | int) -> list[int]:
+def picked(clips: SourceClips, count: int, seed: int, *names: str | int) -> list[int]:
     """Rows of `count` clips, or of all there are, in random order."""
     return torch.randperm(len(clips), generator=torch_generator(seed, *names)).tolist()[:count]
 
@@ -69,7 +69,7 @@ def _attacked(task: _Attack) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def attack_wins(
     score: ScoreClips,
-    pools: dict[str, Clips],
+    pools: dict[str, SourceClips],
     count: int,
     seed: int,
     crew: ProcessPool,
@@ -117,18 +117,18 @@ def generator_wins(
     score: ScoreClips,
     generator: Generator,
     prompts: Sequence[str],
-    geometry: Geometry,
+    geometry: ClipFormat,
     seed: int,
     stop: StopSignal,
 ) -> dict[str, Wins]:
     """Wins of the generator's own samples over the attacks that it draws itself, on these prompts."""
     seeds = [derive(seed, "generator attacks", number) for number in range(len(prompts))]
-    honest = _fitted(GENERATIVE["few_steps"].build(generator, prompts, 0, seeds), geometry)
+    honest = geometry.fit(GENERATIVE["few_steps"].build(generator, prompts, 0, seeds))
     above = score(honest, None)
     wins = {}
     for attack, (name, level) in GENERATED_ATTACKS.items():
         stop.raise_if_requested()
-        clips = _fitted(GENERATIVE[name].build(generator, prompts, level, seeds), geometry)
+        clips = geometry.fit(GENERATIVE[name].build(generator, prompts, level, seeds))
         apart = torch.cat(
             [
                 differs(a.float() / 255.0, b.float() / 255.0)
@@ -139,20 +139,8 @@ def generator_wins(
     return wins
 
 
-def _fitted(clips: Tensor, geometry: Geometry) -> Tensor:
-    """A generator's uint8 clips at the length and size of the reward's."""
-    clips = clips[:, : geometry.frames]
-    goal = (geometry.height, geometry.width)
-    if clips.shape[-2:] == goal:
-        return clips
-    small = F.interpolate(
-        clips.flatten(0, 1).float(), size=goal, mode="bilinear", antialias=True, align_corners=False
-    )
-    return small.round().clamp(0, 255).to(torch.uint8).unflatten(0, clips.shape[:2])
-
-
 def stillness(
-    score: ScoreClips, pools: dict[str, Clips], count: int, seed: int, level: float, stop: StopSignal
+    score: ScoreClips, pools: dict[str, SourceClips], count: int, seed: int, level: float, stop: StopSignal
 ) -> Stillness:
     """Whether less motion scores higher where nothing else differs.
 
@@ -187,7 +175,7 @@ def motion_amount(frames: Tensor) -> Tensor:
 
 
 def _slowed(
-    pools: dict[str, Clips], count: int, seed: int
+    pools: dict[str, SourceClips], count: int, seed: int
 ) -> Iterator[tuple[str, Tensor, dict[int, Tensor]]]:
     """Names, uint8 (N, T, 3, H, W) clips, and the same clips slowed so many times."""
     for source, clips in pools.items():

@@ -23,12 +23,12 @@ from components.runtime.errors import InputError
 from components.runtime.io import storage
 from components.runtime.io.files import REPLACED, previous_of, unused
 
+#: Names that a refusal gives as examples.
 SHOWN = 3
-"""Names that a refusal gives as examples."""
 
 
 @dataclass(frozen=True)
-class Kind:
+class OutputKind:
     """A kind of result that is a folder.
 
     Attributes:
@@ -45,7 +45,7 @@ class Kind:
     step: str = ""
 
 
-def artifact_of(step: str) -> Kind:
+def artifact_of(step: str) -> OutputKind:
     """Artifacts of a step."""
 
     def listed(text: bytes, where: str) -> Iterable[str]:
@@ -57,10 +57,10 @@ def artifact_of(step: str) -> Kind:
             )
         return manifest.files
 
-    return Kind(f"an artifact of step {step}", MANIFEST, listed, step)
+    return OutputKind(f"an artifact of step {step}", MANIFEST, listed, step)
 
 
-def check(out: str | Path, kind: Kind, reads: Iterable[Any] = ()) -> None:
+def check(out: str | Path, kind: OutputKind, reads: Iterable[Any] = ()) -> None:
     """Check that a result of this kind may be put at `out`. Changes nothing.
 
     Args:
@@ -118,7 +118,7 @@ def never(target: Path) -> None:
         raise InputError(f"{target}: is where a file system begins; name a folder inside it")
 
 
-def check_workspace(partial: Path, kind: Kind) -> None:
+def check_workspace(partial: Path, kind: OutputKind) -> None:
     """Refuse a folder in the place of a result's workspace that no attempt at this kind of result left.
 
     Raises:
@@ -146,7 +146,7 @@ def check_workspace(partial: Path, kind: Kind) -> None:
         )
 
 
-def replaceable(uri: str, kind: Kind) -> set[str]:
+def replaceable(uri: str, kind: OutputKind) -> set[str]:
     """The names under an s3:// prefix that a result of this kind may overwrite or remove.
 
     Raises:
@@ -166,7 +166,7 @@ def replaceable(uri: str, kind: Kind) -> set[str]:
     return ours
 
 
-def foreign_names(folder: Path, kind: Kind, readable: bool = True) -> list[str]:
+def foreign_names(folder: Path, kind: OutputKind, readable: bool = True) -> list[str]:
     """Names in `folder` that are not part of a result of this kind, nor of our work on it.
 
     Raises:
@@ -192,7 +192,7 @@ def foreign_names(folder: Path, kind: Kind, readable: bool = True) -> list[str]:
     ]
 
 
-def recover(target: Path, kind: Kind) -> None:
+def recover(target: Path, kind: OutputKind) -> None:
     """Put back, or finish removing, what a kill left of a result that was being replaced."""
     for previous in previous_of(target):
         if bool(foreign_names(previous, kind, readable=False)):
@@ -204,7 +204,7 @@ def recover(target: Path, kind: Kind) -> None:
             (target / REPLACED).unlink()
 
 
-def remove_result(folder: Path, kind: Kind) -> None:
+def remove_result(folder: Path, kind: OutputKind) -> None:
     """Remove a result that has been replaced: the files that its index lists, and no others.
 
     The index and the mark go last: cut short, the rest is still known as ours. Files that somebody put there
@@ -261,22 +261,22 @@ def check_file(path: Path, what: str, ours: Callable[[Path], bool]) -> None:
 def starts_with(*beginnings: str) -> Callable[[Path], bool]:
     """For `check_file`: whether a file's text begins with one of these."""
 
-    def found(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         with path.open("rb") as file:
-            begin = file.read(max(len(one.encode()) for one in beginnings))
-        return any(begin.startswith(one.encode()) for one in beginnings)
+            begin = file.read(max(len(text.encode()) for text in beginnings))
+        return any(begin.startswith(text.encode()) for text in beginnings)
 
-    return found
+    return matches
 
 
 def _entries(folder: Path) -> list[str]:
     """Names, relative to `folder`, of every file, link and empty folder in it."""
-    found = []
+    entries = []
     for at, folders, files in os.walk(folder, onerror=_raise):
         links = [name for name in folders if os.path.islink(os.path.join(at, name))]
         names = files + links if files or folders or at == str(folder) else [""]
-        found += [Path(at, name).relative_to(folder).as_posix() for name in names]
-    return sorted(found)
+        entries += [Path(at, name).relative_to(folder).as_posix() for name in names]
+    return sorted(entries)
 
 
 def _raise(error: OSError) -> None:
@@ -309,15 +309,15 @@ def _has_account() -> bool:
 
 
 def _check_apart(out: str, reads: Iterable[Any]) -> None:
-    own = _parts(out)
-    for given in reads:
-        place = getattr(given, "path", given)  # an opened artifact
+    target = _parts(out)
+    for read in reads:
+        place = getattr(read, "path", read)  # an opened artifact
         if not isinstance(place, (str, Path)) or not str(place):
             continue
-        other = _parts(str(place))
-        if own[0] != other[0] or (own[0] == "local" and not Path(other[1]).exists()):
+        source = _parts(str(place))
+        if target[0] != source[0] or (target[0] == "local" and not Path(source[1]).exists()):
             continue
-        mine, theirs = PurePosixPath(own[1]), PurePosixPath(other[1])
+        mine, theirs = PurePosixPath(target[1]), PurePosixPath(source[1])
         word = "is" if mine == theirs else "contains" if theirs.is_relative_to(mine) else "lies in"
         if mine.is_relative_to(theirs) or theirs.is_relative_to(mine):
             raise InputError(f"{out}: {word} {place}, which is an input; name another place")
@@ -330,7 +330,7 @@ def _parts(place: str) -> tuple[str, str]:
     return "local", str(storage.local_path(place).resolve())
 
 
-def _refusal(place: str, foreign: list[str], kind: Kind, has_index: bool) -> str:
+def _refusal(place: str, foreign: list[str], kind: OutputKind, has_index: bool) -> str:
     if has_index:
         return (
             f"{place}: holds {kind.about}, and with it what is not part of it ({_examples(foreign)}); move "

@@ -10,15 +10,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 
+#: Of a YAML file. The reader takes about 2 s for each megabyte.
 MAX_YAML_BYTES = 4 * 2**20
-"""Of a YAML file. The reader takes about 2 s for each megabyte."""
+#: Values in a YAML file, those that an alias stands for counted each time.
 MAX_YAML_VALUES = 200_000
-"""Values in a YAML file, those that an alias stands for counted each time."""
 MAX_YAML_DEPTH = 100
+#: Of a JSON file: far more than anything here writes, less than what would fill a machine.
 MAX_JSON_BYTES = 2**28
-"""Of a JSON file: far more than anything here writes, less than what would fill a machine."""
 PIECE_BYTES = 2**20
 
 
@@ -34,7 +34,7 @@ def parse_json(text: bytes | str, what: str) -> Any:
             # An escape can be half of a character, which no file and no name can hold.
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{what}: not readable as JSON: {_short(error)}") from error
+        raise InputError(f"{what}: not readable as JSON: {one_line(error)}") from error
     return value
 
 
@@ -81,9 +81,9 @@ def check_yaml(text: bytes | str, what: str) -> None:
     sizes: dict[int, int] = {}
     try:
         documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
-        total = sum(_size(one, sizes, 0, what) for one in documents if one is not None)
+        total = sum(_size(document, sizes, 0, what) for document in documents if document is not None)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{what}: not readable as YAML: {_short(error)}") from error
+        raise InputError(f"{what}: not readable as YAML: {one_line(error)}") from error
     if total > MAX_YAML_VALUES:
         raise InputError(
             f"{what}: its aliases stand for {total:,} values, at most {MAX_YAML_VALUES:,} are read"
@@ -125,7 +125,3 @@ def content(file: Path, what: str, at_most: int = MAX_JSON_BYTES) -> bytes:
     if len(data) > at_most:
         raise InputError(f"{what}: more than {at_most:,} bytes, which is what is read at most")
     return bytes(data)
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -14,11 +14,12 @@ from components.alignment.candidates.pairs import Candidate, Verdict, judge_iter
 from components.alignment.candidates.rollout import Group, candidate_seed
 from components.alignment.ledger import LedgerWriter, Origin, kept_latents
 from components.alignment.ledger.schema import Keep
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.generator.params import SamplingParams
 from components.reward.scoring.trained import Rating
-from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 
 PROMPTS = [Prompt(f"p{n}", f"a film of {n} things", "train") for n in range(3)]

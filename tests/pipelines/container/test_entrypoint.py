@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 from pipelines.container import entrypoint as shim
 from pipelines.container.executor_io import ExecutorInput
