@@ -1,4 +1,4 @@
-"""What became of a pipeline run and of each of its steps, from what Kubeflow, MLflow and the shim tell."""
+"""What became of a pipeline run and of each of its steps, from what Kubeflow, MLflow and the containers tell."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def judge(
     Args:
         final: what Kubeflow says.
         tracked: the steps' runs in MLflow by step, None where MLflow could not be asked.
-        refusals: reason by step, as the shim left word of them.
+        refusals: reason by step, as the containers left word of them.
         notes: what the reader should know besides.
     """
     known = dict(tracked or {})

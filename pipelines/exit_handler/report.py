@@ -2,7 +2,7 @@
 
     final status of Kubeflow ──┐
     the steps' runs in MLflow ─┼─► what became of each step ──► report.html, also in the parent run
-    refusals left by the shim ─┘                          └──► the parent run's status
+    refusals left by a step   ─┘                          └──► the parent run's status
 
 It fails only where it cannot write: a failing exit handler would hide how the run really ended.
 """
@@ -15,10 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import typer
-
 from components.runtime.errors import InputError, one_line
-from components.runtime.step import main
+from components.runtime.step import command_app, main
 from pipelines.container.entrypoint import (
     ExecutorInputOption,
     ExecutorOutputOption,
@@ -59,12 +57,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "registry": ("accepted", "version", "rules_failed"),
 }
 
-app = typer.Typer(
-    help="The exit handler: close the run in MLflow and leave a report.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_app("The exit handler: close the run in MLflow and leave a report.")
 
 
 @app.command()
@@ -130,7 +123,7 @@ def render(run: str, final: FinalStatus, outcome: RunOutcome, found: TrackedRun 
 
 
 def _refusals(run: str | None, report: Path) -> dict[str, str]:
-    """Reasons of refused steps, as their shims left word of them.
+    """Reasons of refused steps, as their containers left word of them.
 
     Without ONLINEVPO_CHECKPOINTS that is beside each step's output: to be found on one machine, where the
     tasks' folders lie side by side.
