@@ -1,6 +1,6 @@
 """What the pipeline knows of each step: its image, what it reads, what it leaves for people to look at.
 
-The compiler, the linter, the entry point inside the containers and the exit handler all read this one table. It
+The compiler, the linter, the entry point of the containers and the exit handler all read this one table. It
 imports nothing outside the standard library, because it runs in images without kfp and without torch.
 """
 

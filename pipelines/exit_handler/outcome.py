@@ -1,4 +1,4 @@
-"""What became of a pipeline run and of each of its steps, from what Kubeflow, MLflow and the containers tell."""
+"""What became of a pipeline run and of each step, from what Kubeflow, MLflow and the containers tell."""
 
 from __future__ import annotations
 

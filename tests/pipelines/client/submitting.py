@@ -14,10 +14,10 @@ import pytest
 from components.runtime.errors import OnlineVPOError
 from pipelines.client.connection import PollingPolicy
 from pipelines.compiler.compile import compile_to
-from tests.pipelines.kfp_server import KfpServer
+from tests.pipelines.client.kfp_server import KfpServer
 
 STEPS = ("corpus", "generator", "reward", "alignment", "evaluation", "registry", "finish")
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @functools.cache
