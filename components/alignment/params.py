@@ -6,10 +6,43 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from components.alignment.monitor.guards import GuardParams
-from components.runtime.params import StepParams
+from components.runtime.params import Section, StepParams
 
 ReferenceKind = Literal["fixed", "every_k", "ema", "judged"]
+
+
+class GuardParams(Section):
+    """What watches the run."""
+
+    every: int = Field(
+        6,
+        ge=0,
+        description="iterations between readings on held-back prompts, and one after the last; 0 takes none",
+    )
+    clips: int = Field(
+        32,
+        ge=2,
+        description="clips of a reading; as many training prompts are held back for them, at most one in 8",
+    )
+    patience: int = Field(
+        2, ge=1, description="readings in a row below the best one, or too still, after which the run ends"
+    )
+    least_motion: float = Field(
+        0.85, ge=0, le=1, description="share of the base's motion that held-out clips must keep"
+    )
+    drift_limit: float = Field(
+        0.05,
+        gt=0,
+        description="mean squared difference of the policy's and the original base's predictions, over the "
+        "last 4 iterations, at which the run ends",
+    )
+    worse_limit: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="share of winners with a larger error than under the reference, over the last 4 "
+        "iterations, above which there is an alarm",
+    )
 
 
 class AlignmentParams(StepParams):

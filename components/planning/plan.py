@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from components.alignment.params import AlignmentParams
-from components.alignment.policy.sharding import blocks_of, of_odd_type
+from components.alignment.policy.sharding import blocks_of, minority_dtype_parameters
 from components.alignment.strategies import STRATEGIES
 from components.generator.families import Geometry, ModelFamily
 from components.generator.params import SamplingParams
@@ -291,7 +291,7 @@ def _dropped(parameter: Tensor) -> None:
 
 def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, float]:
     """Numbers and bytes that each GPU has of a network that they hold together, cut evenly."""
-    whole = {id(value) for value in of_odd_type(network)} if trained else set()
+    whole = {id(value) for value in minority_dtype_parameters(network)} if trained else set()
     count = size = 0.0
     for value in network.parameters():
         part = value.numel() / (1 if id(value) in whole else gpus)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from components.alignment.candidates.pairs import motion_of
 from components.alignment.loop import AlignmentLoop
-from components.alignment.monitor.guards import GuardParams
 from components.alignment.monitor.heldout_judge import HeldOutJudge
+from components.alignment.params import GuardParams
 from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.base import Reward
@@ -60,8 +60,8 @@ def test_stillness_is_caught_and_the_last_moving_policy_is_published(
     metrics = trainer.guards.metrics()
     assert metrics["alarms_motion"] == 2 and metrics["stopped_early"] == 1
     assert metrics["held_out_motion"] >= 0.85 and metrics["kept_iteration"] < trainer.done
-    # What take_kept puts back is the policy of that reading: it draws clips that move as much.
-    trainer.take_kept()
+    # What load_best puts back is the policy of that reading: it draws clips that move as much.
+    trainer.load_best()
     assert trainer.judge is not None
     again = trainer.judge.read(trainer.policy, trainer.done)
     assert again.motion == metrics["held_out_motion"]

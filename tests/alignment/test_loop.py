@@ -120,7 +120,7 @@ def test_two_processes_make_the_same_pairs_and_weights(
     assert worst <= 1e-3, name
 
 
-def test_prompts_are_dealt_out_evenly() -> None:
+def test_each_epoch_has_every_prompt_once() -> None:
     seen = [prompt.id for iteration in range(5) for prompt in prompts_of_iteration(PROMPTS, 2, 0, iteration)]
     assert sorted(seen) == sorted(2 * [prompt.id for prompt in PROMPTS])
     straddling = [prompts_of_iteration(PROMPTS, 3, seed, 1) for seed in range(20)]

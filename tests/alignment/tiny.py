@@ -14,9 +14,11 @@ from torch import Tensor
 
 from components.alignment.ledger import LedgerReader, LedgerWriter
 from components.alignment.loop import AlignmentLoop
-from components.alignment.monitor.guards import GuardParams
 from components.alignment.monitor.heldout_judge import HeldOutJudge
-from components.alignment.params import AlignmentParams
+from components.alignment.params import AlignmentParams, GuardParams
+from components.alignment.policy import policy_of
+from components.alignment.strategies import Setting
+from components.alignment.versioned_reward import VersionedReward
 from components.corpus import Prompt
 from components.generator import Generator
 from components.generator.generator import load_family
@@ -103,19 +105,15 @@ def make_trainer(
     judge: HeldOutJudge | None = None,
     ledger: LedgerReader | None = None,
 ) -> AlignmentLoop:
-    """An alignment of the tiny model to brightness, or to a given reward."""
+    """An alignment of the tiny model to brightness, or to another reward."""
+    ranks = ranks or Ranks()
+    policy = policy_of(generator.family, params, ranks)
     return AlignmentLoop(
-        generator,
-        reward or Brightness(),
-        PROMPTS,
-        params,
-        reward_digest="brightness",
-        checkpoints=checkpoints,
-        ranks=ranks or Ranks(),
-        on_iteration=on_iteration,
-        refresher=refresher,
-        judge=judge,
-        ledger=ledger,
+        Setting(generator, policy, PROMPTS, params, ranks, ledger),
+        VersionedReward(reward or Brightness(), "brightness", checkpoints / "reward", ranks, refresher),
+        checkpoints,
+        judge,
+        on_iteration,
     )
 
 

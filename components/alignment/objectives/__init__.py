@@ -14,16 +14,12 @@ from components.alignment.objectives.base import (
     preference,
 )
 
-
-def _found() -> dict[str, Objective]:
-    """Import every file beside this one: each defines the objective of its own name."""
-    files = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
-    names = [name for name in files if name not in ("__init__", "base")]
-    return {name: getattr(import_module(f"{__name__}.{name}"), name) for name in names}
-
-
-#: Every objective by name.
-OBJECTIVES: dict[str, Objective] = _found()
+#: Every objective by name: each file beside this one defines the objective of its own name.
+OBJECTIVES: dict[str, Objective] = {
+    name: getattr(import_module(f"{__name__}.{name}"), name)
+    for name in sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
+    if name not in ("__init__", "base")
+}
 
 __all__ = [
     "OBJECTIVES", "Objective", "PairErrors", "denoising_error", "diagnostics", "pair_errors", "preference",

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from components.alignment.objectives.base import PairErrors, preference
 
+#: The paper's lambda; the value is our own, as none is known for diffusion models. At 1 a winner above its
+#: reference is pulled down twice as hard as its loser is pushed up.
 HINGE = 1.0
-"""The paper's lambda; the value is our own, as none is known for diffusion models. At 1 a winner above its
-reference is pulled down twice as hard as its loser is pushed up."""
 
 
 def dpop(errors: PairErrors, beta: float) -> Tensor:
@@ -17,5 +17,5 @@ def dpop(errors: PairErrors, beta: float) -> Tensor:
 
     DPO-Positive, arXiv 2402.13228, eq. 3: log(reference / policy) of a winner is (e_w - r_w) / 2 here.
     """
-    fallen = (errors.winner - errors.reference_winner).clamp_min(0.0)
-    return -F.logsigmoid(preference(errors, beta) - HINGE * 0.5 * beta * fallen)
+    worse = (errors.winner - errors.reference_winner).clamp_min(0.0)
+    return -F.logsigmoid(preference(errors, beta) - HINGE * 0.5 * beta * worse)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.alignment.strategies.base import Drawn, Setting, Strategy
+from components.alignment.strategies.base import RolloutBatch, Setting, Strategy
 from components.alignment.strategies.best_of_n import BestOfN
 from components.alignment.strategies.offline import FromLedger, Offline
 from components.alignment.strategies.online import Online
@@ -18,4 +18,4 @@ def strategy_of(setting: Setting) -> Strategy:
     return STRATEGIES[setting.params.strategy](setting)
 
 
-__all__ = ["STRATEGIES", "Drawn", "Setting", "Strategy", "strategy_of"]
+__all__ = ["STRATEGIES", "RolloutBatch", "Setting", "Strategy", "strategy_of"]

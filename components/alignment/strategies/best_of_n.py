@@ -1,4 +1,4 @@
-"""Best-of-N fine-tuning: the policy learns to draw the best of its own candidates."""
+"""Best-of-N fine-tuning: the policy is trained on the best of its own candidates."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from components.alignment.strategies.base import Sampling
 
 
 class BestOfN(Sampling):
-    """Online in all but the objective: training on the winners alone.
+    """Online except for the objective: training on the winners alone.
 
-    Losers only decide which groups have a winner, by the same filters, so that it trains on the same clips.
+    Losers only decide, by the same filters, which groups have a winner: it trains on the same clips.
     """
 
     @property

@@ -68,7 +68,7 @@ def test_an_absurd_learning_rate_leaves_the_base(
     assert "warning: guard gradient" in capsys.readouterr().err
     assert all(math.isfinite(value) for row in loop.curve for value in row.values())
     assert loop.untrained is not None and "2 updates in a row" in loop.untrained
-    assert loop.take_kept() == "the base"
+    assert loop.load_best() == "the base"
     assert torch.equal(generator.family.predict(*probe(generator)), before)
 
 
@@ -87,7 +87,7 @@ def test_a_single_broken_update_changes_nothing_and_is_counted(
     whole = breaking(make_trainer(new_generator(), tmp_path / "whole"), lambda i, n: (i, n) == (1, 0))
     whole.run()
     assert whole.done == 4 and whole.guards.stop is None and not whole.guards.broken
-    assert whole.updates == 7 and whole.untrained is None and whole.take_kept() == "the last policy"
+    assert whole.updates == 7 and whole.untrained is None and whole.load_best() == "the last policy"
 
 
 @pytest.mark.parametrize("rank", [2, 0])
@@ -113,7 +113,7 @@ def test_the_last_good_policy_is_kept_also_by_a_run_that_was_killed(
     breaking(whole, late).run()
     # The third iteration ends on a skipped update: nobody knows whether its policy is good.
     assert whole.done == 4 and whole.guards.kept_iteration == 2
-    assert whole.take_kept() == "the policy after iteration 2 of 4" and whole.untrained is None
+    assert whole.load_best() == "the policy after iteration 2 of 4" and whole.untrained is None
     assert same(weights(whole), after[1]) and not same(after[2], after[1])
 
     class Killed(BaseException):
@@ -129,13 +129,13 @@ def test_the_last_good_policy_is_kept_also_by_a_run_that_was_killed(
     resumed = breaking(make_trainer(new_generator(), tmp_path / "cut", params), late)
     assert resumed.done == 3 and resumed.guards.broken
     resumed.run()
-    resumed.take_kept()
+    resumed.load_best()
     assert same(weights(resumed), weights(whole)) and resumed.curve == whole.curve
     assert resumed.guards.stop == whole.guards.stop is not None
     # And killed after its end, before it could be published.
     again = make_trainer(new_generator(), tmp_path / "cut", params)
     again.run()
-    again.take_kept()
+    again.load_best()
     assert again.done == 4 and same(weights(again), weights(whole))
 
 
@@ -152,7 +152,7 @@ def test_the_base_comes_back_from_weights_that_are_no_numbers(
         value[0] = math.nan
     policy.stepped()
     assert generator.family.predict(*probe(generator)).isnan().any()
-    policy.to_base()
+    policy.reset_to_base()
     assert torch.equal(generator.family.predict(*probe(generator)), before)
 
 

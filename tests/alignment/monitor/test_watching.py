@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from components.alignment.loop import AlignmentLoop
-from components.alignment.monitor.guards import GuardParams
-from components.alignment.monitor.heldout_judge import HeldOutJudge, Reading
+from components.alignment.monitor.heldout_judge import HeldOutJudge
+from components.alignment.monitor.reading import HeldoutReading
+from components.alignment.params import GuardParams
 from components.alignment.policy import Policy
 from components.generator import Generator
 from tests.alignment.tiny import PARAMS, make_trainer
@@ -30,12 +31,12 @@ class Scripted:
         self.script, self.asked = script, list[int]()
         self.weights: dict[int, dict[str, Tensor]] = {}
 
-    def read(self, policy: Policy, iteration: int) -> Reading:
+    def read(self, policy: Policy, iteration: int) -> HeldoutReading:
         self.asked.append(iteration)
         self.weights[iteration] = {name: value.clone() for name, value in policy.tensors().items()}
         scores = tuple(self.script[iteration - 1] + 0.001 * i for i in range(len(PROMPTS)))
         still = (1.0,) * len(PROMPTS)
-        return Reading(iteration, PROMPTS, scores, (0.0,) * len(PROMPTS), still, still)
+        return HeldoutReading(iteration, PROMPTS, scores, (0.0,) * len(PROMPTS), still, still)
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -72,7 +73,7 @@ def test_a_fall_ends_the_run_and_the_policy_before_it_is_taken(
     trainer.run()
     assert trainer.done == 4 and trainer.guards.stop is not None
     assert not same(trainer.policy.tensors(), judge.weights[2])
-    trainer.take_kept()
+    trainer.load_best()
     assert same(trainer.policy.tensors(), judge.weights[2])
     assert trainer.guards.metrics()["kept_iteration"] == 2.0
 
@@ -84,7 +85,7 @@ def test_a_run_that_rises_is_published_as_it_ends(
     trainer = start(new_generator(), tmp_path, judge)
     trainer.run()
     assert trainer.done == 6 and trainer.guards.stop is None
-    trainer.take_kept()
+    trainer.load_best()
     assert same(trainer.policy.tensors(), judge.weights[6])
 
 
@@ -111,8 +112,8 @@ def test_killed_between_the_falls_it_ends_as_it_would_have(
     assert resumed.done == iteration
     resumed.run()
     assert resumed.curve == whole.curve and resumed.guards.state() == whole.guards.state()
-    whole.take_kept()
-    resumed.take_kept()
+    whole.load_best()
+    resumed.load_best()
     assert same(resumed.policy.tensors(), whole.policy.tensors())
     # What has ended stays ended.
     again = start(new_generator(), tmp_path / "cut", Scripted(*script))

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from components.alignment.policy import LoraPolicy, Policy
-from components.alignment.policy.sharding import Together
+from components.alignment.policy.sharding import ShardingContext
 from components.alignment.policy.updater import Updater
 from components.generator.families import ModelFamily
 from components.runtime.compute.distributed import Ranks, process_group
@@ -44,8 +44,8 @@ def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | 
     if name == HALF:
         halve(family)
     pairs = make_pairs(family, model)
-    together = Together(ranks, torch.device("cpu")) if ranks.size > 1 else None
-    policy = LoraPolicy(family, rank=2, seed=0, together=together)
+    sharding = ShardingContext(ranks, torch.device("cpu")) if ranks.size > 1 else None
+    policy = LoraPolicy(family, rank=2, seed=0, sharding=sharding)
     start = {name: value.clone() for name, value in policy.tensors().items()}
     updater = by_gradient(Updater(policy, FAMILY_PARAMS, ranks))
     mine = pairs if ranks.is_main else []

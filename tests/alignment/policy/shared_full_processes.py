@@ -20,7 +20,7 @@ from torch import Tensor
 from components.alignment.loop import AlignmentLoop
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import FullPolicy, Policy
-from components.alignment.policy.sharding import Together
+from components.alignment.policy.sharding import ShardingContext
 from components.alignment.policy.updater import Updater
 from components.runtime.compute.distributed import Ranks, process_group
 from tests.alignment.closeness import by_gradient, steady
@@ -60,7 +60,7 @@ def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | 
     if name == HALF:
         halve(family)
     pairs = make_pairs(family, model)
-    policy = FullPolicy(family, Together(ranks, torch.device("cpu")) if ranks.size > 1 else None)
+    policy = FullPolicy(family, ShardingContext(ranks, torch.device("cpu")) if ranks.size > 1 else None)
     start = {name: value.clone() for name, value in policy.tensors().items()}
     updater = by_gradient(Updater(policy, FAMILY_PARAMS.model_copy(update={"lora_rank": 0}), ranks))
     mine = pairs if ranks.is_main else []

@@ -50,7 +50,7 @@ def test_base_and_reference_stay_reachable_to_the_bit(name: str) -> None:
         with other():
             assert torch.equal(family.predict(*given), before)
         assert torch.equal(family.predict(*given), moved)
-    policy.refresh_reference()
+    policy.sync_reference()
     disturb(policy)
     with policy.reference():
         assert torch.equal(family.predict(*given), moved)
@@ -148,7 +148,7 @@ def test_the_reference_may_follow_in_small_steps(new_generator: Callable[..., Ge
     policy = FullPolicy(new_generator().family)
     base = {name: value.detach().clone() for name, value in policy.parameters().items()}
     disturb(policy)
-    policy.refresh_reference(0.25)
+    policy.sync_reference(0.25)
     for name, value in policy.parameters(REFERENCE).items():
         quarter = base[name] + 0.25 * (policy.parameters()[name].detach() - base[name])
         assert torch.allclose(value, quarter, atol=1e-6)

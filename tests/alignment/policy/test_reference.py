@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.alignment.monitor.guards import GuardParams
-from components.alignment.params import ReferenceKind
+from components.alignment.params import GuardParams, ReferenceKind
 from components.alignment.policy import POLICY, REFERENCE, LoraPolicy, Policy
 from components.alignment.policy.reference import Reference
 from components.generator import Generator

@@ -132,7 +132,7 @@ def test_pairs_of_a_ledger_are_trained_on_again_and_nothing_is_sampled(
 
     again = ledger_rows(tmp_path / "second", 6)
     assert sides(again) == sides(first.rows)
-    # Six iterations of three go through the 12 pairs once and half way again: evenly dealt.
+    # Six iterations of three go through the 12 pairs once and half way again: an epoch and a half.
     uses = [row["latents"] for row in again if row["role"] == "winner"]
     assert max(uses.count(name) for name in set(uses)) <= 2
 
