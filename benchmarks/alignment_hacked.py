@@ -43,7 +43,9 @@ from components.reward.features.handcrafted import clip_statistics
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
 from components.reward.scoring.trained import CONFIG, Geometry, Scorer
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import configure_determinism, configure_threads
 from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError, OnlineVPOError

@@ -53,8 +53,9 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     """One training while workers build its ladders, and the same once more with every ladder there."""
     import torch
 
-    from components.reward.ladders.shards import Plan, Pool, ShardFolder
-    from components.reward.ladders.sources import Clips, StoredClips
+    from components.reward.ladders.plan import Pool, ShardPlan
+    from components.reward.ladders.shards import ShardFolder
+    from components.reward.ladders.sources import SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
     from components.reward.scoring.trained import Geometry, Scorer
@@ -64,9 +65,9 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     file = folder / "clips.safetensors"
     write_clips(file, 120, geometry.frames, geometry.height, geometry.width)
     stored = StoredClips(file, "frames", range(120), geometry)
-    clips = Clips(stored, [f"clip/{number}" for number in range(120)])
+    clips = SourceClips(stored, [f"clip/{number}" for number in range(120)])
     params = RewardParams.model_validate({"training": {"steps": steps}})
-    plan = Plan((Pool("footage", clips, ladders, True),), params.ladders, 0)
+    plan = ShardPlan((Pool("footage", clips, ladders, True),), params.ladders, 0)
     shards = ShardFolder(folder / "shards", plan)
     began = time.perf_counter()
     # Labels and shards from nothing: what a first training meets.

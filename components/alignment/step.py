@@ -22,7 +22,8 @@ from components.generator import Generator
 from components.reward.base import open_reward
 from components.reward.refresh.refresher import Refresher
 from components.reward.refresh.versions import digest_of
-from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import (
     configure_determinism,
     configure_threads,

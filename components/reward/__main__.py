@@ -191,7 +191,7 @@ def distortions(
     ] = None,
 ) -> None:
     """Print the catalogue of distortions; with --out, draw a contact sheet of all of them at every level."""
-    from components.reward.distortions.contact_sheet import examples, generated_rungs, sheet, table
+    from components.reward.distortions.contact_sheet import examples, generated_levels, sheet, table
     from components.runtime.artifacts.outputs import check_file
 
     if out is not None:
@@ -204,6 +204,7 @@ def distortions(
     from components.corpus.dataset import Corpus
     from components.runtime.compute.devices import configure_threads
     from components.runtime.errors import storage_failure
+    from components.runtime.io.files import atomic_file
 
     configure_threads()
     opened = Corpus.open(corpus)
@@ -215,18 +216,13 @@ def distortions(
 
         prompts = opened.prompts("heldout") or opened.prompts()
         loaded = Generator.load(open_artifact(generator, step="generator").path)
-        generated = generated_rungs(loaded, clips[0], prompts[0].text if prompts else "", level)
+        generated = generated_levels(loaded, clips[0], prompts[0].text if prompts else "", level)
     picture = sheet(clips, names, level, opened.fps, generated=generated)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         about = PngInfo()
         about.add_text("Software", SHEET)
-        aside = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
+        with atomic_file(out) as aside:
             picture.save(aside, format="png", optimize=True, pnginfo=about)
-            aside.replace(out)
-        finally:
-            aside.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{out}: cannot be written: {storage_failure(error) or error}") from error
     print(f"\nsheet: {out}")

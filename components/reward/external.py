@@ -28,10 +28,11 @@ from components.reward.scoring.trained import CONFIG
 from components.reward.scoring.transformers import MODEL, Description, Regressor, described
 from components.reward.scoring.videos import score_files, sources
 from components.reward.scoring.weighted_sum import PARTS, Part, Recipe, WeightedSum, scale_of
-from components.runtime.artifacts.artifact import Artifact, Workspace, cache_dir, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
 from components.runtime.artifacts.pretrained import fetch
+from components.runtime.artifacts.publish import Workspace, publish
 from components.runtime.compute.signals import StopSignal
-from components.runtime.errors import GateRefused, InputError
+from components.runtime.errors import GateRefused, InputError, one_line
 from components.runtime.params import Section, StepParams
 from components.runtime.progress import Progress
 from components.runtime.tracking.step_run import track
@@ -91,7 +92,7 @@ def adopt(
             given without the other.
         GateRefused: its card was measured and fails a threshold; published all the same, marked as refused.
     """
-    checkpoint = _fetched(params.model)
+    checkpoint = fetch(params.model, "--model")
     description = described(
         checkpoint, params.model, frames=params.frames, aspects=params.aspects, text=params.text
     )
@@ -280,14 +281,6 @@ def _names(rewards: Sequence[str]) -> list[str]:
     return names
 
 
-def _fetched(model: str) -> Path:
-    try:
-        return fetch(model)
-    except InputError as error:
-        # Its messages speak of the setting that names a backbone.
-        raise InputError(str(error).replace("reward.network.backbone = ", "--model ")) from error
-
-
 def _try(reward: Regressor, source: str) -> None:
     """Score one small clip, so that a model that cannot is found now and not by alignment."""
     clip = torch.arange(reward.description.frames * 3 * 64 * 64).reshape(1, -1, 3, 64, 64) % 251
@@ -296,7 +289,7 @@ def _try(reward: Regressor, source: str) -> None:
     except InputError:
         raise
     except Exception as error:  # a library's own words for a processor that does not fit its model
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = one_line(f"{type(error).__name__}: {error}")
         raise InputError(
             f"{source}: cannot score a clip of {reward.description.frames} frames ({text})"
         ) from error

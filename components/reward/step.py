@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,14 @@ from components.reward.distortions import REGISTRY
 from components.reward.ladders import replay
 from components.reward.ladders.few_step import DrawnLadders, draw
 from components.reward.ladders.ladder import seen_types
-from components.reward.ladders.shards import ShardFolder, plan_of
-from components.reward.ladders.sources import Material, gather, judge_of
+from components.reward.ladders.plan import plan_of
+from components.reward.ladders.shards import ShardFolder
+from components.reward.ladders.sources import LadderSources, gather, judge_of
 from components.reward.model.training import Curve, train
 from components.reward.params import RewardParams
 from components.reward.scoring.trained import Scorer
-from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
+from components.runtime.artifacts.publish import publish, write_metrics
 from components.runtime.compute.devices import (
     available_cpus,
     configure_determinism,
@@ -33,6 +35,7 @@ from components.runtime.compute.devices import (
 from components.runtime.compute.distributed import Ranks, is_node_leader, process_group
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError
+from components.runtime.gate.rules import Check
 from components.runtime.tracking.step_run import track
 
 if TYPE_CHECKING:
@@ -153,7 +156,7 @@ def _check_names(params: RewardParams) -> None:
 def _few_steps(
     params: RewardParams,
     artifact: Artifact,
-    material: Material,
+    material: LadderSources,
     device: torch.device,
     folder: Path,
     stop: StopSignal,
@@ -196,7 +199,7 @@ def _drawing(artifact: Artifact, params: RewardParams, device: torch.device) -> 
 def write_card(
     folder: Path,
     measured: Measured,
-    checks: Sequence[gate.Check],
+    checks: Sequence[Check],
     refused: Sequence[str],
     curve: Curve | None = None,
     ladders: int | None = None,
@@ -215,7 +218,7 @@ def write_card(
     verdict = {
         "passed": not refused,
         "reasons": list(refused),
-        "checks": [{**asdict(check), "passed": check.passed, "line": check.line()} for check in checks],
+        "checks": [{"name": check.metric, **check.as_json(), "line": gate.line(check)} for check in checks],
     }
     text = json.dumps({**card.as_json(), "gate": verdict}, indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
@@ -223,12 +226,10 @@ def write_card(
     (folder / "plots").mkdir(exist_ok=True)
     plots.draw(folder / "plots", measured, curve, checks)
     metrics = {**card.metrics(), "gate_passed": float(not refused)}
-    room = gate.least_room(list(checks))
+    room = gate.least_room(checks)
     if room is not None:
         metrics["gate_room"] = room
     if ladders is not None:
         metrics["training_ladders"] = float(ladders)
-    (folder / "metrics.json").write_text(
-        json.dumps(metrics, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    write_metrics(folder, metrics)
     return metrics

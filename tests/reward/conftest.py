@@ -20,7 +20,7 @@ from components.reward.features.handcrafted import clip_statistics
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams, RewardParams
 from components.reward.scoring.trained import Geometry, Scorer
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 from components.video.filters import gaussian_blur
 

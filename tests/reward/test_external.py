@@ -14,7 +14,8 @@ from components.reward.base import open_reward, scoring_files
 from components.reward.external import AdoptParams, CombineParams, adopt, combine
 from components.reward.scoring.transformers import Description, Regressor
 from components.reward.scoring.videos import Source, score_files
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.io import storage
 from components.runtime.params import StepParams

@@ -28,7 +28,8 @@ from components.corpus import Prompt
 from components.generator import Generator
 from components.reward.base import Reward, open_reward
 from components.reward.refresh.versions import digest_of
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import resolve
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from components.alignment.ledger.reader import LedgerReader
 from components.alignment.ledger.schema import SCHEMA, USED
 from components.alignment.ledger.writer import LATENTS
+from components.runtime.tables import columns
 
 QUANTILES = {"least": 0.0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1.0}
 #: Prompts shown.
@@ -84,7 +85,11 @@ def table(figures: Mapping[str, Any]) -> str:
         ("gap of accepted pairs, in units of the reward", "gaps"),
         ("motion", "motion"),
     ):
-        lines += ["", title, *_aligned([(name, _number(value)) for name, value in figures[key].items()])]
+        lines += [
+            "",
+            title,
+            *columns([(name, _number(value)) for name, value in figures[key].items()], indent=2),
+        ]
     head = ("version", "digest", "iterations", "clips", "mean", "deviation", "winners", "losers", "broken")
     rewards = [
         (
@@ -93,9 +98,13 @@ def table(figures: Mapping[str, Any]) -> str:
         )
         for v in figures["rewards"]
     ]  # fmt: skip
-    lines += ["", "rewards", *_aligned([head, *rewards])]
+    lines += ["", "rewards", *columns([head, *rewards], indent=2)]
     top = [(p["groups"], p["pairs"], p["uses"], p["prompt"]) for p in figures["most_used_prompts"]]
-    lines += ["", "most used prompts", *_aligned([("drawn", "pairs", "used", "prompt"), *top], left=-1)]
+    lines += [
+        "",
+        "most used prompts",
+        *columns([("drawn", "pairs", "used", "prompt"), *top], left=[3], indent=2),
+    ]
     kept = figures["latents"]
     lines += ["", f"latents of {kept['clips']} clips kept, {kept['bytes'] / 2**20:.1f} MiB"]
     return "\n".join(lines)
@@ -108,18 +117,3 @@ def _plain(data: Any, orient: str) -> Any:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _aligned(rows: Sequence[Sequence[object]], left: int = 0) -> list[str]:
-    """Return rows as right-aligned columns, column ``left`` left-aligned."""
-    if not rows:
-        return ["  none"]
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return [
-        "  " + "  ".join(
-            cell.ljust(width) if place == left % len(widths) else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in texts
-    ]  # fmt: skip

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +24,7 @@ from components.alignment.ledger.schema import (
     content_digest,
     rows_of,
 )
-from components.runtime.io.files import fsync
+from components.runtime.io.files import atomic_file
 
 if TYPE_CHECKING:
     from components.alignment.candidates.pairs import PairDecision
@@ -68,11 +68,13 @@ class LedgerWriter:
         # The table comes last: where it exists, so do its latents.
         if latents:
             tensors = {digests[name]: clip.contiguous() for name, clip in latents.items()}
-            _aside(latents_file(self.folder, iteration), lambda file: save_file(tensors, file))
+            with atomic_file(latents_file(self.folder, iteration)) as file:
+                save_file(tensors, file)
         aspects = dict.fromkeys(name for row in rows for name in row if name.startswith(ASPECT))
         schema = pa.schema([*SCHEMA, *((name, pa.float64()) for name in aspects), USED])
         table = pa.Table.from_pylist(rows, schema=schema)
-        _aside(self._part(iteration), lambda file: pq.write_table(table, file))
+        with atomic_file(self._part(iteration)) as file:
+            pq.write_table(table, file)
 
     def publish(self, folder: Path, iterations: int) -> None:
         """Write the first ``iterations`` parts as one table, with their latents, into ``folder``."""
@@ -95,12 +97,3 @@ class LedgerWriter:
 def latents_file(folder: Path, iteration: int) -> Path:
     """Return the file in which a ledger keeps an iteration's latents, by their `content_digest`."""
     return folder / LATENTS / f"{iteration:06d}.safetensors"
-
-
-def _aside(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file under another name, then rename it into place."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}")
-    write(aside)
-    fsync(aside)
-    aside.rename(file)

@@ -15,8 +15,8 @@ from components.reward.card.card import Slowed, Stillness, Wins
 from components.reward.card.correlation import srcc
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS, GENERATIVE, REGISTRY
 from components.reward.features.handcrafted import clip_statistics
-from components.reward.labels import differs
-from components.reward.ladders.sources import Clips
+from components.reward.labels.ms_ssim import differs
+from components.reward.ladders.sources import SourceClips
 from components.reward.scoring.trained import Geometry
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
@@ -39,7 +39,7 @@ PART = 32
 """Clips handled at once."""
 
 
-def picked(clips: Clips, count: int, seed: int, *names: str | int) -> list[int]:
+def picked(clips: SourceClips, count: int, seed: int, *names: str | int) -> list[int]:
     """Rows of `count` clips, or of all there are, in random order."""
     return torch.randperm(len(clips), generator=torch_generator(seed, *names)).tolist()[:count]
 
@@ -69,7 +69,7 @@ def _attacked(task: _Attack) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def attack_wins(
     score: ScoreClips,
-    pools: dict[str, Clips],
+    pools: dict[str, SourceClips],
     count: int,
     seed: int,
     crew: ProcessPool,
@@ -152,7 +152,7 @@ def _fitted(clips: Tensor, geometry: Geometry) -> Tensor:
 
 
 def stillness(
-    score: ScoreClips, pools: dict[str, Clips], count: int, seed: int, level: float, stop: StopSignal
+    score: ScoreClips, pools: dict[str, SourceClips], count: int, seed: int, level: float, stop: StopSignal
 ) -> Stillness:
     """Whether less motion scores higher where nothing else differs.
 
@@ -187,7 +187,7 @@ def motion_amount(frames: Tensor) -> Tensor:
 
 
 def _slowed(
-    pools: dict[str, Clips], count: int, seed: int
+    pools: dict[str, SourceClips], count: int, seed: int
 ) -> Iterator[tuple[str, Tensor, dict[int, Tensor]]]:
     """Names, uint8 (N, T, 3, H, W) clips, and the same clips slowed so many times."""
     for source, clips in pools.items():

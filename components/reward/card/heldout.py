@@ -15,7 +15,7 @@ from torch import Tensor
 from components.reward.card.niqe_brisque import Baselines
 from components.reward.distortions import LEVELS, Recipe
 from components.reward.ladders.ladder import NAMES, TENSORS, Ladders, build, seen_types
-from components.reward.ladders.sources import Clips, Material
+from components.reward.ladders.sources import LadderSources, SourceClips
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
 
@@ -57,7 +57,7 @@ class Built:
     rivals: dict[str, np.ndarray]
 
 
-def pools(material: Material, sources: Sequence[str] | None = None) -> dict[str, Clips]:
+def pools(material: LadderSources, sources: Sequence[str] | None = None) -> dict[str, SourceClips]:
     """Held-out clips by source, "generated" among them; only sources that have any and are asked for."""
     found = {**material.test, "generated": material.samples_card.clips()}
     return {
@@ -66,7 +66,7 @@ def pools(material: Material, sources: Sequence[str] | None = None) -> dict[str,
 
 
 def pieces(
-    clips: dict[str, Clips],
+    clips: dict[str, SourceClips],
     types: Sequence[str],
     per_type: int,
     seed: int,
@@ -132,7 +132,7 @@ def built(crew: ProcessPool, work: Sequence[Piece]) -> Iterator[Built]:
 
 
 def fit_baselines(
-    crew: ProcessPool, material: Material, heldout_types: Sequence[str], seed: int, cache: Path | None
+    crew: ProcessPool, material: LadderSources, heldout_types: Sequence[str], seed: int, cache: Path | None
 ) -> Baselines:
     """The baselines, fitted to pristine training clips and to labelled ladders on them of the types that the
     reward may learn from too."""

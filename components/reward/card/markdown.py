@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from components.reward.card.card import Backward, Card, Certainty, Stillness, Wins
-from components.reward.card.gate import Check
+from components.reward.card.gate import line
 from components.reward.distortions import REGISTRY
+from components.runtime.gate.rules import Check
 
 _COLUMNS = {
     "world": "miniature world",
@@ -64,7 +65,7 @@ def as_markdown(card: Card, checks: Sequence[Check], refused: Sequence[str]) -> 
         refused: the gate's reasons to refuse; empty if it is open.
     """
     parts = ["# Reward card", _verdict(checks, refused), *_warnings(card)]
-    parts.append(_table(["requirement", "met"], ([c.line(), _met(c)] for c in checks)))
+    parts.append(_table(["requirement", "met"], ([line(c), _met(c)] for c in checks)))
     parts += ["## Agreement on held-out content", _figures(card, _AGREEMENT, "clips")]
     parts += [
         "Order inside ladders, wherever two clips can be told apart:",
@@ -199,14 +200,14 @@ def _still(found: Stillness, checks: Sequence[Check]) -> str:
         return "No probe of stillness could be made."
     gain, probe = found.verdict, found.worst.replace("_", " ")
     most = f"at most {_number(gain)} levels of a ladder in any probe ({probe})"
-    check = next((check for check in checks if check.name == "stillness_gain"), None)
+    check = next((check for check in checks if check.metric == "stillness_gain"), None)
     if gain <= 0:
         return f"The score does not reward stillness: moving less gains {most}."
     if check is None:
         return f"Moving less gains {most}."
     if check.passed:
-        return f"Moving less gains {most}, within the {check.least:g} that the gate allows."
-    return f"The score rewards stillness: moving less gains {most}; the gate allows {check.least:g}."
+        return f"Moving less gains {most}, within the {check.at_most:g} that the gate allows."
+    return f"The score rewards stillness: moving less gains {most}; the gate allows {check.at_most:g}."
 
 
 def _certainty(found: Certainty) -> list[str]:

@@ -21,7 +21,7 @@ from components.reward.card.correlation import srcc
 from components.reward.card.heldout import PRISTINE, built, fit_baselines, pieces, pools
 from components.reward.distortions import GENERATED_ATTACKS, LEVELS, REGISTRY
 from components.reward.ladders.ladder import CHUNK, Ladders, join, seen_types
-from components.reward.ladders.sources import Clips, Groups, Material
+from components.reward.ladders.sources import Groups, LadderSources, SourceClips
 from components.reward.params import CardParams
 from components.reward.scoring.trained import Rating
 from components.runtime.compute.process_pool import ProcessPool
@@ -57,7 +57,7 @@ class Measured:
 
 def measure(
     score: ScoreClips,
-    material: Material,
+    material: LadderSources,
     params: CardParams,
     *,
     heldout_types: Sequence[str],
@@ -203,7 +203,7 @@ def within_groups(scores: np.ndarray, judged: np.ndarray) -> tuple[ClusterMean, 
     return mean_over_clusters(each, bound=1.0), right / total if total else float("nan")
 
 
-def throughput(score: ScoreClips, clips: dict[str, Clips], most: int = 256) -> dict[str, float]:
+def throughput(score: ScoreClips, clips: dict[str, SourceClips], most: int = 256) -> dict[str, float]:
     """Clips and megapixels scored in a second, statistics included.
 
     Args:
@@ -221,7 +221,7 @@ def throughput(score: ScoreClips, clips: dict[str, Clips], most: int = 256) -> d
 def _generator_attacks(
     card: Card,
     score: ScoreClips,
-    material: Material,
+    material: LadderSources,
     generator: Generator | None,
     params: CardParams,
     seed: int,
@@ -270,7 +270,7 @@ def _judge(
     return scores, spread, verdicts
 
 
-def _reversed(score: ScoreClips, clips: dict[str, Clips], seed: int, unit: float) -> float:
+def _reversed(score: ScoreClips, clips: dict[str, SourceClips], seed: int, unit: float) -> float:
     """Mean change of the score of pristine clips played backwards, in `unit`; near 0 is right."""
     parts = [
         pool.frames[probes.picked(pool, 24, seed, "reversed", name)]
@@ -285,7 +285,7 @@ def _reversed(score: ScoreClips, clips: dict[str, Clips], seed: int, unit: float
 
 
 def _data(
-    held: Ladders, clips: dict[str, Clips], params: CardParams, heldout_types: Sequence[str]
+    held: Ladders, clips: dict[str, SourceClips], params: CardParams, heldout_types: Sequence[str]
 ) -> dict[str, object]:
     """What the numbers rest on."""
     return {

@@ -19,12 +19,12 @@ from matplotlib.patches import Patch
 from components.reward.card.agreement import counted_clips
 from components.reward.card.card import Card
 from components.reward.card.correlation import fit_logistic
-from components.reward.card.gate import Check
 from components.reward.card.heldout import PRISTINE
 from components.reward.card.measure import Measured
 from components.reward.distortions import FAMILIES, REGISTRY
 from components.reward.ladders.ladder import Ladders
 from components.reward.model.training import Curve
+from components.runtime.gate.rules import Check
 
 FAMILY_INKS = {"spatial": "#3b6ea5", "codec": "#b07d2b", "temporal": "#3b8a5a", "diffusion": "#a53b6e"}
 SOURCE_INKS = {"world": "#4c5fb0", "footage": "#2f8f6b", "generated": "#d0782f"}
@@ -258,7 +258,9 @@ def _attacks(file: Path, card: Card, checks: Sequence[Check]) -> None:
             # Points, not bars: the axis begins where it is of interest, and a bar would have to begin at 0.
             axes.plot([low, high], [at, at], color=SOURCE_INKS[source], linewidth=2.2, alpha=0.45)
             axes.plot(wins.share, at, marker="o", markersize=5, color=SOURCE_INKS[source])
-    wanted = sorted({check.least for check in checks if BELOW in check.name})
+    wanted = sorted(
+        {check.at_least for check in checks if BELOW in check.metric and check.at_least is not None}
+    )
     for least in wanted:
         lowest = min(lowest, least)
         axes.axvline(least, color="#a53b3b", linewidth=1, linestyle="--")

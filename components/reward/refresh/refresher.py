@@ -25,9 +25,9 @@ from components.reward.card.card import Card
 from components.reward.card.markdown import as_markdown
 from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, join, shuffled
+from components.reward.ladders.plan import Pool, ShardPlan
 from components.reward.ladders.replay import HELDOUT, REPLAY, Kept, open_kept
-from components.reward.ladders.shards import Plan, Pool
-from components.reward.ladders.sources import Clips
+from components.reward.ladders.sources import SourceClips
 from components.reward.model.network import RewardNet
 from components.reward.model.training import Diverged, train
 from components.reward.params import RewardParams
@@ -39,6 +39,7 @@ from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
+from components.runtime.gate.rules import Check
 from components.runtime.io.files import replace_dir
 from components.video.filters import resize
 
@@ -70,10 +71,10 @@ class Samples:
     frames: Tensor
     contents: tuple[str, ...]
 
-    def of(self, contents: Sequence[str]) -> Clips:
+    def of(self, contents: Sequence[str]) -> SourceClips:
         """Those of some contents."""
         rows = [row for row, name in enumerate(self.contents) if name in contents]
-        return Clips(self.frames[rows], [self.contents[row] for row in rows])
+        return SourceClips(self.frames[rows], [self.contents[row] for row in rows])
 
 
 class Refresher:
@@ -180,7 +181,7 @@ class Refresher:
                 replace_dir(aside, folder / version.folder)
         return version, scorer if version.adopted else current
 
-    def _split(self, samples: Samples, seed: int) -> tuple[Clips, Clips]:
+    def _split(self, samples: Samples, seed: int) -> tuple[SourceClips, SourceClips]:
         """Clips to train on and clips to compare versions on, apart by content; with one content none of the
         latter."""
         names = list(dict.fromkeys(samples.contents))
@@ -188,12 +189,12 @@ class Refresher:
         count = max(1, round(HELD_SHARE * len(names))) if len(names) > 1 else 0
         return samples.of(order[count:]), samples.of(order[:count])
 
-    def _ladders(self, clips: Clips, count: int, seed: int) -> Ladders:
+    def _ladders(self, clips: SourceClips, count: int, seed: int) -> Ladders:
         """Unlabelled ladders on these clips, of the types that the reward may learn from."""
-        plan = Plan((Pool("policy", clips, count, False),), self.params.ladders, seed)
+        plan = ShardPlan((Pool("policy", clips, count, False),), self.params.ladders, seed)
         return join([plan.build(shard) for shard in range(plan.shards)])
 
-    def _trained(self, current: Scorer, clips: Clips, number: int, seed: int) -> RewardNet:
+    def _trained(self, current: Scorer, clips: SourceClips, number: int, seed: int) -> RewardNet:
         """The current network after some more steps; half of every batch, on average, is old material."""
         fresh = self._ladders(clips, self.effort.ladders, seed)
         old = self.kept.replay
@@ -204,8 +205,6 @@ class Refresher:
                 "steps": self.effort.steps,
                 "learning_rate": self.effort.pace * self.params.training.learning_rate,
                 "warmup": self.effort.steps // 10,
-                # Short enough to be done again: it is never saved half-way.
-                "checkpoint_every": self.effort.steps + 1,
             }
         )
         params = self.params.model_copy(
@@ -215,17 +214,19 @@ class Refresher:
                 "run": self.params.run.model_copy(update={"seed": seed}),
             }
         )
-        with tempfile.TemporaryDirectory() as nowhere:
-            network, _ = train(
-                InMemory(mixed), params, checkpoints=Path(nowhere), stop=StopSignal(), device=current.device,
-                initial=current.network,
-            )  # fmt: skip
+        # Short enough to be done again: it is never saved half-way.
+        network, _ = train(
+            InMemory(mixed), params, checkpoints=None, stop=StopSignal(), device=current.device,
+            initial=current.network,
+        )  # fmt: skip
         return network
 
     def _recheck(self, scorer: Scorer) -> Card:
         return recheck(scorer.score_prepared, self.kept, self.params.ladders.heldout_types)
 
-    def _ordered(self, current: Scorer, made: Scorer, held: Clips, seed: int) -> tuple[float, float] | None:
+    def _ordered(
+        self, current: Scorer, made: Scorer, held: SourceClips, seed: int
+    ) -> tuple[float, float] | None:
         """Share of pairs in the right order on ladders over held-out samples, by both; None without any."""
         if not len(held):
             return None
@@ -254,12 +255,12 @@ def fitted(frames: Tensor, fps: float, geometry: Geometry) -> Tensor:
     return torch.stack(small).round().clamp(0, 255).to(torch.uint8) if small else clips
 
 
-def _write_card(folder: Path, card: Card, checks: Sequence[gate.Check], version: Version) -> None:
+def _write_card(folder: Path, card: Card, checks: Sequence[Check], version: Version) -> None:
     """card.json and card.md of a version that is adopted."""
-    lines = [{"name": c.name, "value": c.value, "least": c.least, "passed": c.passed} for c in checks]
+    lines = [c.as_json() for c in checks]
     text = json.dumps({**card.as_json(), "gate": {"checks": lines}}, indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
-    missed = gate.refusals(list(checks))
+    missed = gate.refusals(checks)
     title, _, rest = as_markdown(card, checks, missed).partition("\n")
     about = (
         f"Version {version.number}, trained on from version {version.parent} for {version.steps} steps in "

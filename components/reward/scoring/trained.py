@@ -21,7 +21,7 @@ from components.reward.model import Backbone
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
 from components.runtime.compute.devices import resolve
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.video.filters import resize
 
 WEIGHTS = "model.safetensors"
@@ -110,7 +110,7 @@ class Scorer:
         try:
             network.load_own_state(load_file(weights_file))
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise InputError(f"{weights_file}: not the weights that {CONFIG} describes ({reason})") from error
         return cls(network, geometry, resolve(device))
 

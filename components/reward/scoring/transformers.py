@@ -17,7 +17,7 @@ from torch import Tensor
 from components.reward.base import Reading, check_clips, read_config
 from components.reward.scoring.trained import CONFIG, Rating
 from components.runtime.compute.devices import resolve
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 
 MODEL = "model"
 """The folder of the checkpoint inside the reward's."""
@@ -257,7 +257,7 @@ def _processor(checkpoint: Path) -> Any:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from components.reward.card.attacks import (
 )
 from components.reward.card.card import Wins
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS
-from components.reward.ladders.sources import Clips
+from components.reward.ladders.sources import SourceClips
 from components.reward.scoring.trained import Geometry
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.signals import StopSignal
@@ -39,14 +39,14 @@ def calm(frames: Tensor, statistics: Tensor | None) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def pools() -> dict[str, Clips]:
+def pools() -> dict[str, SourceClips]:
     return {
-        "world": Clips(world(4, 9, 48), [*SCENES, "world/odd/1", "elsewhere"]),
-        "footage": Clips(textured(5, 9, 48), list("abcde")),
+        "world": SourceClips(world(4, 9, 48), [*SCENES, "world/odd/1", "elsewhere"]),
+        "footage": SourceClips(textured(5, 9, 48), list("abcde")),
     }
 
 
-def test_attacks_are_seen_through_or_not(pools: dict[str, Clips]) -> None:
+def test_attacks_are_seen_through_or_not(pools: dict[str, SourceClips]) -> None:
     with ProcessPool(0, StopSignal()) as crew:
         by_motion = attack_wins(lively, pools, 4, 0, crew)
         by_calm = attack_wins(calm, pools, 4, 0, crew)
@@ -60,14 +60,14 @@ def test_attacks_are_seen_through_or_not(pools: dict[str, Clips]) -> None:
 def test_copies_that_look_the_same_are_left_out_and_counted() -> None:
     grey = torch.full((2, 9, 3, 48, 48), 120, dtype=torch.uint8)
     moving = textured(2, 9, 48)
-    clips = {"footage": Clips(torch.cat((grey, moving)), list("abcd"))}
+    clips = {"footage": SourceClips(torch.cat((grey, moving)), list("abcd"))}
     with ProcessPool(0, StopSignal()) as crew:
         wins = attack_wins(lively, clips, 10, 0, crew)["footage"]
     assert wins["frozen"] == Wins(2, 2, same=2)  # nothing moved in the grey ones
     assert wins["blurred"].same == 2 and wins["flickering"].same == 0
 
 
-def test_attacks_do_not_depend_on_who_makes_them(pools: dict[str, Clips]) -> None:
+def test_attacks_do_not_depend_on_who_makes_them(pools: dict[str, SourceClips]) -> None:
     seen: list[list[Tensor]] = []
     for count in (0, 1):
         clips: list[Tensor] = []
@@ -148,7 +148,7 @@ def test_a_pan_keeps_the_picture_and_changes_the_pace() -> None:
     assert float((across**2 + (8 * down.median()) ** 2).sqrt()) == pytest.approx(8.0, abs=0.6)
 
 
-def test_stillness_is_told_from_motion(pools: dict[str, Clips]) -> None:
+def test_stillness_is_told_from_motion(pools: dict[str, SourceClips]) -> None:
     rewarded = stillness(calm, pools, 4, 0, level=0.01, stop=StopSignal())
     assert rewarded.verdict > 0
     assert set(rewarded.slowed) == {

@@ -101,7 +101,7 @@ def test_what_is_said_of_stillness_is_the_gates_verdict(gain: float, allowed: fl
     found = card()
     found.stillness = Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins(45, 60), gain)})
     tried = checks(found, GateParams(stillness_gain=allowed))
-    passed = next(check.passed for check in tried if check.name == "stillness_gain")
+    passed = next(check.passed for check in tried if check.metric == "stillness_gain")
     page = as_markdown(found, tried, [])
     assert said in page and ("The score rewards stillness" in page) == (not passed)
     assert "| pan world 2x slower | 0.750 [" in page and "world 0.250." in page

@@ -18,7 +18,7 @@ from components.generator.params import SamplingParams
 from components.reward.card.agreement import by_family, by_type, columns, masks, measure_column
 from components.reward.card.measure import measure, throughput, within_groups
 from components.reward.ladders.ladder import Ladders, build
-from components.reward.ladders.sources import Material, gather, judge_of
+from components.reward.ladders.sources import LadderSources, gather, judge_of
 from components.reward.params import CardParams
 from components.reward.scoring.trained import Rating
 from components.runtime.artifacts.artifact import open_artifact
@@ -164,7 +164,7 @@ def test_groups_without_spread_are_left_out() -> None:
 
 
 @pytest.fixture(scope="module")
-def material(inputs: tuple[Path, Path]) -> Material:
+def material(inputs: tuple[Path, Path]) -> LadderSources:
     return gather(Corpus.open(inputs[0]), open_artifact(inputs[1], step="generator"), 0.5, 0)
 
 
@@ -177,7 +177,7 @@ def bright(frames: Tensor, statistics: Tensor | None) -> Rating:
     return Rating(score, torch.full_like(score, 0.01), {"spatial": score, "temporal": -score})
 
 
-def test_everything_is_measured_on_real_material(material: Material, tmp_path: Path) -> None:
+def test_everything_is_measured_on_real_material(material: LadderSources, tmp_path: Path) -> None:
     """A reward that is brightness: darkening is seen through, brightening is not."""
     found = measure(
         brightness, material, CardParams(contents_per_type=1, attacks=4), heldout_types=("darken",), seed=0,
@@ -203,7 +203,7 @@ def test_everything_is_measured_on_real_material(material: Material, tmp_path: P
     assert all(a > b for row in dark for a, b in pairwise(row))
 
 
-def test_a_small_budget_and_one_source(material: Material) -> None:
+def test_a_small_budget_and_one_source(material: LadderSources) -> None:
     params = CardParams(contents_per_type=1, attacks=4, baselines=False)
     found = measure(
         brightness, material, params, heldout_types=(), seed=0, stop=StopSignal(), sources=("generated",)
@@ -215,7 +215,7 @@ def test_a_small_budget_and_one_source(material: Material) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_score_that_is_no_number_is_one_clear_line(material: Material, value: float) -> None:
+def test_a_score_that_is_no_number_is_one_clear_line(material: LadderSources, value: float) -> None:
     params = CardParams(contents_per_type=1, attacks=4, baselines=False)
     with pytest.raises(InputError, match="held-out clips got a score that is not a finite number") as caught:
         measure(
@@ -236,7 +236,7 @@ def test_constant_scores_are_measured_and_pass_nothing(ladders: Ladders) -> None
     assert math.isnan(found.srcc) and math.isnan(found.plcc) and found.pairs_ordered == 1.0
 
 
-def test_the_generators_own_attacks_stand_with_its_samples(material: Material, repository: Path) -> None:
+def test_the_generators_own_attacks_stand_with_its_samples(material: LadderSources, repository: Path) -> None:
     family = load_family(repository / "models" / "miniature", torch.device("cpu"))
     params = CardParams(contents_per_type=1, attacks=4, generator_attacks=3, baselines=False)
     found = measure(
@@ -250,7 +250,7 @@ def test_the_generators_own_attacks_stand_with_its_samples(material: Material, r
         assert attack not in " ".join(found.card.unavailable)
 
 
-def test_throughput_counts_clips_of_every_source(material: Material) -> None:
+def test_throughput_counts_clips_of_every_source(material: LadderSources) -> None:
     sizes: list[int] = []
 
     def score(frames: Tensor, statistics: Tensor | None) -> Tensor:

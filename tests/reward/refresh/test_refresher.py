@@ -14,13 +14,14 @@ from components.reward.base import open_reward
 from components.reward.card.agreement import measure_column
 from components.reward.ladders.batches import InMemory
 from components.reward.ladders.replay import Kept, keep
-from components.reward.ladders.sources import Clips, Groups
+from components.reward.ladders.sources import Groups, SourceClips
 from components.reward.params import NetworkParams, RewardParams
 from components.reward.refresh.recheck import score_ladders
 from components.reward.refresh.refresher import Refresher, Samples, fitted
 from components.reward.refresh.versions import Version, digest_of_folder
 from components.reward.scoring.trained import Geometry, Scorer
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import InputError
 from components.runtime.params import Section, StepParams
 from tests.reward.conftest import textured, write_reward
@@ -64,7 +65,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 def test_it_learns_the_order_on_the_new_clips(once: Once) -> None:
     refresher, version, scorer = once.refresher, once.version, once.scorer
     assert version.adopted, version.reasons
-    fresh = Clips(textured(9, side=24, seed=77), [f"n{i}" for i in range(9)])
+    fresh = SourceClips(textured(9, side=24, seed=77), [f"n{i}" for i in range(9)])
     ladders = refresher._ladders(fresh, 24, 9)
     before, after = (
         measure_column(score_ladders(one.score_prepared, ladders), ladders).pairs_ordered
