@@ -14,7 +14,8 @@ Row = dict[str, float]
 #: Columns of the training curve, in order.
 COLUMNS = (
     "iteration", "updates", "reference_version", "reward_version", "clips", "pairs", "reward_mean",
-    "reward_best", "spread_mean", "gap_mean", "motion_mean", "loss", "accuracy", "margin", "saturated",
+    "reward_best", "spread_mean", "gap_mean", "motion_mean", "loss", "rewards/accuracies", "rewards/margins",
+    "saturated",
     "winner_error", "loser_error", "winner_above_reference", "gradient_norm", "drift_from_base", "refilled",
     "gap_too_small", "within_noise", "winner_too_still", "too_few_finite", "judge_difference", "judge_low",
     "judge_high", "judge_win", "held_out_motion", "candidates_not_finite",
@@ -22,7 +23,8 @@ COLUMNS = (
 )  # fmt: skip
 #: Figures of an iteration's updates that the metrics have, too.
 OF_UPDATES = (
-    "accuracy", "winner_error", "loser_error", "winner_above_reference", "saturated", "drift_from_base",
+    "rewards/accuracies", "winner_error", "loser_error", "winner_above_reference", "saturated",
+    "drift_from_base",
 )  # fmt: skip
 #: Counts of a row that add up over a run; those of groups without a pair by their reason.
 COUNTS = ("clips", "pairs", "refilled", "candidates_not_finite", *REASONS[1:])

@@ -61,7 +61,7 @@ class AlignmentLoop:
         self.policy, self.reward, self.judge, self.on_iteration = setting.policy, reward, judge, on_iteration
         self.strategy = strategy_of(setting)
         kind = self.params.reference or self.strategy.reference
-        self.reference = Reference(self.policy, kind, self.params.refresh_every)
+        self.reference = Reference(self.policy, kind, self.params.reference_sync_every)
         self.schedule = RewardSchedule.of(self.params)
         self.updater = Updater(self.policy, self.params, self.ranks, self.strategy.objective)
         self.guards = Guards(self.params.guards)
@@ -87,9 +87,8 @@ class AlignmentLoop:
                 self._watch(row)
                 self.curve.append(row)
                 self.on_iteration(row)
-                progress.update(
-                    1, reward=row["reward_mean"], pairs=row["pairs"], accuracy=row.get("accuracy", 0.0)
-                )
+                accuracy = row.get("rewards/accuracies", 0.0)
+                progress.update(1, reward=row["reward_mean"], pairs=row["pairs"], accuracy=accuracy)
                 stopping = stop.should_stop(self.ranks)
                 if stopping or self._checkpoint_due:
                     self._save()
@@ -149,7 +148,7 @@ class AlignmentLoop:
         before = self.updates
         with self._clock("rollout"):
             # Some updates may not take place for lack of pairs; then the frames are kept in vain.
-            due = self.schedule.due(iteration, before, before + self.params.updates)
+            due = self.schedule.due(iteration, before, before + self.params.inner_updates)
             keep = self.reward.keep if due else None
             batch = self.strategy.rollout(iteration, self.reward.reward, keep)
         with self._clock("update"):
@@ -170,7 +169,7 @@ class AlignmentLoop:
         """Take the iteration's optimizer steps; return the figures of the last one that was not skipped."""
         row: Row = {}
         skipped = 0
-        for update in range(self.params.updates):
+        for update in range(self.params.inner_updates):
             figures = self.updater.step(pairs, iteration, update)
             if not figures:
                 break

@@ -64,7 +64,7 @@ def run(
     Runs on 1 .. N processes under torchrun.
 
     Args:
-        judge: another reward, for the readings on held-back prompts; without it the miniature world's judge
+        judge: another reward, for the readings on held-back prompts; without it the oracle judge
             takes them where the prompts are its captions.
         ledger: an earlier alignment, or a rescored ledger, whose pairs an offline run trains on.
 
@@ -112,7 +112,7 @@ def run(
         publish(out, step="alignment", params=params, inputs=artifacts) as workspace,
     ):
         # A base that will be sharded need not fit one GPU: its shares are loaded from the host.
-        sharded = params.shard and ranks.size > 1
+        sharded = params.fsdp and ranks.size > 1
         base = Generator.load(artifacts["generator"].path, "cpu" if sharded else device)
         policy = policy_of(base.family, params, ranks)
         versions = VersionedReward(scorer, reward_digest, workspace.checkpoints / "reward", ranks, refresher)
@@ -172,9 +172,10 @@ def _prompts(params: AlignmentParams, corpus: Artifact) -> tuple[list[Prompt], l
     held_back: list[Prompt] = []
     if params.guards.every:
         prompts, held_back = hold_back(prompts, params.guards.clips, params.run.seed)
-    if len(prompts) < params.prompts:
+    if len(prompts) < params.prompts_per_iteration:
         raise InputError(
-            f"alignment.prompts = {params.prompts}: the corpus has {len(prompts)} training prompts"
+            f"alignment.prompts_per_iteration = {params.prompts_per_iteration}: the corpus has "
+            f"{len(prompts)} training prompts"
             + (f" beside the {len(held_back)} held back for the judge" if held_back else "")
             + "; at most that many are allowed"
         )

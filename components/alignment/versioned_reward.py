@@ -35,7 +35,7 @@ class RewardSchedule:
     @classmethod
     def of(cls, params: AlignmentParams) -> RewardSchedule:
         """Return the schedule that the params ask for."""
-        return cls(params.refresh_reward_every * params.refresh_every, params.iterations)
+        return cls(params.refresh_reward_every * params.reference_sync_every, params.iterations)
 
     def due(self, iteration: int, before: int, after: int) -> bool:
         """Return whether a refresh falls between two counts of updates, in an iteration."""

@@ -204,8 +204,8 @@ def plan(
     family = network.family
     family.settle(sampling.fps, sampling.guidance)
 
-    prompts = -(-params.prompts // gpus)
-    clips, pairs = prompts * params.candidates, prompts * params.noise_draws
+    prompts = -(-params.prompts_per_iteration // gpus)
+    clips, pairs = prompts * params.num_generations, prompts * params.timesteps_per_pair
     passes = 2 if sampling.guidance != 1.0 and not family.embeds_guidance else 1
     batch, rows = min(sampling.batch, clips), 2 * min(params.pairs_per_forward, pairs)
     forward, trained = network.flops()
@@ -214,7 +214,7 @@ def plan(
     vae_rate = (gpu.tflops_tf32 if vae_full else gpu.tflops_16) * 1e12 * utilisation
 
     text, weights = _bytes(whole, whole.text_encoders), network.trained * experts
-    shard, trained_here = params.shard and gpus > 1, float(weights)
+    shard, trained_here = params.fsdp and gpus > 1, float(weights)
     resident = {"denoiser": _bytes(whole, whole.denoisers), "vae": _bytes(whole, ("vae",))}
     if shard:
         denoisers = [getattr(whole.pipeline, name) for name in whole.denoisers]
@@ -238,7 +238,7 @@ def plan(
         return Phase(peak, held + peak, flops, flops / per_second)
 
     # Of each pair and draw: both sides through the policy and back, and through the reference.
-    both = 2 * pairs * params.updates
+    both = 2 * pairs * params.inner_updates
     drift = 2 * prompts
     update = both * (trained + forward) + drift * forward
     phases = {

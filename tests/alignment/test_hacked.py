@@ -24,8 +24,8 @@ HELD_BACK = [Prompt(f"h{c}", f"a {c} square moving up", "train") for c in ("red"
 # the readings alone make of it.
 HASTY = PARAMS.model_copy(
     update={
-        "objective": "dpo", "iterations": 8, "candidates": 4, "updates": 6, "learning_rate": 3e-2,
-        "refresh_every": 12,
+        "loss": "dpo", "iterations": 8, "num_generations": 4, "inner_updates": 6, "learning_rate": 3e-2,
+        "reference_sync_every": 12,
         "guards": GuardParams(every=2, patience=2, least_motion=0.85, drift_limit=1e9, worse_limit=1.0),
     }
 )  # fmt: skip

@@ -31,13 +31,13 @@ def pairs_of(checkpoints: Path) -> list[tuple[object, ...]]:
 
 
 def test_updates_learn_the_preference(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
-    params = PARAMS.model_copy(update={"iterations": 1, "updates": 30, "refresh_every": 1000})
+    params = PARAMS.model_copy(update={"iterations": 1, "inner_updates": 30, "reference_sync_every": 1000})
     trainer = make_trainer(new_generator(), tmp_path, params)
     trainer.run()
     # The curve holds the last update's figures: on the pairs of one iteration the policy now tells winner
     # from loser.
-    assert trainer.curve[0]["accuracy"] > 0.7
-    assert trainer.curve[0]["margin"] > 0.1
+    assert trainer.curve[0]["rewards/accuracies"] > 0.7
+    assert trainer.curve[0]["rewards/margins"] > 0.1
     assert trainer.curve[0]["drift_from_base"] > 0
 
 
@@ -53,11 +53,11 @@ def test_the_reference_is_refreshed_on_its_beat(
 
 
 def test_first_update_of_all_sees_no_margin(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
-    params = PARAMS.model_copy(update={"iterations": 1, "updates": 1, "winner_weight": 0.0})
+    params = PARAMS.model_copy(update={"iterations": 1, "inner_updates": 1, "sft_weight": 0.0})
     trainer = make_trainer(new_generator(), tmp_path, params)
     trainer.run()
     # Policy and reference are both the base: margin 0, loss log 2.
-    assert trainer.curve[0]["margin"] == pytest.approx(0.0, abs=1e-6)
+    assert trainer.curve[0]["rewards/margins"] == pytest.approx(0.0, abs=1e-6)
     assert trainer.curve[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
 
 

@@ -34,12 +34,15 @@ PROMPTS = [
     for number, colour in enumerate(("red", "green", "blue", "yellow", "cyan"))
 ]
 PARAMS = AlignmentParams(
-    iterations=4, prompts=3, candidates=3, updates=2, noise_draws=2, refresh_every=3, learning_rate=1e-2,
+    iterations=4, prompts_per_iteration=3, num_generations=3, inner_updates=2, timesteps_per_pair=2,
+    reference_sync_every=3, learning_rate=1e-2,
     lora_rank=2, beta=50.0, min_gap=0.0, motion_floor=0.0, checkpoint_every=1,
     guards=GuardParams(every=0, drift_limit=1e9),
 )  # fmt: skip
 #: Eight updates with a refresh of the reference after 2, 4, 6, 8 of them; the reward's turn is after 4 and 8.
-REFRESHING = PARAMS.model_copy(update={"refresh_every": 2, "refresh_reward_every": 2, "noise_gap": 0.0})
+REFRESHING = PARAMS.model_copy(
+    update={"reference_sync_every": 2, "refresh_reward_every": 2, "noise_gap": 0.0}
+)
 
 
 class Brightness:

@@ -52,9 +52,9 @@ class ClipScorer:
     score: Callable[[Tensor, float, Sequence[str]], Sequence[float]]
 
 
-#: The miniature world's exact judge: reads clips back from their pixels, 0..1.
+#: The oracle judge of the miniature world: reads clips back from their pixels, 0..1.
 WORLD_SCORER = ClipScorer(
-    "the miniature world's judge", lambda frames, fps, prompts: [judge(clip).quality for clip in frames]
+    "the oracle judge", lambda frames, fps, prompts: [judge(clip).quality for clip in frames]
 )
 
 
@@ -77,7 +77,7 @@ def choose_judge(
     reward_digest: str,
     device: str | torch.device = "auto",
 ) -> ClipScorer | None:
-    """Return what scores the held-out clips: ``judge`` where there is one, else the miniature world's judge
+    """Return what scores the held-out clips: ``judge`` where there is one, else the oracle judge
     where all prompts are captions of it.
 
     Returns None, with a printed reason, in all other cases and where no prompt is held back.

@@ -80,8 +80,8 @@ def diagnostics(errors: PairErrors, beta: float) -> dict[str, Tensor]:
     """
     margin = preference(errors, beta)
     return {
-        "accuracy": (margin > 0).float(),
-        "margin": margin,
+        "rewards/accuracies": (margin > 0).float(),
+        "rewards/margins": margin,
         "saturated": (margin.abs() > 5).float(),
         "winner_error": errors.winner.detach(),
         "loser_error": errors.loser.detach(),

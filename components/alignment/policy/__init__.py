@@ -18,7 +18,7 @@ def policy_of(family: ModelFamily, params: AlignmentParams, ranks: Ranks) -> Pol
     All processes call a sharded one together, within `Policy.uneven_inputs` only.
     """
     sharding = None
-    if params.shard and ranks.size > 1:
+    if params.fsdp and ranks.size > 1:
         sharding = ShardingContext(ranks, resolve(params.run.device))
     if params.lora_rank == 0:
         return FullPolicy(family, sharding)

@@ -71,7 +71,7 @@ def draw_noise(policy: Policy, pair: Pair, seed: int, names: tuple[str | int, ..
 class Updater:
     """Holds the optimizer and applies an objective's steps to the policy.
 
-    The objective is the params' own unless one is given; ``winner_weight`` times the winner's error is added
+    The objective is the params' own unless one is given; ``sft_weight`` times the winner's error is added
     to either.
     """
 
@@ -81,7 +81,7 @@ class Updater:
         self.policy = policy
         self.params = params
         self.ranks = ranks
-        self.objective = objective or OBJECTIVES[params.objective]
+        self.objective = objective or OBJECTIVES[params.loss]
         if params.gradient_checkpointing:
             policy.checkpoint_activations()
         self.weights = list(policy.parameters().values())
@@ -115,7 +115,7 @@ class Updater:
             The figures, averaged over all pairs; {} where there are no pairs anywhere and nothing changes.
             Where ``gradient_norm`` is not finite, the step is skipped.
         """
-        seed, draws = self.params.run.seed, range(self.params.noise_draws)
+        seed, draws = self.params.run.seed, range(self.params.timesteps_per_pair)
         rows = [
             (pair, *draw_noise(self.policy, pair, seed, (iteration, update, draw)))
             for pair in pairs
@@ -131,7 +131,7 @@ class Updater:
         with self.policy.uneven_inputs():
             for batch, noises, times in self._batches(rows):
                 errors = self.errors(batch, noises, times)
-                losses = self.objective(errors, self.params.beta) + self.params.winner_weight * errors.winner
+                losses = self.objective(errors, self.params.beta) + self.params.sft_weight * errors.winner
                 loss = losses.sum() / total
                 loss.backward()
                 sums["loss"] += loss.item()

@@ -85,7 +85,7 @@ class Strategy(ABC):
     @property
     def objective(self) -> Objective:
         """The loss of pairs: the params' own, unless the strategy defines one."""
-        return OBJECTIVES[self.setting.params.objective]
+        return OBJECTIVES[self.setting.params.loss]
 
     @abstractmethod
     def rollout(self, iteration: int, reward: Reward, keep: Keep | None) -> RolloutBatch:
@@ -104,7 +104,9 @@ class Sampling(Strategy):
 
     def rollout(self, iteration: int, reward: Reward, keep: Keep | None) -> RolloutBatch:
         params, ranks = self.setting.params, self.setting.ranks
-        chosen = prompts_of_iteration(self.setting.prompts, params.prompts, params.run.seed, iteration)
+        chosen = prompts_of_iteration(
+            self.setting.prompts, params.prompts_per_iteration, params.run.seed, iteration
+        )
         names = [prompt.id for prompt in chosen]
 
         def sample(prompts: Sequence[Prompt], taken: Mapping[str, int]) -> list[Group]:
@@ -112,8 +114,8 @@ class Sampling(Strategy):
                 if not prompts:
                     return []
                 return roll_out(
-                    self.setting.generator, reward, prompts, params.candidates, params.run.seed, iteration,
-                    keep, taken, overlap_scoring=params.reward_device is not None,
+                    self.setting.generator, reward, prompts, params.num_generations, params.run.seed,
+                    iteration, keep, taken, overlap_scoring=params.reward_device is not None,
                 )  # fmt: skip
 
         def decide() -> tuple[list[Group], list[PairDecision]]:
@@ -125,7 +127,7 @@ class Sampling(Strategy):
         local = sample(mine, {})
         groups, decisions = decide()
         refilled = 0
-        for _ in range(params.refill):
+        for _ in range(params.dynamic_sampling):
             flat = {decision.prompt_id for decision in decisions if decision.reason in WITHOUT_SPREAD}
             if not flat:
                 break

@@ -40,7 +40,12 @@ class FromLedger(Strategy):
         """See `Strategy.rollout`; the rewards are those of the ledger."""
         params, ranks = self.setting.params, self.setting.ranks
         chosen = epoch_sample(
-            self.pairs, params.prompts, params.run.seed, iteration, "ledger pairs", lambda p: p.prompt.id
+            self.pairs,
+            params.prompts_per_iteration,
+            params.run.seed,
+            iteration,
+            "ledger pairs",
+            lambda p: p.prompt.id,
         )
         local = [self._group(chosen[index]) for index in ranks.mine(len(chosen))]
         groups = gather(local, [pair.prompt.id for pair in chosen], ranks)

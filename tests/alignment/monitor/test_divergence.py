@@ -58,7 +58,7 @@ def test_an_absurd_learning_rate_leaves_the_base(
 ) -> None:
     generator = new_generator()
     before = generator.family.predict(*probe(generator))
-    params = ABSURD.model_copy(update={"lora_rank": rank, "updates": 4})
+    params = ABSURD.model_copy(update={"lora_rank": rank, "inner_updates": 4})
     with torch.enable_grad():
         loop = make_trainer(generator, tmp_path, params)
         loop.run()
@@ -77,10 +77,10 @@ def test_a_single_broken_update_changes_nothing_and_is_counted(
     new_generator: Callable[..., Generator], tmp_path: Path
 ) -> None:
     """The run is that of one that never made this update: weights, and Adam's moments with the later ones."""
-    one = PARAMS.model_copy(update={"iterations": 1, "updates": 3})
+    one = PARAMS.model_copy(update={"iterations": 1, "inner_updates": 3})
     skipping = breaking(make_trainer(new_generator(), tmp_path / "skipping", one), lambda _, n: n == 2)
     skipping.run()
-    shorter = make_trainer(new_generator(), tmp_path / "shorter", one.model_copy(update={"updates": 2}))
+    shorter = make_trainer(new_generator(), tmp_path / "shorter", one.model_copy(update={"inner_updates": 2}))
     shorter.run()
     assert same(weights(skipping), weights(shorter)) and skipping.updates == shorter.updates == 2
     assert skipping.curve[0]["updates_skipped"] == 1 and shorter.curve[0]["updates_skipped"] == 0

@@ -125,7 +125,7 @@ def test_the_reference_is_refreshed_only_where_the_judge_agrees(
     new_generator: Callable[..., Generator], tmp_path: Path
 ) -> None:
     judge = Scripted(0.5, -0.5, 0.6, 0.7, 0.8, 0.9)
-    trainer = start(new_generator(), tmp_path, judge, reference="judged", refresh_every=2)
+    trainer = start(new_generator(), tmp_path, judge, reference="judged", reference_sync_every=2)
     trainer.run()
     # One beat an iteration. The second reading was a fall: the beat of the third iteration is refused.
     assert [row["reference_version"] for row in trainer.curve] == [1, 2, 2, 3, 4, 5]

@@ -27,7 +27,7 @@ FROM_PREFERENCE = sorted(set(OBJECTIVES) - {"sft"})
 
 
 def test_every_objective_but_the_one_of_best_of_n_can_be_asked_for() -> None:
-    asked = get_args(AlignmentParams.model_fields["objective"].annotation)
+    asked = get_args(AlignmentParams.model_fields["loss"].annotation)
     assert set(asked) == set(OBJECTIVES) - {"sft"}
 
 

@@ -27,7 +27,7 @@ from tests.alignment.policy.test_families import PARAMS as FAMILY_PARAMS
 from tests.alignment.policy.test_families import make, make_pairs
 from tests.alignment.tiny import PARAMS, make_generator, make_trainer
 
-SHARDED = PARAMS.model_copy(update={"shard": True, "gradient_checkpointing": True, "pairs_per_forward": 1})
+SHARDED = PARAMS.model_copy(update={"fsdp": True, "gradient_checkpointing": True, "pairs_per_forward": 1})
 #: Networks that repeat their layers in different ways; the second has two experts, called as times fall.
 FAMILIES = ("wan-2.1", "wan-2.2-a14b", "cogvideox-5b", "ltx", "hunyuan-video", "modelscope")
 #: 16 bits, with parts that stay in 32: a base as it is released.

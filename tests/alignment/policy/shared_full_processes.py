@@ -47,7 +47,7 @@ def kill(row: dict[str, float]) -> None:
 
 def shared(params: AlignmentParams) -> AlignmentParams:
     """The same run, its weights shared out."""
-    return params.model_copy(update={"shard": True, "gradient_checkpointing": True, "pairs_per_forward": 1})
+    return params.model_copy(update={"fsdp": True, "gradient_checkpointing": True, "pairs_per_forward": 1})
 
 
 def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | None, dict[str, Tensor]]:

@@ -64,7 +64,7 @@ def test_updates_move_every_weight_that_the_network_uses(name: str) -> None:
     policy = FullPolicy(family)
     before = {key: value.detach().clone() for key, value in policy.parameters().items()}
     params = AlignmentParams(
-        noise_draws=3, learning_rate=1e-3, beta=100.0, lora_rank=0, pairs_per_forward=2, winner_weight=0.0
+        timesteps_per_pair=3, learning_rate=1e-3, beta=100.0, lora_rank=0, pairs_per_forward=2, sft_weight=0.0
     )
     updater, pairs = Updater(policy, params, Ranks()), make_pairs(family, name)
     losses = [updater.step(pairs, 0, 0)["loss"] for _ in range(5)]  # the same noise and times each time

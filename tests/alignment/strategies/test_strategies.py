@@ -76,7 +76,9 @@ def test_offline_keeps_its_reference_unless_told_otherwise(
 ) -> None:
     versions = {}
     for name, reference in (("fixed", None), ("every_k", "every_k")):
-        trainer = run("offline", new_generator(), tmp_path / name, reference=reference, refresh_every=4)
+        trainer = run(
+            "offline", new_generator(), tmp_path / name, reference=reference, reference_sync_every=4
+        )
         versions[name] = trainer.reference.version
         # Eight updates: the second copy is of the policy as it stands.
         policy, kept = trainer.policy.parameters(POLICY), trainer.policy.parameters(REFERENCE)
@@ -85,7 +87,7 @@ def test_offline_keeps_its_reference_unless_told_otherwise(
 
 
 def test_best_of_n_learns_from_winners_alone(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
-    trainer = run("best_of_n", new_generator(), tmp_path, iterations=1, updates=1, winner_weight=0.25)
+    trainer = run("best_of_n", new_generator(), tmp_path, iterations=1, inner_updates=1, sft_weight=0.25)
     row = trainer.curve[0]
     assert row["loss"] == pytest.approx(1.25 * row["winner_error"])
     assert trainer.updater.objective is sft
@@ -99,7 +101,9 @@ def test_best_of_n_brings_the_winners_error_down(
     errors = []
     for updates in (1, 40):
         folder = tmp_path / str(updates)
-        trainer = run("best_of_n", new_generator(), folder, iterations=1, updates=updates, noise_draws=8)
+        trainer = run(
+            "best_of_n", new_generator(), folder, iterations=1, inner_updates=updates, timesteps_per_pair=8
+        )
         errors.append(trainer.curve[0]["winner_error"])
     assert errors[1] < 0.95 * errors[0]
 
@@ -163,7 +167,7 @@ def test_a_ledger_run_resumes_to_the_same_weights(
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"strategy": "best_of_n", "objective": "ipo"}, "objective = ipo has no effect"),
+        ({"strategy": "best_of_n", "loss": "ipo"}, "loss = ipo has no effect"),
         ({"strategy": "offline", "refresh_reward_every": 1}, "refresh_reward_every = 1: the reward"),
     ],
 )

@@ -164,7 +164,7 @@ def material(reward: Path, verdict: Verdict | None = None, **changed: Any) -> Ma
             "reward_mean": [1.0, 2.0, 3.0],
             "loss": [0.7, float("nan"), 0.5],
             "reference_version": [0.0, 1.0, 1.0],
-            "margin": [0.0, 0.1, 0.2],
+            "rewards/margins": [0.0, 0.1, 0.2],
         },
         reward=read_reward(reward, {"srcc_world": 0.91}),
         totals="No VBench total.",
