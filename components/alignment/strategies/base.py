@@ -1,17 +1,16 @@
-"""One iteration's preferences: what every strategy gives, and how candidates become it."""
+"""One iteration's preferences: what every strategy works with, and what it gives."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from components.alignment.candidates.pairs import WITHOUT_SPREAD, PairDecision, pair_groups
-from components.alignment.candidates.rollout import Group, Keep, prompts_of_iteration, roll_out
+from components.alignment.candidates.pairs import PairDecision
+from components.alignment.candidates.rollout import Group, Keep
 from components.alignment.ledger import LedgerOrigin, LedgerReader
 from components.alignment.objectives import OBJECTIVES, Objective
 from components.alignment.params import AlignmentParams, ReferenceKind
@@ -90,53 +89,3 @@ class Strategy(ABC):
     @abstractmethod
     def rollout(self, iteration: int, reward: Reward, keep: Keep | None) -> RolloutBatch:
         """Return an iteration's candidates with their pair decisions; every process calls it."""
-
-
-class Sampling(Strategy):
-    """Candidates are sampled for the iteration's prompts and scored by the reward.
-
-    Groups without spread get as many candidates again, up to ``refill`` times; the indices continue.
-    """
-
-    def drawing(self) -> AbstractContextManager[None]:
-        """Select the policy that draws: the trained one."""
-        return nullcontext()
-
-    def rollout(self, iteration: int, reward: Reward, keep: Keep | None) -> RolloutBatch:
-        params, ranks = self.setting.params, self.setting.ranks
-        chosen = prompts_of_iteration(
-            self.setting.prompts, params.prompts_per_iteration, params.run.seed, iteration
-        )
-        names = [prompt.id for prompt in chosen]
-
-        def sample(prompts: Sequence[Prompt], taken: Mapping[str, int]) -> list[Group]:
-            with self.setting.policy.uneven_inputs(), self.drawing():
-                if not prompts:
-                    return []
-                return roll_out(
-                    self.setting.generator, reward, prompts, params.num_generations, params.run.seed,
-                    iteration, keep, taken, overlap_scoring=params.reward_device is not None,
-                )  # fmt: skip
-
-        def decide() -> tuple[list[Group], list[PairDecision]]:
-            groups = gather(local, names, ranks)
-            candidates = [group.candidates for group in groups]
-            return groups, pair_groups(candidates, params.min_gap, params.motion_floor, params.noise_gap)
-
-        mine = [chosen[index] for index in ranks.mine(len(chosen))]
-        local = sample(mine, {})
-        groups, decisions = decide()
-        refilled = 0
-        for _ in range(params.dynamic_sampling):
-            flat = {decision.prompt_id for decision in decisions if decision.reason in WITHOUT_SPREAD}
-            if not flat:
-                break
-            refilled += len(flat)
-            taken = {group.prompt.id: len(group.candidates) for group in local}
-            more = {g.prompt.id: g for g in sample([prompt for prompt in mine if prompt.id in flat], taken)}
-            local = [g.with_more(more[g.prompt.id]) if g.prompt.id in more else g for g in local]
-            # All groups again: more candidates change the iteration's deviation.
-            groups, decisions = decide()
-        return RolloutBatch(
-            local, groups, decisions, refilled, sum(len(group.candidates) for group in groups)
-        )

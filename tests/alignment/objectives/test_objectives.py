@@ -10,11 +10,7 @@ import pytest
 import torch
 
 from components.alignment.objectives import OBJECTIVES, PairErrors
-from components.alignment.objectives.dpo import dpo
-from components.alignment.objectives.dpop import HINGE, dpop
-from components.alignment.objectives.ipo import ipo
-from components.alignment.objectives.linear_dpo import FLOOR, linear_dpo
-from components.alignment.objectives.sft import sft
+from components.alignment.objectives.losses import FLOOR, HINGE, dpo, dpop, ipo, linear_dpo, sft
 from components.alignment.params import AlignmentParams
 from tests.alignment.objectives.errors import errors
 

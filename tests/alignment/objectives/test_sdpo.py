@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from components.alignment.objectives import Objective, pair_errors
-from components.alignment.objectives.dpo import dpo
-from components.alignment.objectives.sdpo import loser_scale, sdpo
+from components.alignment.objectives.losses import dpo, loser_scale, sdpo
 from tests.alignment.objectives.errors import errors
 
 

@@ -11,8 +11,7 @@ import torch
 
 from components.alignment.ledger import LedgerReader
 from components.alignment.loop import AlignmentLoop
-from components.alignment.objectives.dpop import dpop
-from components.alignment.objectives.sft import sft
+from components.alignment.objectives.losses import dpop, sft
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import POLICY, REFERENCE
 from components.alignment.strategies import STRATEGIES

@@ -1,27 +1,14 @@
-"""Offline DPO: what the policy learns does not reach the candidates."""
+"""Offline DPO on the pairs of an earlier run."""
 
 from __future__ import annotations
-
-from contextlib import AbstractContextManager
 
 import torch
 
 from components.alignment.candidates.pairs import Candidate, PairDecision
 from components.alignment.candidates.rollout import Group, Keep, epoch_sample
 from components.alignment.ledger import ASPECT, LedgerOrigin, LedgerPair, LedgerReader
-from components.alignment.strategies.base import RolloutBatch, Sampling, Setting, Strategy, gather
+from components.alignment.strategies.base import RolloutBatch, Setting, Strategy, gather
 from components.reward.base import Reward
-
-
-class Offline(Sampling):
-    """The base draws the candidates: as many as online, by the same seeds."""
-
-    reference = "fixed"
-    on_policy = False
-
-    def drawing(self) -> AbstractContextManager[None]:
-        """Select the policy that draws: the base."""
-        return self.setting.policy.base()
 
 
 class FromLedger(Strategy):
