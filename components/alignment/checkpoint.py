@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from components.alignment.policy import Policy
-from components.runtime.artifacts.checkpoints import (
-    Checkpoint,
-    Checkpointer,
-    pack_optimizer,
-    unpack_optimizer,
-)
+from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
 from components.runtime.compute.distributed import Ranks
 
-#: Names of tensors: policy and reference by themselves, the best policy's behind BEST, the optimizer's behind
-#: OPTIMIZER.
+#: Prefixes of the names of the best policy's and the optimizer's tensors; policy and reference have none.
 BEST, OPTIMIZER = "kept/", "optimizer"
 
 
+class Stateful(Protocol):
+    """A part of a run with a state of JSON values."""
+
+    def state(self) -> Any:
+        """Return the state."""
+
+    def restore(self, state: Any) -> None:
+        """Take what `state` returned, after a JSON file."""
+
+
 class AlignmentCheckpoints:
-    """Saves and restores policy, reference, best policy and optimizer, with the loop's state as JSON."""
+    """Saves and restores policy, reference, best policy and optimizer, and the state of a run's parts."""
 
-    def __init__(self, folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        ranks: Ranks,
+        parts: Mapping[str, Stateful],
+    ) -> None:
         self.checkpointer = Checkpointer(folder)
-        self.policy, self.optimizer, self.ranks = policy, optimizer, ranks
+        self.policy, self.optimizer, self.ranks, self.parts = policy, optimizer, ranks, parts
 
-    def save(self, done: int, best: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def save(self, done: int, best: Mapping[str, Tensor]) -> None:
         """Write a checkpoint after ``done`` iterations; every process calls it, the main one writes."""
         moments, optimizer = pack_optimizer(self.optimizer, OPTIMIZER)
         tensors: dict[str, Tensor] = {}
@@ -40,25 +52,27 @@ class AlignmentCheckpoints:
             if self.ranks.is_main:
                 tensors[name] = whole.cpu()
         if self.ranks.is_main:
+            state = {name: part.state() for name, part in self.parts.items()}
             self.checkpointer.save(done, tensors, {**state, "optimizer": optimizer})
 
-    def restore(self) -> tuple[Checkpoint | None, dict[str, Tensor]]:
-        """Restore policy, reference and optimizer from the last checkpoint, if any.
+    def restore(self) -> tuple[int, dict[str, Tensor]]:
+        """Restore everything from the last checkpoint; return iterations done and the best policy's tensors.
 
-        Returns:
-            The checkpoint with the loop's state, None where there is none; and the best policy's tensors.
+        Without a checkpoint nothing changes: 0 and none.
         """
         checkpoint = self.checkpointer.latest()
         if checkpoint is None:
-            return None, {}
+            return 0, {}
         tensors = {
             name: self.policy.share_of(self._parameter(name), value)
             for name, value in checkpoint.tensors.items()
         }
         self.policy.restore(tensors)
         unpack_optimizer(self.optimizer, tensors, checkpoint.state["optimizer"], OPTIMIZER)
+        for name, part in self.parts.items():
+            part.restore(checkpoint.state[name])
         best = {n.removeprefix(BEST): value.cpu() for n, value in tensors.items() if n.startswith(BEST)}
-        return checkpoint, best
+        return checkpoint.step, best
 
     def _parameter(self, name: str) -> str:
         """Return the name of the parameter that a checkpoint's tensor belongs to."""

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-from torch import Tensor
-
-from components.alignment import curve
-from components.alignment.candidates.pairs import REASONS
-from components.alignment.checkpoint import AlignmentCheckpoints
-from components.alignment.curve import Row
+from components.alignment.checkpoint import AlignmentCheckpoints, Stateful
 from components.alignment.ledger import LedgerOrigin, LedgerWriter, kept_latents
+from components.alignment.monitor import curve
+from components.alignment.monitor.curve import Row
 from components.alignment.monitor.guards import Guards
 from components.alignment.monitor.heldout_judge import HeldOutJudge
 from components.alignment.policy.reference import Reference
@@ -37,7 +35,7 @@ class AlignmentLoop:
     Attributes:
         done: iterations done.
         updates: optimizer steps taken; skipped ones do not count.
-        curve: one row for each iteration done, see `components.alignment.curve.COLUMNS`.
+        curve: one row for each iteration done, see `components.alignment.monitor.curve.COLUMNS`.
         best: the kept policy's tensors on the host; empty before one was kept.
         seconds: by phase.
     """
@@ -66,12 +64,18 @@ class AlignmentLoop:
         self.updater = Updater(self.policy, self.params, self.ranks, self.strategy.objective)
         self.guards = Guards(self.params.guards)
         self.ledger = LedgerWriter(checkpoints / "ledger")
-        self.checkpoints = AlignmentCheckpoints(checkpoints, self.policy, self.updater.optimizer, self.ranks)
-        self.best: dict[str, Tensor] = {}
         self.curve: list[Row] = []
         self.seconds: dict[str, float] = defaultdict(float)
-        self.done = self.updates = 0
-        self._resume()
+        self.updates = 0
+        parts: dict[str, Stateful] = {
+            "loop": self, "reference": self.reference, "reward_versions": reward, "guards": self.guards,
+        }  # fmt: skip
+        if judge is not None:
+            parts["judge"] = judge
+        self.checkpoints = AlignmentCheckpoints(
+            checkpoints, self.policy, self.updater.optimizer, self.ranks, parts
+        )
+        self.done, self.best = self.checkpoints.restore()
 
     def run(self) -> None:
         """Run the iterations that are left, or until a guard ends the run.
@@ -91,58 +95,13 @@ class AlignmentLoop:
                 progress.update(1, reward=row["reward_mean"], pairs=row["pairs"], accuracy=accuracy)
                 stopping = stop.should_stop(self.ranks)
                 if stopping or self._checkpoint_due:
-                    self._save()
+                    self.checkpoints.save(self.done, self.best)
                 stop.raise_if_requested(self.ranks)
 
     @property
     def ended(self) -> bool:
         """Whether all iterations are done, or a guard ended the run."""
         return self.done >= self.params.iterations or self.guards.stop is not None
-
-    def load_best(self) -> str:
-        """Load the kept policy in place of the last one, if it is an earlier one.
-
-        Where none was kept and the last one's figures are not finite, load the base.
-
-        Returns:
-            Which policy it is now, in words.
-        """
-        if self.best and self.guards.kept_iteration != self.done:
-            self.policy.restore(self.best)
-            return f"the policy after iteration {self.guards.kept_iteration} of {self.done}"
-        if self.guards.broken:
-            self.policy.reset_to_base()
-            return "the base"
-        return "the last policy"
-
-    @property
-    def untrained(self) -> str | None:
-        """Why the policy that `load_best` loads is the base, with the figures; None where it is not."""
-        kept = self.guards.kept_iteration if self.best else None
-        trained = 0.0 if self.guards.broken else float(self.updates)
-        if kept is not None and kept != self.done:
-            trained = self.curve[kept - 1]["updates"]
-        if trained:
-            return None
-        names = ("pairs", *REASONS[1:], "candidates_not_finite", "updates_skipped")
-        counts = {name: int(sum(row[name] for row in self.curve)) for name in names}
-        figures = ", ".join(f"{name} {count}" for name, count in counts.items() if count or name == "pairs")
-        reason = self.guards.stop or f"{self.updates} updates in {self.done} iterations"
-        return f"no trained policy to publish: {reason} ({figures})"
-
-    def metrics(self) -> dict[str, float]:
-        """Return the run's flat figures."""
-        adopted = [version.adopted for version in self.reward.versions[1:]]
-        counts = {
-            "iterations": self.done,
-            "updates": self.updates,
-            "reference_refreshes": self.reference.version,
-            "reference_refused": self.reference.refused,
-            "reward_versions_adopted": sum(adopted),
-            "reward_versions_refused": len(adopted) - sum(adopted),
-        }
-        figures = {name: float(count) for name, count in counts.items()}
-        return curve.summary(self.curve) | figures | self.guards.metrics()
 
     def _iterate(self, iteration: int) -> Row:
         before = self.updates
@@ -229,27 +188,11 @@ class AlignmentLoop:
     def _checkpoint_due(self) -> bool:
         return self.ended or self.done % self.params.checkpoint_every == 0
 
-    def _save(self) -> None:
-        state = {
-            "updates": self.updates,
-            "reference": self.reference.state(),
-            "reward_versions": self.reward.state(),
-            "guards": self.guards.state(),
-            "judge": None if self.judge is None else self.judge.state(),
-            "curve": self.curve,
-            "seconds": dict(self.seconds),
-        }
-        self.checkpoints.save(self.done, self.best, state)
+    def state(self) -> dict[str, Any]:
+        """Return the loop's own state as JSON values for a checkpoint."""
+        return {"updates": self.updates, "curve": self.curve, "seconds": dict(self.seconds)}
 
-    def _resume(self) -> None:
-        checkpoint, self.best = self.checkpoints.restore()
-        if checkpoint is None:
-            return
-        state = checkpoint.state
-        self.done, self.updates, self.curve = checkpoint.step, state["updates"], state["curve"]
-        self.reference.restore(state["reference"])
-        self.reward.restore(state["reward_versions"])
-        self.guards.restore(state["guards"])
-        if self.judge is not None and state["judge"] is not None:
-            self.judge.restore(state["judge"])
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take the loop's state of a checkpoint."""
+        self.updates, self.curve = state["updates"], state["curve"]
         self.seconds.update(state["seconds"])

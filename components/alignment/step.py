@@ -7,12 +7,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from components.alignment import curve
 from components.alignment.ledger import LedgerReader, read_pairs
 from components.alignment.loop import AlignmentLoop
+from components.alignment.monitor import curve
 from components.alignment.monitor.heldout_judge import HeldOutJudge, choose_judge, hold_back
+from components.alignment.outcome import draw_sheet, load_best, metrics_of, refusal_of
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import policy_of
 from components.alignment.strategies import Setting
@@ -31,14 +30,8 @@ from components.runtime.compute.devices import (
     resolve_second,
 )
 from components.runtime.compute.distributed import process_group
-from components.runtime.compute.seeds import derive
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.tracking.step_run import track
-from components.video.clip import Clip
-from components.video.sheets import contact_sheet
-
-#: Training prompts shown before and after on the contact sheet.
-SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -129,14 +122,14 @@ def run(
             on_iteration=lambda row: tracked.metrics(row, at=int(row["iteration"])),
         )
         loop.run()
-        published = loop.load_best()
+        published = load_best(loop)
         if loop.guards.stop is not None and ranks.is_main:
             print(f"ended early: {loop.guards.stop}; published is {published}", file=sys.stderr)
         with policy.uneven_inputs():
             if ranks.is_main:
-                _draw_sheet(loop.setting, workspace.dir / "plots" / "before_after.png")
+                draw_sheet(loop.setting, workspace.dir / "plots" / "before_after.png")
         policy.save(workspace.dir, ranks)
-        metrics = loop.metrics()
+        metrics = metrics_of(loop)
         if ranks.is_main:
             loop.ledger.publish(workspace.dir, loop.done)
             versions.publish(workspace.dir / "reward")
@@ -144,9 +137,9 @@ def run(
             (workspace.dir / "timing.json").write_text(json.dumps(dict(loop.seconds), indent=2) + "\n")
             workspace.about_run.add("timing.json")
             workspace.write_metrics(metrics)
-        if loop.untrained is not None:
+        if (reason := refusal_of(loop)) is not None:
             workspace.publish_on_refusal = True
-            raise GateRefused(loop.untrained)
+            raise GateRefused(reason)
     assert workspace.published is not None
     return AlignmentResult(workspace.published, metrics)
 
@@ -180,21 +173,3 @@ def _prompts(params: AlignmentParams, corpus: Artifact) -> tuple[list[Prompt], l
             + "; at most that many are allowed"
         )
     return prompts, held_back
-
-
-@torch.no_grad()
-def _draw_sheet(setting: Setting, path: Path) -> None:
-    """Draw the same prompts and seeds from the base and from the policy, row under row."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    generator, texts = setting.generator, [prompt.text for prompt in setting.prompts]
-    shown = texts[:: max(1, len(texts) // SHOWN)][:SHOWN]
-    seeds = [derive(setting.params.run.seed, "alignment sheet", text) for text in shown]
-    with setting.policy.base():
-        before = generator.sample(shown, seeds)[0]
-    after = generator.sample(shown, seeds)[0]
-    clips, labels = [], []
-    for text, *pair in zip(shown, before, after, strict=True):
-        for name, frames in zip(("base", "aligned"), pair, strict=True):
-            clips.append(Clip(frames, generator.fps))
-            labels.append(f"{name}\n{text}")
-    contact_sheet(clips, labels, title="Before and after alignment, same prompts and seeds").save(path)

@@ -11,6 +11,7 @@ from torch import Tensor
 from components.alignment.candidates.pairs import motion_of
 from components.alignment.loop import AlignmentLoop
 from components.alignment.monitor.heldout_judge import HeldOutJudge
+from components.alignment.outcome import load_best
 from components.alignment.params import GuardParams
 from components.corpus import Prompt
 from components.generator import Generator
@@ -61,7 +62,7 @@ def test_stillness_is_caught_and_the_last_moving_policy_is_published(
     assert metrics["alarms_motion"] == 2 and metrics["stopped_early"] == 1
     assert metrics["held_out_motion"] >= 0.85 and metrics["kept_iteration"] < trainer.done
     # What load_best puts back is the policy of that reading: it draws clips that move as much.
-    trainer.load_best()
+    load_best(trainer)
     assert trainer.judge is not None
     again = trainer.judge.read(trainer.policy, trainer.done)
     assert again.motion == metrics["held_out_motion"]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from components.alignment import step
 from components.alignment.loop import AlignmentLoop
+from components.alignment.outcome import load_best, refusal_of
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import FullPolicy, LoraPolicy, Policy
 from components.generator import Generator
@@ -68,8 +69,8 @@ def test_an_absurd_learning_rate_leaves_the_base(
     assert loop.guards.metrics()["alarms_gradient"] == 2
     assert "warning: guard gradient" in capsys.readouterr().err
     assert all(math.isfinite(value) for row in loop.curve for value in row.values())
-    assert loop.untrained is not None and "2 updates in a row" in loop.untrained
-    assert loop.load_best() == "the base"
+    assert refusal_of(loop) is not None and "2 updates in a row" in refusal_of(loop)
+    assert load_best(loop) == "the base"
     assert torch.equal(generator.family.predict(*probe(generator)), before)
 
 
@@ -88,7 +89,7 @@ def test_a_single_broken_update_changes_nothing_and_is_counted(
     whole = breaking(make_trainer(new_generator(), tmp_path / "whole"), lambda i, n: (i, n) == (1, 0))
     whole.run()
     assert whole.done == 4 and whole.guards.stop is None and not whole.guards.broken
-    assert whole.updates == 7 and whole.untrained is None and whole.load_best() == "the last policy"
+    assert whole.updates == 7 and refusal_of(whole) is None and load_best(whole) == "the last policy"
 
 
 @pytest.mark.parametrize("rank", [2, 0])
@@ -114,7 +115,7 @@ def test_the_last_good_policy_is_kept_also_by_a_run_that_was_killed(
     breaking(whole, late).run()
     # The third iteration ends on a skipped update: nobody knows whether its policy is good.
     assert whole.done == 4 and whole.guards.kept_iteration == 2
-    assert whole.load_best() == "the policy after iteration 2 of 4" and whole.untrained is None
+    assert load_best(whole) == "the policy after iteration 2 of 4" and refusal_of(whole) is None
     assert same(weights(whole), after[1]) and not same(after[2], after[1])
 
     class Killed(BaseException):
@@ -130,13 +131,13 @@ def test_the_last_good_policy_is_kept_also_by_a_run_that_was_killed(
     resumed = breaking(make_trainer(new_generator(), tmp_path / "cut", params), late)
     assert resumed.done == 3 and resumed.guards.broken
     resumed.run()
-    resumed.load_best()
+    load_best(resumed)
     assert same(weights(resumed), weights(whole)) and resumed.curve == whole.curve
     assert resumed.guards.stop == whole.guards.stop is not None
     # And killed after its end, before it could be published.
     again = make_trainer(new_generator(), tmp_path / "cut", params)
     again.run()
-    again.load_best()
+    load_best(again)
     assert again.done == 4 and same(weights(again), weights(whole))
 
 
@@ -181,7 +182,7 @@ def test_rewards_that_are_no_numbers_are_left_out_and_counted(
     # Of three candidates each group's first is left out; the two others are its pair.
     assert {row["role"] for row in rows if not math.isfinite(row["reward"])} == {""}
     assert [row["candidates_not_finite"] for row in loop.curve] == [3.0] * 4
-    assert sum(row["pairs"] for row in loop.curve) == 12 and loop.untrained is None
+    assert sum(row["pairs"] for row in loop.curve) == 12 and refusal_of(loop) is None
 
 
 def test_latents_that_are_no_numbers_are_in_no_pair(

@@ -13,6 +13,7 @@ from torch import Tensor
 from components.alignment.loop import AlignmentLoop
 from components.alignment.monitor.heldout_judge import HeldOutJudge
 from components.alignment.monitor.reading import HeldoutReading
+from components.alignment.outcome import load_best
 from components.alignment.params import GuardParams
 from components.alignment.policy import Policy
 from components.generator import Generator
@@ -73,7 +74,7 @@ def test_a_fall_ends_the_run_and_the_policy_before_it_is_taken(
     trainer.run()
     assert trainer.done == 4 and trainer.guards.stop is not None
     assert not same(trainer.policy.tensors(), judge.weights[2])
-    trainer.load_best()
+    load_best(trainer)
     assert same(trainer.policy.tensors(), judge.weights[2])
     assert trainer.guards.metrics()["kept_iteration"] == 2.0
 
@@ -85,7 +86,7 @@ def test_a_run_that_rises_is_published_as_it_ends(
     trainer = start(new_generator(), tmp_path, judge)
     trainer.run()
     assert trainer.done == 6 and trainer.guards.stop is None
-    trainer.load_best()
+    load_best(trainer)
     assert same(trainer.policy.tensors(), judge.weights[6])
 
 
@@ -112,8 +113,8 @@ def test_killed_between_the_falls_it_ends_as_it_would_have(
     assert resumed.done == iteration
     resumed.run()
     assert resumed.curve == whole.curve and resumed.guards.state() == whole.guards.state()
-    whole.load_best()
-    resumed.load_best()
+    load_best(whole)
+    load_best(resumed)
     assert same(resumed.policy.tensors(), whole.policy.tensors())
     # What has ended stays ended.
     again = start(new_generator(), tmp_path / "cut", Scripted(*script))
