@@ -5,7 +5,7 @@
 
 First a deliberately weak reward is made: the project's own scoring network, trained to score the generator's
 samples, and the same played more slowly, by how little they move. Then, for every arm, an alignment to it,
-an evaluation by the honest reward (--reward) and the world's judge, and the registry's gate with its default
+an evaluation by the honest reward (--reward) and the oracle judge, and the registry's gate with its default
 rules, in a registry of its own in --out. The arms:
 
     guarded   everything at its default
@@ -185,7 +185,7 @@ def report(out: Path, arms: Sequence[str]) -> None:
         "",
         "Aligned to a reward that pays for stillness alone (it agrees with stillness to "
         f"{weak['srcc_stillness']:.2f}, SRCC inside prompts it was not trained on); evaluated by the "
-        "honest reward and the miniature world's judge on held-out prompts, 95 % intervals. Held-out motion "
+        "honest reward and the oracle judge on held-out prompts, 95 % intervals. Held-out motion "
         "and score are relative to the base, after so many iterations. open: no motion floor, no guards.",
         "",
     ]

@@ -36,7 +36,7 @@ RETIRED: dict[str, str] = {
     r"\bhow manyeth\b": "stride",
     r"\balign anew\b": "rerun alignment",
     r"\bnothing to say about any\b": "cannot score any",
-    r"\balignment\.(candidates|prompts|updates|noise_draws|refill|winner_weight)\b": "docs/glossary.md",
+    r"(?<!components\.)\balignment\.(candidates|prompts|updates|noise_draws|refill|winner_weight)\b": "docs/glossary.md",
     r"\balignment\.(objective|refresh_every|shard)\b": "docs/glossary.md",
     r"\b(judge_all|to_frames|HEAD_SIZE|clean_from)\b": "",
 }

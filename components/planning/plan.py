@@ -32,7 +32,7 @@ RESERVE = 4e9
 #: What a plan takes for granted, for its reader.
 ASSUMED = (
     "every prompt of an iteration gives a pair",
-    "prompts are dealt evenly to the GPUs; exchanging gradients and shares of weights takes no time",
+    "prompts are split evenly among the GPUs; exchanging gradients and shares of weights takes no time",
     "encoding prompts (once each), scoring and reading from disk are not counted",
     f"{RESERVE / 1e9:g} GB for the driver's context, libraries' workspaces and the allocator's fragments",
 )
@@ -64,7 +64,7 @@ class Plan:
 
     Attributes:
         parameters: by component, and ``lora`` for one adapter where there is one.
-        shard: whether the GPUs hold the weights together, each its share.
+        fsdp: whether each GPU holds a share of the weights.
         latents: shape (C, T, h, w) of a clip's latents.
         resident: bytes that lie on the GPU all the time, by part; text encoders apart, see ``text_encoders``.
         text_encoders: bytes of the text encoders, which are needed only until prompts are encoded.
@@ -84,7 +84,7 @@ class Plan:
     tflops: float
     clip: Geometry
     parameters: dict[str, int]
-    shard: bool
+    fsdp: bool
     latents: tuple[int, int, int, int]
     resident: dict[str, float]
     text_encoders: float
@@ -214,13 +214,13 @@ def plan(
     vae_rate = (gpu.tflops_tf32 if vae_full else gpu.tflops_16) * 1e12 * utilisation
 
     text, weights = _bytes(whole, whole.text_encoders), network.trained * experts
-    shard, trained_here = params.fsdp and gpus > 1, float(weights)
+    fsdp, trained_here = params.fsdp and gpus > 1, float(weights)
     resident = {"denoiser": _bytes(whole, whole.denoisers), "vae": _bytes(whole, ("vae",))}
-    if shard:
+    if fsdp:
         denoisers = [getattr(whole.pipeline, name) for name in whole.denoisers]
         shares = [_share(network, gpus, trained=not params.lora_rank) for network in denoisers]
         resident["denoiser"] = sum(size for _, size in shares)
-        resident["put together"] = _put_together(denoisers, trained=not params.lora_rank)
+        resident["gathered weights"] = _gathered(denoisers, trained=not params.lora_rank)
         if not params.lora_rank:
             trained_here = sum(count for count, _ in shares)
     if params.lora_rank:
@@ -274,7 +274,7 @@ def plan(
             for name in (*whole.denoisers, "vae", *whole.text_encoders)
         }
         | ({"lora": weights} if params.lora_rank else {}),
-        shard=shard,
+        fsdp=fsdp,
         latents=network.shape,
         resident=resident,
         text_encoders=text,
@@ -290,7 +290,7 @@ def _dropped(parameter: Tensor) -> None:
 
 
 def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, float]:
-    """Numbers and bytes that each GPU has of a network that they hold together, cut evenly."""
+    """Return parameters and bytes that each GPU has of a network that is sharded evenly."""
     whole = {id(value) for value in minority_dtype_parameters(network)} if trained else set()
     count = size = 0.0
     for value in network.parameters():
@@ -299,8 +299,8 @@ def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, floa
     return count, size
 
 
-def _put_together(networks: Sequence[nn.Module], *, trained: bool) -> float:
-    """Bytes of whole weights at the worst moment where GPUs hold networks together.
+def _gathered(networks: Sequence[nn.Module], *, trained: bool) -> float:
+    """Return bytes of gathered weights at the worst moment where networks are sharded.
 
     Those outside of blocks stay for a call, and two blocks: the one that computes and the next, on its way.
     Where they are trained, gradients stay whole until a block is through, and are exchanged in float32.

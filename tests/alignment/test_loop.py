@@ -13,14 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from components.alignment.candidates.rollout import prompts_of_iteration
-from components.alignment.loop import AlignmentLoop
 from components.generator import Generator
 from tests.alignment.closeness import largest_difference, steady
-from tests.alignment.tiny import PARAMS, PROMPTS, ledger_rows, make_trainer
-
-
-def weights(trainer: AlignmentLoop) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.policy.tensors().items()}
+from tests.alignment.tiny import PARAMS, PROMPTS, Killed, kill_after, ledger_rows, make_trainer, weights
 
 
 def pairs_of(checkpoints: Path) -> list[tuple[object, ...]]:
@@ -67,16 +62,9 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     whole = make_trainer(new_generator(), tmp_path / "whole")
     whole.run()
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        # Before the checkpoint of iteration 2 is written, so that this iteration is done twice.
-        if row["iteration"] == 2:
-            raise Killed
-
+    # Before the checkpoint of iteration 2 is written, so that this iteration is done twice.
     with pytest.raises(Killed):
-        make_trainer(new_generator(), tmp_path / "cut", on_iteration=kill).run()
+        make_trainer(new_generator(), tmp_path / "cut", on_iteration=kill_after(2)).run()
     resumed = make_trainer(new_generator(), tmp_path / "cut")
     assert resumed.done == 2
     resumed.run()

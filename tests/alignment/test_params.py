@@ -36,9 +36,10 @@ def test_the_default_is_online_dpo_with_a_share_of_winner_sft() -> None:
 
 def test_the_keys_of_the_last_release_are_still_read(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(AlignmentParams.renamed_keys.values()) <= set(AlignmentParams.model_fields)
-    params = load_step_params(AlignmentParams, "alignment", None, ["alignment.candidates=9"])
+    old = "candidates"
+    params = load_step_params(AlignmentParams, "alignment", None, [f"alignment.{old}=9"])
     assert params.num_generations == 9
-    assert "alignment.candidates is deprecated; use alignment.num_generations" in capsys.readouterr().err
+    assert f"alignment.{old} is deprecated; use alignment.num_generations" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -118,6 +118,31 @@ def make_trainer(
         judge,
         on_iteration,
     )
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing is saved any more."""
+
+
+def kill_after(iteration: int) -> Callable[[dict[str, float]], None]:
+    """End a run that is given this as ``on_iteration`` before the iteration's checkpoint is written."""
+
+    def kill(row: dict[str, float]) -> None:
+        if row["iteration"] == iteration:
+            raise Killed
+
+    return kill
+
+
+def weights(loop: AlignmentLoop) -> dict[str, Tensor]:
+    """Copies of policy and reference."""
+    return {name: value.clone() for name, value in loop.policy.tensors().items()}
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two sets of tensors are equal to the bit."""
+    assert one.keys() == other.keys()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def ledger_rows(checkpoints: Path, iterations: int = PARAMS.iterations) -> list[dict[str, Any]]:

@@ -75,7 +75,8 @@ class HeldoutReading:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> HeldoutReading:
         """Undo `as_json`, also after a JSON file."""
-        return cls(**{n: tuple(v) if isinstance(v, Sequence) else v for n, v in values.items()})
+        lists = {name: tuple(value) for name, value in values.items() if name != "iteration"}
+        return cls(int(values["iteration"]), **lists)
 
     def _mean_difference(self, scores: Sequence[float]) -> Interval:
         return clustered_mean(_differences(self.scores, scores), self.prompts)

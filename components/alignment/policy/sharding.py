@@ -239,11 +239,11 @@ class UnevenInputJoin:
             return
         if not self._inside:
             raise RuntimeError("a sharded network is called outside a phase")
-        specs = tree_map(
+        arg_specs, kwarg_specs = tree_map(
             lambda v: _TensorSpec(v.shape, v.dtype) if isinstance(v, Tensor) else v, (args, kwargs)
         )
         experts = network.parts_for(kwargs["timestep"]) if hasattr(network, "parts_for") else frozenset()
-        self._agree(_Call(torch.is_grad_enabled(), self.sets.used, *specs, experts))
+        self._agree(_Call(torch.is_grad_enabled(), self.sets.used, arg_specs, kwarg_specs, experts))
 
     def _agree(self, mine: _Call | None) -> _Call | None:
         """Announce a call to all processes; return the first process's call, None where nobody calls."""

@@ -25,7 +25,17 @@ from components.runtime.errors import GateRefused, InputError
 from components.runtime.params import StepParams
 from tests.alignment.ledger.made import make_base, make_reward
 from tests.alignment.policy.test_lora import disturb, probe
-from tests.alignment.tiny import PARAMS, PROMPTS, Brightness, ledger_rows, make_trainer
+from tests.alignment.tiny import (
+    PARAMS,
+    PROMPTS,
+    Brightness,
+    Killed,
+    kill_after,
+    ledger_rows,
+    make_trainer,
+    same,
+    weights,
+)
 
 ABSURD = PARAMS.model_copy(update={"learning_rate": 1e30})
 
@@ -41,15 +51,6 @@ def breaking(loop: AlignmentLoop, broken: Callable[[int, int], bool]) -> Alignme
 
     loop.updater.step = broken_step  # type: ignore[method-assign, assignment]
     return loop
-
-
-def weights(loop: AlignmentLoop) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in loop.policy.tensors().items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    assert one.keys() == other.keys()
-    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize("rank", [2, 0])
@@ -118,15 +119,10 @@ def test_the_last_good_policy_is_kept_also_by_a_run_that_was_killed(
     assert load_best(whole) == "the policy after iteration 2 of 4" and refusal_of(whole) is None
     assert same(weights(whole), after[1]) and not same(after[2], after[1])
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if row["iteration"] == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        breaking(make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill), late).run()
+        breaking(
+            make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill_after(3)), late
+        ).run()
     # The row of two is made of one before the kill and one after it.
     resumed = breaking(make_trainer(new_generator(), tmp_path / "cut", params), late)
     assert resumed.done == 3 and resumed.guards.broken

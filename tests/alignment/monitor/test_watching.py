@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import torch
 from torch import Tensor
 
 from components.alignment.loop import AlignmentLoop
@@ -17,7 +16,7 @@ from components.alignment.outcome import load_best
 from components.alignment.params import GuardParams
 from components.alignment.policy import Policy
 from components.generator import Generator
-from tests.alignment.tiny import PARAMS, make_trainer
+from tests.alignment.tiny import PARAMS, Killed, kill_after, make_trainer, same
 
 WATCHED = PARAMS.model_copy(
     update={"iterations": 6, "guards": GuardParams(every=1, patience=2, drift_limit=1e9, worse_limit=1.0)}
@@ -49,10 +48,6 @@ class Scripted:
 def start(generator: Generator, folder: Path, judge: Scripted, **settings: object) -> AlignmentLoop:
     params = WATCHED.model_copy(update=settings)
     return make_trainer(generator, folder, params, judge=cast(HeldOutJudge, judge))
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_readings_come_on_their_beat_and_after_the_last_iteration(
@@ -98,15 +93,8 @@ def test_killed_between_the_falls_it_ends_as_it_would_have(
     whole = start(new_generator(), tmp_path / "whole", Scripted(*script))
     whole.run()
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if row["iteration"] == iteration:
-            raise Killed
-
     cut = start(new_generator(), tmp_path / "cut", Scripted(*script))
-    cut.on_iteration = kill
+    cut.on_iteration = kill_after(iteration)
     with pytest.raises(Killed):
         cut.run()
     resumed = start(new_generator(), tmp_path / "cut", Scripted(*script))

@@ -27,22 +27,12 @@ from tests.alignment.closeness import by_gradient, steady
 from tests.alignment.policy.sharded_processes import HALF, halve
 from tests.alignment.policy.test_families import PARAMS as FAMILY_PARAMS
 from tests.alignment.policy.test_families import make, make_pairs
-from tests.alignment.tiny import PARAMS, make_generator, make_trainer
+from tests.alignment.tiny import PARAMS, Killed, kill_after, make_generator, make_trainer
 
 FULL = PARAMS.model_copy(update={"lora_rank": 0, "learning_rate": 1e-3})
 EMA = FULL.model_copy(update={"reference": "ema", "iterations": 2})
 #: Layers repeated in different ways; the second has two experts, called as times fall.
 NETWORKS = ("wan-2.1", "wan-2.2-a14b", "modelscope", HALF)
-
-
-class Killed(BaseException):
-    """Nothing is saved any more."""
-
-
-def kill(row: dict[str, float]) -> None:
-    """Let a run end in the middle."""
-    if row["iteration"] == 2:
-        raise Killed
 
 
 def shared(params: AlignmentParams) -> AlignmentParams:
@@ -103,7 +93,7 @@ def main(folder: Path, out: Path) -> None:
         whole.policy.save(out / "loop", ranks)
         weights = {f"loop/{name}": value for name, value in together(whole.policy).items()}
         try:
-            trainer("cut", FULL, kill).run()
+            trainer("cut", FULL, kill_after(2)).run()
         except Killed:
             ranks.barrier()
         if ranks.is_main:

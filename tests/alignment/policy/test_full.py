@@ -22,7 +22,7 @@ from components.runtime.errors import InputError
 from tests.alignment.policy.test_families import inputs as inputs_of
 from tests.alignment.policy.test_families import make, make_pairs
 from tests.alignment.policy.test_lora import probe
-from tests.alignment.tiny import PARAMS, make_trainer
+from tests.alignment.tiny import PARAMS, Killed, kill_after, make_trainer
 
 FULL = PARAMS.model_copy(update={"lora_rank": 0, "learning_rate": 1e-3})
 ONE_EACH = ("wan-2.1", "wan-2.2-a14b", "cogvideox-5b", "modelscope")
@@ -123,15 +123,8 @@ def test_a_killed_run_ends_as_a_whole_one_to_the_bit(
     whole = make_trainer(new_generator(), tmp_path / "whole", params)
     whole.run()
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if row["iteration"] == 2:
-            raise Killed
-
     with pytest.raises(Killed):
-        make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill).run()
+        make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill_after(2)).run()
     resumed = make_trainer(new_generator(), tmp_path / "cut", params)
     assert resumed.done == 2
     resumed.run()

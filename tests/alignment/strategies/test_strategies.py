@@ -17,7 +17,15 @@ from components.alignment.policy import POLICY, REFERENCE
 from components.alignment.strategies import STRATEGIES
 from components.generator import Generator
 from components.runtime.artifacts.publish import publish
-from tests.alignment.tiny import PARAMS, Brightness, ledger_rows, make_generator, make_trainer
+from tests.alignment.tiny import (
+    PARAMS,
+    Brightness,
+    Killed,
+    kill_after,
+    ledger_rows,
+    make_generator,
+    make_trainer,
+)
 
 
 def run(strategy: str, generator: Generator, folder: Path, **settings: object) -> AlignmentLoop:
@@ -148,28 +156,11 @@ def test_a_ledger_run_resumes_to_the_same_weights(
     whole = make_trainer(new_generator(), tmp_path / "whole", params, ledger=first)
     whole.run()
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if row["iteration"] == 2:
-            raise Killed
-
     with pytest.raises(Killed):
-        make_trainer(new_generator(), tmp_path / "cut", params, ledger=first, on_iteration=kill).run()
+        make_trainer(
+            new_generator(), tmp_path / "cut", params, ledger=first, on_iteration=kill_after(2)
+        ).run()
     resumed = make_trainer(new_generator(), tmp_path / "cut", params, ledger=first)
     resumed.run()
     expected = whole.policy.tensors()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.policy.tensors().items())
-
-
-@pytest.mark.parametrize(
-    ("settings", "part"),
-    [
-        ({"strategy": "best_of_n", "loss": "ipo"}, "loss = ipo has no effect"),
-        ({"strategy": "offline", "refresh_reward_every": 1}, "refresh_reward_every = 1: the reward"),
-    ],
-)
-def test_settings_without_effect_are_refused(settings: dict[str, object], part: str) -> None:
-    with pytest.raises(ValueError, match=part):
-        AlignmentParams.model_validate(settings)
