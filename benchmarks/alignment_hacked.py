@@ -35,7 +35,7 @@ from torch import Tensor
 from components.alignment.candidates.pairs import motion_of
 from components.alignment.params import AlignmentParams
 from components.evaluation.params import EvaluationParams
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.registry.params import RegistryParams
 from components.reward.card.correlation import srcc
 from components.reward.features.handcrafted import clip_statistics

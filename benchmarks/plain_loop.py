@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from components.alignment.candidates.rollout import candidate_seed, prompts_of_iteration
 from components.alignment.params import AlignmentParams
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.generator.sampling import sample_latents
 from components.reward.base import Reward
 from components.runtime.compute.seeds import torch_generator

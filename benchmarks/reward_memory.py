@@ -57,9 +57,9 @@ def measure(clips: int, ladders: int, steps: int, workers: int | None, factor: i
     import torch
     from safetensors import safe_open
 
-    from components.reward.ladders.plan import Pool, ShardPlan
+    from components.reward.ladders.plan import ShardPlan
     from components.reward.ladders.shards import ShardFolder
-    from components.reward.ladders.sources import SourceClips, StoredClips
+    from components.reward.ladders.sources import Pool, SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
     from components.reward.scoring.trained import Geometry

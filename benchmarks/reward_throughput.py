@@ -53,9 +53,9 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     """One training while workers build its ladders, and the same once more with every ladder there."""
     import torch
 
-    from components.reward.ladders.plan import Pool, ShardPlan
+    from components.reward.ladders.plan import ShardPlan
     from components.reward.ladders.shards import ShardFolder
-    from components.reward.ladders.sources import SourceClips, StoredClips
+    from components.reward.ladders.sources import Pool, SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
     from components.reward.scoring.trained import Geometry, Scorer
@@ -100,7 +100,8 @@ def scoring(folder: Path, scorer: Scorer, videos: int, frames: int, height: int,
 
     from components.reward.base import reading_of
     from components.reward.scoring import videos as files
-    from components.video import Clip, write_video
+    from components.video.clip import Clip
+    from components.video.codec import write_video
 
     stream = torch.Generator().manual_seed(0)
     for number in range(DISTINCT):

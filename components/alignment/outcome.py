@@ -12,7 +12,7 @@ from components.alignment.monitor import curve
 from components.alignment.strategies import Setting
 from components.runtime.compute.seeds import derive
 from components.video.clip import Clip
-from components.video.sheets import contact_sheet
+from components.video.contact_sheets import contact_sheet
 
 #: Training prompts shown before and after on the contact sheet.
 SHOWN = 6

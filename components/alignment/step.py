@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from components.alignment.ledger import LedgerReader, read_pairs
@@ -16,13 +15,14 @@ from components.alignment.params import AlignmentParams
 from components.alignment.policy import policy_of
 from components.alignment.strategies import Setting
 from components.alignment.versioned_reward import VersionedReward
-from components.corpus import Corpus, Prompt
-from components.generator import Generator
+from components.corpus.dataset import Corpus
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import open_reward
 from components.reward.refresh.refresher import Refresher
 from components.reward.refresh.versions import digest_of
 from components.runtime.artifacts.artifact import Artifact, open_artifact
-from components.runtime.artifacts.publish import publish
+from components.runtime.artifacts.publish import StepResult, publish
 from components.runtime.compute.devices import (
     configure_determinism,
     configure_threads,
@@ -34,14 +34,6 @@ from components.runtime.errors import GateRefused, InputError
 from components.runtime.tracking.step_run import track
 
 
-@dataclass(frozen=True)
-class AlignmentResult:
-    """The folder of the aligned weights, and their figures."""
-
-    out: Path
-    metrics: dict[str, float]
-
-
 def run(
     params: AlignmentParams,
     *,
@@ -51,7 +43,7 @@ def run(
     out: str | Path,
     judge: str | Path | None = None,
     ledger: str | Path | None = None,
-) -> AlignmentResult:
+) -> StepResult:
     """Align the generator to the reward and publish the aligned weights at ``out``.
 
     Runs on 1 .. N processes under torchrun.
@@ -141,7 +133,7 @@ def run(
             workspace.publish_on_refusal = True
             raise GateRefused(reason)
     assert workspace.published is not None
-    return AlignmentResult(workspace.published, metrics)
+    return StepResult(workspace.published, metrics)
 
 
 def _check_options(params: AlignmentParams, judge: str | Path | None, ledger: str | Path | None) -> None:

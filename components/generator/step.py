@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from components.corpus import Corpus, Prompt
+from components.corpus.dataset import Corpus
+from components.corpus.prompts import Prompt
 from components.corpus.world.scene import Scene, parse_caption
 from components.generator.card import reconstruction_psnr, semantic_scores
 from components.generator.generator import (

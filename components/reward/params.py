@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -13,6 +14,8 @@ from components.runtime.params import Place, Section, StepParams
 
 class LadderParams(Section):
     """How many ladders of each source the reward trains on, and what they are made of."""
+
+    renamed_keys: ClassVar[Mapping[str, str]] = {"rungs": "clips_per_ladder"}
 
     world: int = Field(600, ge=0, le=100_000, description="ladders on pristine clips of the miniature world")
     footage: int = Field(1000, ge=0, le=100_000, description="ladders on pristine real footage")
@@ -26,8 +29,8 @@ class LadderParams(Section):
         le=100_000,
         description="ladders of the generator's own sample and the same drawn in fewer and fewer steps",
     )
-    rungs: int = Field(
-        4, ge=2, le=6, description="clips in a ladder: the original and this many less one levels"
+    clips_per_ladder: int = Field(
+        4, ge=2, le=6, description="clips in a ladder: the original, and one at each of its severity levels"
     )
     composed: float = Field(
         0.2, ge=0, le=1, description="share of ladders whose damage is a composition of 2 to 4 distortions"

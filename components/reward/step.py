@@ -16,11 +16,11 @@ from components.reward.card.markdown import as_markdown
 from components.reward.card.measure import Measured
 from components.reward.distortions import REGISTRY
 from components.reward.ladders import replay
-from components.reward.ladders.few_step import DrawnLadders, draw
+from components.reward.ladders.few_step import draw
 from components.reward.ladders.ladder import seen_types
 from components.reward.ladders.plan import plan_of
 from components.reward.ladders.shards import ShardFolder
-from components.reward.ladders.sources import LadderSources, gather, judge_of
+from components.reward.ladders.sources import LadderSources, Pool, gather, judge_of
 from components.reward.model.training import Curve, train
 from components.reward.params import RewardParams
 from components.reward.scoring.trained import Scorer
@@ -161,15 +161,15 @@ def _few_steps(
     folder: Path,
     stop: StopSignal,
     ranks: Ranks,
-) -> DrawnLadders | None:
+) -> Pool | None:
     """Ladders that the generator draws, on one process of each machine, and the others read."""
     counts = params.ladders
     if not counts.few_steps:
         return None
 
-    def drawn(generator: Generator | None) -> DrawnLadders:
+    def drawn(generator: Generator | None) -> Pool:
         return draw(
-            generator, material.prompts_train, counts.few_steps, counts.rungs, material.geometry,
+            generator, material.prompts_train, counts.few_steps, counts.clips_per_ladder, material.geometry,
             params.run.seed, folder / "drawn.safetensors", stop,
         )  # fmt: skip
 

@@ -13,8 +13,8 @@ from components.alignment.loop import AlignmentLoop
 from components.alignment.monitor.heldout_judge import HeldOutJudge
 from components.alignment.outcome import load_best
 from components.alignment.params import GuardParams
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import Reward
 from components.reward.scoring.trained import Rating
 from components.runtime.compute.distributed import Ranks

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from components.alignment.candidates.rollout import prompts_of_iteration
-from components.generator import Generator
+from components.generator.generator import Generator
 from tests.alignment.closeness import largest_difference, steady
 from tests.alignment.tiny import PARAMS, PROMPTS, Killed, kill_after, ledger_rows, make_trainer, weights
 

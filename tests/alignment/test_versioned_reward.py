@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from components.alignment.loop import AlignmentLoop
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.reward.refresh.versions import Version, digest_of_folder
 from components.reward.scoring.trained import Scorer
 from components.runtime.errors import InputError

@@ -12,7 +12,7 @@ from components.corpus.folder import splits_of, take_folder
 from components.corpus.footage import FootageReport, FootageSource, read_footage, share, why_dropped
 from components.corpus.params import CorpusParams
 from components.runtime.errors import InputError
-from components.video import Clip
+from components.video.clip import Clip
 from tests.video.files import drifting_clip, encode, encode_sound
 
 PARAMS = CorpusParams(clips_per_video=3)

@@ -47,9 +47,9 @@ def test_there_are_a_vae_and_samplers_and_no_name_twice() -> None:
 
 @every
 def test_more_severe_is_farther_from_level_0(name: str, generator: Generator) -> None:
-    rungs = [GENERATIVE[name].build(generator, material(name), level, [1, 2]) for level in range(LEVELS + 1)]
-    assert all(rung.shape == (2, 9, 3, 48, 48) and rung.dtype == torch.uint8 for rung in rungs)
-    lost = [loss(rung, rungs[0]) for rung in rungs]
+    levels = [GENERATIVE[name].build(generator, material(name), level, [1, 2]) for level in range(LEVELS + 1)]
+    assert all(clips.shape == (2, 9, 3, 48, 48) and clips.dtype == torch.uint8 for clips in levels)
+    lost = [loss(clips, levels[0]) for clips in levels]
     assert lost == sorted(lost) and lost[0] == 0.0 and lost[1] > 0.05, lost
 
 

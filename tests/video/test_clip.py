@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from components.video import Clip
+from components.video.clip import Clip
 
 
 def test_what_is_no_stack_of_rgb_frames_is_refused() -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from components.video import Clip, centre_crop, crop, resample_fps, resize, window
+from components.video.clip import Clip
+from components.video.resample import centre_crop, crop, resample_fps, resize, window
 
 
 def numbered(count: int, fps: float) -> Clip:

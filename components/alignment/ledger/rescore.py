@@ -24,8 +24,8 @@ from components.alignment.candidates.rollout import Group, grouped
 from components.alignment.ledger.reader import LedgerReader, Row, grouped_rows, read_rows
 from components.alignment.ledger.schema import LedgerOrigin, kept_latents
 from components.alignment.ledger.writer import LEDGER, LedgerWriter
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import Reward, open_reward
 from components.reward.refresh.versions import digest_of
 from components.runtime.artifacts.artifact import open_artifact

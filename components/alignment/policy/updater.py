@@ -20,7 +20,7 @@ from components.alignment.objectives import OBJECTIVES, Objective, PairErrors, d
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import Policy
 from components.alignment.policy.sharding import clip_gradients
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.seeds import torch_generator
 
@@ -65,7 +65,7 @@ def draw_noise(policy: Policy, pair: Pair, seed: int, names: tuple[str | int, ..
     """
     generator = torch_generator(seed, "dpo noise", *names, pair.prompt_id)
     noise = torch.randn(pair.winner.shape, generator=generator)
-    return noise, policy.family.process.draw_times(1, generator)
+    return noise, policy.family.noise_process.sample_times(1, generator)
 
 
 class Updater:
@@ -102,8 +102,8 @@ class Updater:
         noise = torch.stack([*noises, *noises]).to(family.device)
         time = torch.cat([times, times]).to(family.device)
         text = _texts([*pairs, *pairs])
-        noisy = family.process.noisy(clean, noise, time)
-        target = family.process.target(clean, noise, time)
+        noisy = family.noise_process.add_noise(clean, noise, time)
+        target = family.noise_process.target(clean, noise, time)
         with self.policy.reference():
             reference = family.predict(noisy, time, text)
         return pair_errors(family.predict(noisy, time, text), reference, target, self.params.loss_reduction)
@@ -171,7 +171,7 @@ class Updater:
             for batch, noises, times in self._batches(rows):
                 clean = torch.stack([pair.winner for pair in batch]).to(family.device)
                 noise, time = torch.stack(noises).to(family.device), times.to(family.device)
-                noisy, text = family.process.noisy(clean, noise, time), _texts(batch)
+                noisy, text = family.noise_process.add_noise(clean, noise, time), _texts(batch)
                 prediction = family.predict(noisy, time, text)
                 with self.policy.base():
                     base = family.predict(noisy, time, text)

@@ -9,7 +9,7 @@ from components.alignment.candidates.pairs import WITHOUT_SPREAD, PairDecision, 
 from components.alignment.candidates.rollout import Group, Keep, prompts_of_iteration, roll_out
 from components.alignment.objectives import OBJECTIVES, Objective
 from components.alignment.strategies.base import RolloutBatch, Strategy, gather
-from components.corpus import Prompt
+from components.corpus.prompts import Prompt
 from components.reward.base import Reward
 
 

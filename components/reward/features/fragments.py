@@ -18,9 +18,9 @@ from torch import Tensor
 from components.runtime.compute.seeds import torch_generator
 from components.video.filters import resize
 
+#: Patches of the backbone in a fragment, each way: none then shows two places, and most of FAST-VQA's 32 px
+#: remain.
 PATCHES = 2
-"""Patches of the backbone in a fragment, each way: none then shows two places, and most of FAST-VQA's 32 px
-remain."""
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,25 @@ class SourceClips:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The clips of one source, and how many ladders are built on them.
+
+    Attributes:
+        labelled: whether the clips are pristine, so that a full-reference label means something.
+        first: clips better than `clips`, row by row, put before them; None where there are none.
+        levels: (ladders, K) int64, rising from 0, of ladders whose clips are there already: `clips` then has
+            K clips for each content. None where distortions make the ladders.
+    """
+
+    source: str
+    clips: SourceClips
+    ladders: int
+    labelled: bool
+    first: SourceClips | None = None
+    levels: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Groups:
     """A generator's samples: uint8 (P, N, T, 3, H, W), N candidates for each of P prompts."""
 

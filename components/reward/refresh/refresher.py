@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from components.reward.base import Reward, read_config
@@ -23,11 +22,10 @@ from components.reward.card import gate
 from components.reward.card.agreement import measure_column
 from components.reward.card.card import Card
 from components.reward.card.markdown import as_markdown
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, join, shuffled
-from components.reward.ladders.plan import Pool, ShardPlan
+from components.reward.ladders.plan import ShardPlan
 from components.reward.ladders.replay import HELDOUT, REPLAY, Kept, open_kept
-from components.reward.ladders.sources import SourceClips
+from components.reward.ladders.sources import Pool, SourceClips
 from components.reward.model.network import RewardNet
 from components.reward.model.training import Diverged, train
 from components.reward.params import RewardParams
@@ -41,6 +39,7 @@ from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
 from components.runtime.gate.rules import Check
 from components.runtime.io.files import replace_dir
+from components.runtime.params import validated
 from components.video.filters import resize
 
 HELD_SHARE = 0.25
@@ -120,12 +119,10 @@ class Refresher:
                 f"but its reward reads {reward.network.statistics}"
             )
         try:
-            params = RewardParams.model_validate(artifact.manifest.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(["reward", *map(str, first["loc"])])
+            params = validated(RewardParams, artifact.manifest.params, "reward")
+        except InputError as error:
             raise InputError(
-                f"{artifact.path}: made with params of another version of the code ({key}: {first['msg']}); "
+                f"{artifact.path}: made with params of another version of the code ({error}); "
                 "to refresh it, make it again: python -m components.reward run"
             ) from error
         return cls(reward, params, kept)
@@ -216,7 +213,7 @@ class Refresher:
         )
         # Short enough to be done again: it is never saved half-way.
         network, _ = train(
-            InMemory(mixed), params, checkpoints=None, stop=StopSignal(), device=current.device,
+            [mixed], params, checkpoints=None, stop=StopSignal(), device=current.device,
             initial=current.network,
         )  # fmt: skip
         return network

@@ -14,8 +14,8 @@ from components.alignment.candidates.pairs import Candidate, motion_of, pair_gro
 from components.alignment.candidates.rollout import Group, candidate_seed
 from components.alignment.ledger import LedgerOrigin, LedgerWriter, kept_latents
 from components.alignment.ledger.schema import KeepLatents
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.generator.params import SamplingParams
 from components.reward.scoring.trained import Rating
 from components.runtime.artifacts.artifact import Artifact, open_artifact

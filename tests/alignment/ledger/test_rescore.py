@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from components.alignment.__main__ import app
 from components.alignment.ledger import LedgerReader, LedgerWriter, read_pairs, rescore
 from components.alignment.ledger.rescore import RescoreResult, compare
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted

@@ -29,11 +29,10 @@ from components.alignment.monitor.heldout_judge import (
 from components.alignment.monitor.reading import HeldoutReading
 from components.alignment.params import GuardParams
 from components.alignment.policy import LoraPolicy, Policy
-from components.corpus import Prompt
-from components.corpus.prompts import world_prompts
+from components.corpus.prompts import Prompt, world_prompts
 from components.corpus.world.render import render
 from components.corpus.world.scene import parse_caption
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.reward.refresh.versions import digest_of
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError

@@ -15,7 +15,7 @@ from components.alignment.monitor.reading import HeldoutReading
 from components.alignment.outcome import load_best
 from components.alignment.params import GuardParams
 from components.alignment.policy import Policy
-from components.generator import Generator
+from components.generator.generator import Generator
 from tests.alignment.tiny import PARAMS, Killed, kill_after, make_trainer, same
 
 WATCHED = PARAMS.model_copy(

@@ -11,7 +11,7 @@ import torch
 from components.alignment.params import GuardParams, ReferenceKind
 from components.alignment.policy import POLICY, REFERENCE, LoraPolicy, Policy
 from components.alignment.policy.reference import Reference
-from components.generator import Generator
+from components.generator.generator import Generator
 from tests.alignment.tiny import PARAMS, Killed, kill_after, make_trainer, same
 
 

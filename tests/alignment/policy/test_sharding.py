@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from components.alignment.policy.sharding import UnevenInputJoin
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.generator.families.wan import Experts
 from components.runtime.compute.distributed import Ranks
 from tests.alignment.closeness import largest_difference, steady

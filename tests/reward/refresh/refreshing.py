@@ -32,7 +32,7 @@ def make_refresher() -> Refresher:
     sizes = NetworkParams(members=2, hidden=8, embedding=8, bins=3)
     params = RewardParams(
         network=sizes,
-        ladders=LadderParams(rungs=3, composed=0.0, stressed=(), heldout_types=HELD_OUT),
+        ladders=LadderParams(clips_per_ladder=3, composed=0.0, stressed=(), heldout_types=HELD_OUT),
         training=TrainingParams(batch=8, learning_rate=6e-2),
     )
     replay, heldout = small_ladders([0, 2, 5]), small_ladders([0, 1, 2, 3, 4, 5])

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from components.reward.base import open_reward
 from components.reward.card.agreement import measure_column
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.replay import Kept, keep
 from components.reward.ladders.sources import Groups, SourceClips
 from components.reward.params import NetworkParams, RewardParams
@@ -187,7 +186,7 @@ def test_a_reward_that_kept_its_ladders_is_opened_unless_its_params_are_of_anoth
             shutil.copy(plain / name, workspace.dir / name)
         ladders = small_ladders([0, 1, 2, 3, 4, 5], 3)
         samples = Groups(textured(2).unflatten(0, (1, 2)), ["p"], ["a film"])
-        keep(workspace.dir, InMemory(ladders), ladders, samples, None)
+        keep(workspace.dir, [ladders], ladders, samples, None)
         workspace.write_metrics({})
     artifact = open_artifact(tmp_path / "reward", step="reward")
     reward = open_reward(artifact, "cpu")

@@ -12,7 +12,7 @@ from torch import Tensor
 from components.reward import Scorer
 from components.reward.features.fragments import fragments
 from components.reward.features.handcrafted import clip_statistics
-from components.reward.model import Backbone
+from components.reward.model.backbone import Backbone
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
 from components.reward.scoring.trained import Geometry

@@ -16,7 +16,8 @@ from components.reward.base import open_reward
 from components.reward.scoring import mlflow_model as serving
 from components.reward.scoring.videos import Source, score_files
 from components.runtime.errors import InputError
-from components.video import Clip, write_video
+from components.video.clip import Clip
+from components.video.codec import write_video
 from tests.reward.conftest import world
 
 READ = """
