@@ -41,7 +41,7 @@ from components.reward.card.correlation import srcc
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
-from components.reward.scoring.trained import CONFIG, Geometry, Scorer
+from components.reward.scoring.trained import CONFIG, Scorer
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.manifest import MANIFEST
 from components.runtime.artifacts.publish import publish
@@ -49,6 +49,7 @@ from components.runtime.compute.devices import configure_determinism, configure_
 from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError
 from components.runtime.params import StepParams
+from components.video.clip import ClipFormat
 
 NO_FLOOR = ("alignment.motion_floor=0",)
 NO_GUARDS = (
@@ -115,7 +116,7 @@ def make_reward(params: StillnessParams, generator: str, out: Path) -> None:
             optimizer.step()
         fps = Generator.load(opened.path).fps
         frames, _, height, width = drawn.shape[2:]
-        scorer = Scorer(network, Geometry(frames, height, width, fps))
+        scorer = Scorer(network, ClipFormat(frames, height, width, fps))
         scorer.save(workspace.dir, params.network)
         # No card and no gate: whoever opens it is told.
         described = json.loads((workspace.dir / CONFIG).read_text()) | {"measured": False}

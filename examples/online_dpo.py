@@ -26,11 +26,9 @@ from components.alignment.objectives import OBJECTIVES, pair_errors
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import Policy, policy_of
 from components.alignment.policy.updater import GRADIENT_CLIP, Pair, draw_noise, pairs_of
-from components.corpus.prompts import Prompt
-from components.corpus.prompts import read_prompts, world_prompts
+from components.corpus.prompts import Prompt, read_prompts, world_prompts
 from components.corpus.world.judge import judge
-from components.generator.generator import Generator
-from components.generator.generator import load_family
+from components.generator.generator import Generator, load_family
 from components.generator.params import SamplingParams
 from components.reward.base import Reward, open_reward
 from components.reward.scoring.trained import Rating
@@ -95,7 +93,7 @@ def dpo_loss(policy: Policy, pairs: Sequence[Pair], params: AlignmentParams, nam
 
     e are the errors of pi_theta's prediction on the noised winner x^w_t and loser x^l_t, r those of pi_ref.
     """
-    family, total = policy.family, 0.0
+    family, process, total = policy.family, policy.family.noise_process, 0.0
     rows = [
         (pair, *draw_noise(policy, pair, params.run.seed, (*names, draw)))
         for pair in pairs
@@ -107,7 +105,7 @@ def dpo_loss(policy: Policy, pairs: Sequence[Pair], params: AlignmentParams, nam
         clean = torch.stack([pair.winner for pair in part] + [pair.loser for pair in part])
         text = torch.stack([pair.embeddings for pair in part] * 2)
         noise, time = torch.stack(noises * 2), torch.cat(times * 2)
-        noisy, target = family.noise_process.add_noise(clean, noise, time), family.noise_process.target(clean, noise, time)
+        noisy, target = process.add_noise(clean, noise, time), process.target(clean, noise, time)
         with policy.reference():
             reference = family.predict(noisy, time, text)
         errors = pair_errors(family.predict(noisy, time, text), reference, target, params.loss_reduction)

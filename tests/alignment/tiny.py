@@ -20,8 +20,7 @@ from components.alignment.policy import policy_of
 from components.alignment.strategies import Setting
 from components.alignment.versioned_reward import VersionedReward
 from components.corpus.prompts import Prompt
-from components.generator.generator import Generator
-from components.generator.generator import load_family
+from components.generator.generator import Generator, load_family
 from components.generator.miniature.architecture import TEXT_WIDTH, build_text_encoder, build_tokenizer
 from components.generator.params import SamplingParams
 from components.reward.base import Reward

@@ -23,12 +23,13 @@ from components.runtime.compute.seeds import numpy_rng
 from components.runtime.tracking.step_run import flattened
 from components.video.clip import Clip
 from components.video.codec import write_video
-from components.video.sheets import side_by_side
+from components.video.contact_sheets import side_by_side
 
 
 def write_report(folder: Path, comparison: ModelComparison, inputs: Inputs, params: EvaluationParams) -> None:
     """Write ``report.html`` and ``clips/``."""
-    requests, base, aligned = comparison.requests, *comparison.sides.values()
+    requests, frames = comparison.requests, comparison.frames
+    base, aligned = comparison.sides["base"], comparison.sides["aligned"]
     chosen_by, figures = "training reward", {"reward": (base.reward, aligned.reward)}
     if base.judge is not None and aligned.judge is not None:
         chosen_by, figures = "oracle judge", {"judge": (base.judge, aligned.judge)} | figures
@@ -36,9 +37,9 @@ def write_report(folder: Path, comparison: ModelComparison, inputs: Inputs, para
     shown = choose_pairs(requests, figures, params.report_pairs, rng)
     (folder / "clips").mkdir(exist_ok=True)
     for number, pair in enumerate(shown):
-        clips = [Clip(frames[pair.place], comparison.fps) for frames in comparison.frames.values()]
+        clips = [Clip(side[pair.place], comparison.fps) for side in frames.values()]
         file = folder / "clips" / f"{number:02d}-{pair.group}.mp4"
-        write_video(side_by_side(clips, list(comparison.frames)), file)
+        write_video(side_by_side(clips, list(frames)), file)
     number_of_prompts = len({request.prompt_id for request in requests})
     content = PageContent(
         verdict=comparison.verdict,
@@ -54,7 +55,7 @@ def write_report(folder: Path, comparison: ModelComparison, inputs: Inputs, para
         setting=f"{len(requests)} pairs of clips, {number_of_prompts} held-out prompts x "
         f"{len(requests) // number_of_prompts} seeds, the same for both models",
     )
-    page = render(content, *comparison.frames.values(), comparison.fps)
+    page = render(content, frames["base"], frames["aligned"], comparison.fps)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
