@@ -43,7 +43,7 @@ def exit_code_of(action: Callable[[], None]) -> int:
 
 
 def load(kind: type[P], section: str, overrides: Sequence[str], fixed: Sequence[str] = ()) -> P:
-    """Return a section's params from ``fixed`` settings, then those of the overrides that are the section's.
+    """Return a section's params from `fixed` settings, then those of the overrides that are the section's.
 
     Raises:
         InputError: an override of another section than `SECTIONS`, or a wrong value.

@@ -131,7 +131,7 @@ def make_reward(params: StillnessParams, generator: str, out: Path) -> None:
 
 
 def slowed(clips: Tensor) -> Tensor:
-    """(N, T, 3, H, W) clips and the same played at each of ``SPEEDS`` from their first frame on."""
+    """(N, T, 3, H, W) clips and the same played at each of `SPEEDS` from their first frame on."""
     time = torch.arange(clips.shape[1])
     return torch.cat([clips[:, (time * speed).long()] for speed in SPEEDS])
 

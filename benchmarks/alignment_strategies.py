@@ -4,7 +4,7 @@
         [--corpus DIR] [--generator DIR] [--reward DIR] [--out DIR] [--report-only]
 
 Every arm at every seed is an alignment and an evaluation of its own, by the same reward, on the same held-out
-prompts and seeds. An arm is a strategy, or ``strategy+objective`` (online+sdpo). What is done is kept in
+prompts and seeds. An arm is a strategy, or `strategy+objective` (online+sdpo). What is done is kept in
 --out: the same command goes on, and several at once share the arms among them. No guard ends an arm and no
 prompt is held back, so that all arms draw as many clips; --set may say otherwise.
 

@@ -42,7 +42,7 @@ class AlignmentCheckpoints:
         self.policy, self.optimizer, self.ranks, self.parts = policy, optimizer, ranks, parts
 
     def save(self, done: int, best: Mapping[str, Tensor]) -> None:
-        """Write a checkpoint after ``done`` iterations; every process calls it, the main one writes."""
+        """Write a checkpoint after `done` iterations; every process calls it, the main one writes."""
         moments, optimizer = pack_optimizer(self.optimizer, OPTIMIZER)
         tensors: dict[str, Tensor] = {}
         named = self.policy.tensors() | moments | {f"{BEST}{name}": value for name, value in best.items()}

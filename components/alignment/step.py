@@ -44,7 +44,7 @@ def run(
     judge: str | Path | None = None,
     ledger: str | Path | None = None,
 ) -> StepResult:
-    """Align the generator to the reward and publish the aligned weights at ``out``.
+    """Align the generator to the reward and publish the aligned weights at `out`.
 
     Runs on 1 .. N processes under torchrun.
 

@@ -27,7 +27,7 @@ from components.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class RewardSchedule:
-    """When the reward is refreshed: every ``every`` updates (0: never), but not after the last iteration."""
+    """When the reward is refreshed: every `every` updates (0: never), but not after the last iteration."""
 
     every: int
     iterations: int

@@ -124,7 +124,7 @@ class Killed(BaseException):
 
 
 def kill_after(iteration: int) -> Callable[[dict[str, float]], None]:
-    """End a run that is given this as ``on_iteration`` before the iteration's checkpoint is written."""
+    """End a run that is given this as `on_iteration` before the iteration's checkpoint is written."""
 
     def kill(row: dict[str, float]) -> None:
         if row["iteration"] == iteration:

@@ -92,14 +92,14 @@ def pair_group(
 ) -> PairDecision:
     """Return the pair a prompt's candidates give: the best against the worst by reward.
 
-    A winner that moves less than ``motion_floor`` times its loser, or whose lead is within the reward's
+    A winner that moves less than `motion_floor` times its loser, or whose lead is within the reward's
     noise, is skipped for the next best one. Ties break by index: the sampling order does not matter.
 
     Args:
         group: candidates of one prompt.
         smallest_gap: reward difference below which there is no preference.
         motion_floor: in 0..1.
-        noise_gap: the gap must exceed this many times the pair's ``noise_of``.
+        noise_gap: the gap must exceed this many times the pair's `noise_of`.
     """
     prompt_id = group[0].prompt_id
     finite = [c for c in group if c.finite]
@@ -128,9 +128,9 @@ def pair_groups(
 ) -> list[PairDecision]:
     """Pair every group of an iteration.
 
-    ``min_gap`` is in standard deviations of the iteration's finite rewards within groups, from each group's
+    `min_gap` is in standard deviations of the iteration's finite rewards within groups, from each group's
     own mean: a difference between prompts is not a preference. So it shrinks as the policy's clips become
-    similar; ``noise_gap`` is in units of the reward's own uncertainty.
+    similar; `noise_gap` is in units of the reward's own uncertainty.
     """
     squares, count = 0.0, 0
     for group in groups:

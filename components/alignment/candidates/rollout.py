@@ -52,7 +52,7 @@ class Group:
 def epoch_sample(
     items: Sequence[T], count: int, seed: int, iteration: int, name: str, key: Callable[[T], str]
 ) -> list[T]:
-    """Return an iteration's ``count`` items by an epoch sampler: in seeded order, reshuffled each epoch.
+    """Return an iteration's `count` items by an epoch sampler: in seeded order, reshuffled each epoch.
 
     Of items with the same key only the last is returned, so that there may be fewer.
 
@@ -91,7 +91,7 @@ def roll_out(
     taken: Mapping[str, int] | None = None,
     overlap_scoring: bool = False,
 ) -> list[Group]:
-    """Sample, decode and score ``candidates`` clips for each prompt with the network as it stands.
+    """Sample, decode and score `candidates` clips for each prompt with the network as it stands.
 
     Args:
         keep: what to keep of the frames; None keeps nothing.
@@ -127,7 +127,7 @@ def grouped(
     Args:
         named: each clip's prompt and candidate index; clips of a prompt follow each other.
         latents: (N, C, T, h, w); a clip's reward is NaN where they are not finite.
-        frames: uint8 (N, T, 3, H, W), for the motion and for ``keep``.
+        frames: uint8 (N, T, 3, H, W), for the motion and for `keep`.
     """
     # Latents that are not finite decode to frames like any other: the reward would not notice.
     sound = latents.isfinite().flatten(1).all(dim=1).to(rating.score.device)

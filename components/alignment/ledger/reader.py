@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class LedgerPair:
-    """An accepted pair of a ledger: the rows of its clips; ``iteration`` is the one that sampled them."""
+    """An accepted pair of a ledger: the rows of its clips; `iteration` is the one that sampled them."""
 
     iteration: int
     prompt: Prompt

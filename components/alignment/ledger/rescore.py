@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from components.generator.generator import Generator
 from components.reward.base import Reward, open_reward
 from components.reward.refresh.versions import digest_of
 from components.runtime.artifacts.artifact import open_artifact
-from components.runtime.artifacts.publish import publish
+from components.runtime.artifacts.publish import StepResult, publish
 from components.runtime.compute.devices import resolve
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
@@ -49,17 +49,9 @@ class RescoreParams(StepParams):
     noise_gap: float = Field(ge=0, description="see alignment.noise_gap")
 
 
-@dataclass(frozen=True)
-class RescoreResult:
-    """The folder of the new ledger, and how the rewards compare."""
-
-    out: Path
-    metrics: dict[str, float]
-
-
 def rescore(
     ledger: str | Path, *, generator: str | Path, reward: str | Path, out: str | Path, device: str = "auto"
-) -> RescoreResult:
+) -> StepResult:
     """Score a ledger's clips by another reward and publish the ledger that it would have written.
 
     Runs in one process. Continues after the last whole iteration when it was interrupted.
@@ -126,7 +118,7 @@ def rescore(
             table.writerows(flips)
         workspace.write_metrics(metrics)
     assert workspace.published is not None
-    return RescoreResult(workspace.published, metrics)
+    return StepResult(workspace.published, metrics)
 
 
 def compare(first: Sequence[Row], again: Sequence[Row]) -> tuple[list[dict[str, Any]], dict[str, float]]:

@@ -20,7 +20,7 @@ KeepLatents = Literal["none", "pairs", "all"]
 #: Clean latents (C, T, h, w) on the host by prompt id and candidate.
 Latents = Mapping[tuple[str, int], Tensor]
 
-#: The columns of every ledger, beside ``USED``; a float64 column `aspect_<name>` for each aspect comes after.
+#: The columns of every ledger, beside `USED`; a float64 column `aspect_<name>` for each aspect comes after.
 SCHEMA = pa.schema(
     [
         ("iteration", pa.int32()),
@@ -81,7 +81,7 @@ def kept_latents(
 ) -> dict[tuple[str, int], Tensor]:
     """Return the latents worth keeping, on the host, by prompt id and candidate.
 
-    A clip's latents are C T h w numbers, 2 bytes each with ``half``, else 4. With Wan 2.1 at 480 x 832 px and
+    A clip's latents are C T h w numbers, 2 bytes each with `half`, else 4. With Wan 2.1 at 480 x 832 px and
     81 frames that is 4.2 MB a clip in half precision, 67 MB an iteration of 8 pairs and 13 GB in 200 of them;
     the miniature's clip is 41 kB.
 
@@ -111,7 +111,7 @@ def rows_of(
     *,
     trained: bool,
 ) -> list[dict[str, Any]]:
-    """Return an iteration's rows, one per candidate; ``role`` is winner, loser or empty.
+    """Return an iteration's rows, one per candidate; `role` is winner, loser or empty.
 
     Args:
         origin: of all groups, or of each.

@@ -77,7 +77,7 @@ class LedgerWriter:
             pq.write_table(table, file)
 
     def publish(self, folder: Path, iterations: int) -> None:
-        """Write the first ``iterations`` parts as one table, with their latents, into ``folder``."""
+        """Write the first `iterations` parts as one table, with their latents, into `folder`."""
         tables = [pq.read_table(self._part(number)) for number in range(iterations)]
         pq.write_table(pa.concat_tables(tables, promote_options="default"), folder / LEDGER)
         for number in range(iterations):

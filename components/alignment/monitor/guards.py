@@ -56,7 +56,7 @@ class Guards:
         return self._regressed == 0
 
     def after_update(self, done: int, gradient_norm: float) -> None:
-        """Check an update of iteration number ``done``; it was skipped if its gradient is not finite."""
+        """Check an update of iteration number `done`; it was skipped if its gradient is not finite."""
         if math.isfinite(gradient_norm):
             self.skipped = 0
             return
@@ -89,7 +89,7 @@ class Guards:
                 self.stop = self.stop or f"after iteration {done}: {text}"
 
     def due(self, done: int, total: int) -> bool:
-        """Return whether a reading comes after ``done`` of ``total`` iterations."""
+        """Return whether a reading comes after `done` of `total` iterations."""
         every = self.params.every
         return every > 0 and (done % every == 0 or done == total)
 

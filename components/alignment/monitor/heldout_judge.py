@@ -61,8 +61,8 @@ WORLD_SCORER = ClipScorer(
 def hold_back(prompts: Sequence[Prompt], clips: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
     """Split training prompts into those to train on and those to judge on, each in the given order.
 
-    As many as ``clips`` are held back, but at most one in eight; none where that leaves fewer than two. The
-    choice depends on ``seed`` and the prompts' names.
+    As many as `clips` are held back, but at most one in eight; none where that leaves fewer than two. The
+    choice depends on `seed` and the prompts' names.
     """
     count = min(clips, len(prompts) // SHARE)
     if count < FEWEST:
@@ -77,7 +77,7 @@ def choose_judge(
     reward_digest: str,
     device: str | torch.device = "auto",
 ) -> ClipScorer | None:
-    """Return what scores the held-out clips: ``judge`` where there is one, else the oracle judge
+    """Return what scores the held-out clips: `judge` where there is one, else the oracle judge
     where all prompts are captions of it.
 
     Returns None, with a printed reason, in all other cases and where no prompt is held back.
@@ -149,7 +149,7 @@ class HeldOutJudge:
         seed: int,
         ranks: Ranks,
     ) -> None:
-        """Name the clips: at least ``clips`` of them, the same number for each prompt.
+        """Name the clips: at least `clips` of them, the same number for each prompt.
 
         Args:
             held_back: see `hold_back`; at least two.
@@ -167,7 +167,7 @@ class HeldOutJudge:
         self._base: list[tuple[float, float]] | None = None
 
     def read(self, policy: Policy, iteration: int) -> HeldoutReading:
-        """Measure the policy as it stands after ``iteration`` iterations.
+        """Measure the policy as it stands after `iteration` iterations.
 
         Raises:
             InputError: the judge has no finite score for any of the base's clips.

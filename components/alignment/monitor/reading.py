@@ -12,7 +12,7 @@ from components.runtime.stats import Interval, clustered_mean
 
 @dataclass(frozen=True)
 class HeldoutReading:
-    """Policy and base on the same clips, after ``iteration`` iterations.
+    """Policy and base on the same clips, after `iteration` iterations.
 
     Attributes:
         prompts: id of each clip's prompt, (N,).

@@ -42,7 +42,7 @@ def _reduce(products: Tensor, reduction: str) -> Tensor:
 
 
 def denoising_error(prediction: Tensor, target: Tensor, reduction: str) -> Tensor:
-    """Return squared errors (B,) of predictions (B, ...), all other axes reduced by ``mean`` or ``sum``."""
+    """Return squared errors (B,) of predictions (B, ...), all other axes reduced by `mean` or `sum`."""
     return _reduce((prediction - target).square(), reduction)
 
 
@@ -53,7 +53,7 @@ def pair_errors(prediction: Tensor, reference: Tensor, target: Tensor, reduction
         prediction: the policy's.
         reference: the reference policy's.
         target: what both should have predicted.
-        reduction: ``mean`` or ``sum`` over all axes but the first.
+        reduction: `mean` or `sum` over all axes but the first.
     """
     policy, other = (denoising_error(value, target, reduction) for value in (prediction, reference))
     with torch.no_grad():

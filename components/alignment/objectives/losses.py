@@ -60,7 +60,7 @@ def loser_scale(errors: PairErrors) -> Tensor:
 
 
 def sdpo(errors: PairErrors, beta: float) -> Tensor:
-    """Return DPO's losses (P,) with the loser's gradient times ``loser_scale``; the values are DPO's."""
+    """Return DPO's losses (P,) with the loser's gradient times `loser_scale`; the values are DPO's."""
     held = errors.loser.detach()
     loser = held + loser_scale(errors) * (errors.loser - held)
     return dpo(replace(errors, loser=loser), beta)
@@ -72,7 +72,7 @@ def linear_dpo(errors: PairErrors, beta: float) -> Tensor:
     Linear-DPO, arXiv 2605.21123. The authors' code multiplies a weight without gradient by e_w - e_l; this is
     the function with that gradient, times beta / 2, so that it starts as steep as DPO, whose derivative is
     -sigmoid(-preference). A falling loss is then a growing preference. The method's other half, a moving
-    average as reference, is ``alignment.reference = ema``.
+    average as reference, is `alignment.reference = ema`.
     """
     line = 0.5 - SLOPE * preference(errors, beta)
     weight = line.clamp(FLOOR, 1.0 - FLOOR)

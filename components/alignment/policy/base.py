@@ -22,7 +22,7 @@ ALONE = Ranks()
 
 
 class Policy(ABC):
-    """A family's denoiser with trained weights, ``policy``, and frozen ones, ``reference``.
+    """A family's denoiser with trained weights, `policy`, and frozen ones, `reference`.
 
     Both start as the base, which stays available.
 
@@ -41,12 +41,12 @@ class Policy(ABC):
 
     @abstractmethod
     def parameters(self, of: str = POLICY) -> Mapping[str, Tensor]:
-        """Return the float32 weights of ``policy`` or ``reference`` by module path; the policy's are what an
+        """Return the float32 weights of `policy` or `reference` by module path; the policy's are what an
         optimizer steps."""
 
     @abstractmethod
     def use(self, which: str) -> None:
-        """Make the network compute with ``policy``, ``reference`` or ``base``."""
+        """Make the network compute with `policy`, `reference` or `base`."""
 
     @abstractmethod
     def reset_to_base(self) -> None:
@@ -54,7 +54,7 @@ class Policy(ABC):
 
     @abstractmethod
     def save(self, folder: Path, ranks: Ranks = ALONE) -> None:
-        """Write the policy into an artifact's folder, so that ``Generator.load`` and diffusers read it.
+        """Write the policy into an artifact's folder, so that `Generator.load` and diffusers read it.
 
         Every process calls it, the main one writes.
         """
@@ -77,7 +77,7 @@ class Policy(ABC):
         return self._with(BASE)
 
     def whole_of(self, name: str, value: Tensor) -> Tensor:
-        """Gather a tensor in the shape of parameter ``name``, such as optimizer state, from all processes;
+        """Gather a tensor in the shape of parameter `name`, such as optimizer state, from all processes;
         every process calls it."""
         return value
 
@@ -112,7 +112,7 @@ class Policy(ABC):
 
     @torch.no_grad()
     def sync_reference(self, share: float = 1.0) -> None:
-        """Move the reference ``share`` of the way to the policy; at 1 it becomes a copy."""
+        """Move the reference `share` of the way to the policy; at 1 it becomes a copy."""
         policy = self.parameters(POLICY)
         for name, value in self.parameters(REFERENCE).items():
             if share == 1.0:
@@ -121,7 +121,7 @@ class Policy(ABC):
                 value.lerp_(policy[name], share)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the weights of policy and reference, each named ``<which>/<name>``; see `whole_of`."""
+        """Return the weights of policy and reference, each named `<which>/<name>`; see `whole_of`."""
         return {
             f"{of}/{name}": value.detach()
             for of in (POLICY, REFERENCE)

@@ -36,7 +36,7 @@ class FullPolicy(Policy):
     """
 
     def __init__(self, family: ModelFamily, sharding: ShardingContext | None = None) -> None:
-        """Take the base from the network; shard it where there is a ``sharding`` context."""
+        """Take the base from the network; shard it where there is a `sharding` context."""
         super().__init__(family)
         self.network.requires_grad_(True)
         self._kinds = {name: type(getattr(family.pipeline, name)) for name in family.denoisers}
@@ -92,7 +92,7 @@ class FullPolicy(Policy):
         return share_of(self._own[name], value) if value.dim() else value
 
     def save(self, folder: Path, ranks: Ranks = ALONE) -> None:
-        """Write the weights in the network's dtype into ``weights/``; see ``ModelFamily.save_weights``."""
+        """Write the weights in the network's dtype into `weights/`; see `ModelFamily.save_weights`."""
         self.use(POLICY)
         networks = {name: getattr(self.family.pipeline, name) for name in self.family.denoisers}
         if self.sharded:

@@ -17,7 +17,7 @@ from components.runtime.compute.seeds import derive
 
 
 class LoraPolicy(Policy):
-    """LoRA adapters ``policy`` (trained) and ``reference`` (frozen) on a family's denoiser.
+    """LoRA adapters `policy` (trained) and `reference` (frozen) on a family's denoiser.
 
     Both start as the base: LoRA's second matrix is zero. The base itself is the network with its adapters
     disabled.
@@ -26,7 +26,7 @@ class LoraPolicy(Policy):
     def __init__(
         self, family: ModelFamily, rank: int, seed: int, sharding: ShardingContext | None = None
     ) -> None:
-        """Put both adapters on the network; shard the base where there is a ``sharding`` context, while the
+        """Put both adapters on the network; shard the base where there is a `sharding` context, while the
         adapters stay whole in each process."""
         super().__init__(family)
         config = LoraConfig(
@@ -78,6 +78,6 @@ class LoraPolicy(Policy):
         """Do nothing: the optimizer steps what the network computes with."""
 
     def save(self, folder: Path, ranks: Ranks = ALONE) -> None:
-        """Write the policy in the diffusers format into ``lora/``; see ``ModelFamily.save_lora``."""
+        """Write the policy in the diffusers format into `lora/`; see `ModelFamily.save_lora`."""
         if ranks.is_main:
             self.family.save_lora(folder / LORA_FOLDER, POLICY)

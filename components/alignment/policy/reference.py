@@ -12,9 +12,9 @@ from components.alignment.policy import Policy
 class Reference:
     """Keeps the policy's reference by a rule; the same in every process.
 
-    fixed: the base it starts as. every_k: a copy of the policy every ``every`` updates (the paper's
-    curriculum preference update). ema: after each update it moves 1 / ``every`` of the way to the policy, so
-    that its mean age is ``every`` updates. judged: as every_k, but only where the held-out judge agrees.
+    fixed: the base it starts as. every_k: a copy of the policy every `every` updates (the paper's
+    curriculum preference update). ema: after each update it moves 1 / `every` of the way to the policy, so
+    that its mean age is `every` updates. judged: as every_k, but only where the held-out judge agrees.
 
     Attributes:
         version: how often it has changed.

@@ -95,7 +95,7 @@ def local(value: Tensor) -> Tensor:
 
 
 def share_of(weight: Tensor, value: Tensor) -> Tensor:
-    """Cut a whole tensor as a weight is sharded; return ``value`` where the weight is not."""
+    """Cut a whole tensor as a weight is sharded; return `value` where the weight is not."""
     if not hasattr(weight, "to_local"):
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -146,7 +146,7 @@ def whole_network(network: nn.Module, kind: Any, ranks: Ranks) -> Any:
 def clip_gradients(
     weights: Mapping[str, Tensor], sharded: Collection[str], limit: float, ranks: Ranks
 ) -> float:
-    """Scale gradients so that their norm over all weights is at most ``limit``; return the norm before.
+    """Scale gradients so that their norm over all weights is at most `limit`; return the norm before.
 
     Args:
         weights: by name, each with a gradient.

@@ -71,7 +71,7 @@ def draw_noise(policy: Policy, pair: Pair, seed: int, names: tuple[str | int, ..
 class Updater:
     """Holds the optimizer and applies an objective's steps to the policy.
 
-    The objective is the params' own unless one is given; ``sft_weight`` times the winner's error is added
+    The objective is the params' own unless one is given; `sft_weight` times the winner's error is added
     to either.
     """
 
@@ -109,11 +109,11 @@ class Updater:
         return pair_errors(family.predict(noisy, time, text), reference, target, self.params.loss_reduction)
 
     def step(self, pairs: Sequence[Pair], iteration: int, update: int) -> dict[str, float]:
-        """Take one optimizer step over all processes' pairs, of which ``pairs`` are this process's.
+        """Take one optimizer step over all processes' pairs, of which `pairs` are this process's.
 
         Returns:
             The figures, averaged over all pairs; {} where there are no pairs anywhere and nothing changes.
-            Where ``gradient_norm`` is not finite, the step is skipped.
+            Where `gradient_norm` is not finite, the step is skipped.
         """
         seed, draws = self.params.run.seed, range(self.params.timesteps_per_pair)
         rows = [

@@ -45,10 +45,10 @@ class RolloutBatch:
     Attributes:
         local: this process's groups, with their latents.
         groups: all processes' groups in the order of the iteration's prompts, without latents.
-        decisions: one for each of ``groups``.
+        decisions: one for each of `groups`.
         refilled: groups that got more candidates for lack of spread, each time counted.
         clips: clips that all processes sampled for it.
-        origins: for each of ``groups``, what drew and scored it; None where that is the run's own policy or
+        origins: for each of `groups`, what drew and scored it; None where that is the run's own policy or
             base, and its reward.
     """
 
@@ -61,7 +61,7 @@ class RolloutBatch:
 
 
 def gather(groups: Sequence[Group], chosen: Sequence[str], ranks: Ranks) -> list[Group]:
-    """Return all processes' groups in the order of the prompt ids ``chosen``, without their latents."""
+    """Return all processes' groups in the order of the prompt ids `chosen`, without their latents."""
     light = [Group(g.prompt, torch.empty(0), g.candidates) for g in groups]
     by_prompt = {g.prompt.id: g for part in ranks.all_gather_object(light) for g in part}
     return [by_prompt[name] for name in chosen]

@@ -18,7 +18,7 @@ class Online(Strategy):
 
     They are sampled for the iteration's prompts and scored by the reward.
 
-    Groups without spread get as many candidates again, up to ``refill`` times; the indices continue.
+    Groups without spread get as many candidates again, up to `refill` times; the indices continue.
     """
 
     def drawing(self) -> AbstractContextManager[None]:

@@ -16,14 +16,15 @@ from typer.testing import CliRunner
 
 from components.alignment.__main__ import app
 from components.alignment.ledger import LedgerReader, LedgerWriter, read_pairs, rescore
-from components.alignment.ledger.rescore import RescoreResult, compare
+from components.alignment.ledger.rescore import compare
 from components.generator.generator import Generator
 from components.runtime.artifacts.artifact import Artifact
+from components.runtime.artifacts.publish import StepResult
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
 from tests.alignment.ledger.made import Light, draw, make_base, make_reward, publish_ledger, write
 
-Judge = Callable[..., RescoreResult]
+Judge = Callable[..., StepResult]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def drawn(base: Artifact) -> list[list[Any]]:
 def judge(tmp_path: Path, base: Artifact, monkeypatch: pytest.MonkeyPatch) -> Judge:
     """Rescore by the light (1) or the dark (-1)."""
 
-    def run(ledger: Path, sign: float, out: str = "again") -> RescoreResult:
+    def run(ledger: Path, sign: float, out: str = "again") -> StepResult:
         monkeypatch.setattr(rescore, "open_reward", lambda artifact, device: Light(sign))
         name = tmp_path / f"reward{sign}"
         reward = name if name.exists() else make_reward(tmp_path, name.name).path

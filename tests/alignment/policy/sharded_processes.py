@@ -1,6 +1,6 @@
-"""What torchrun starts for ``test_sharding``: two processes that hold each base together.
+"""What torchrun starts for `test_sharding`: two processes that hold each base together.
 
-First the whole tiny alignment, its activations checkpointed, into ``loop``; then an optimizer step and a
+First the whole tiny alignment, its activations checkpointed, into `loop`; then an optimizer step and a
 drift of each network, where one process has both pairs and the other none. The main process writes weights
 and figures, every process how much of each base it holds.
 """

@@ -1,4 +1,4 @@
-"""What torchrun starts for ``test_sharding_full``: two processes train all weights of a network together.
+"""What torchrun starts for `test_sharding_full`: two processes train all weights of a network together.
 
 The tiny alignment twice: as a whole, and killed and gone on with; then one that follows by a moving average.
 After that an optimizer step and a drift of each network, where one process has both pairs and the other none.

@@ -17,7 +17,7 @@ ONE = PARAMS.model_copy(update={"iterations": 1, "prompts_per_iteration": len(PR
 
 
 class Blind(Brightness):
-    """Sees no difference between the first ``blind`` candidates of the prompts whose text has ``colour``."""
+    """Sees no difference between the first `blind` candidates of the prompts whose text has `colour`."""
 
     def __init__(self, colour: str, blind: int) -> None:
         super().__init__()
