@@ -57,10 +57,11 @@ NO_GUARDS = (
 )  # fmt: skip
 ARMS: dict[str, tuple[str, ...]] = {"guarded": (), "readings": NO_FLOOR, "open": NO_FLOOR + NO_GUARDS}
 ALARMS = ("drift", "winners_worse", "motion", "judge")
+#: Playback speeds of each sample: without the slow ones nothing would show what lies beyond the base.
 SPEEDS = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""At which each sample is played: without the slow ones nothing would say what lies beyond the base."""
+
+#: One prompt in so many is left out of training, to check what the weak reward learnt.
 CHECKED = 4
-"""One prompt in so many is left out of training, to see that the weak reward learnt what it should."""
 
 
 class StillnessParams(StepParams):

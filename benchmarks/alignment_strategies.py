@@ -35,8 +35,9 @@ from components.runtime.stats import Interval, clustered_mean
 
 Array = NDArray[np.float64]
 
+#: Every arm runs to its end, on all training prompts.
 FIXED = ("alignment.guards.every=0", "alignment.guards.drift_limit=1e9")
-"""Every arm runs to its end, on all training prompts."""
+
 SCORES = ("reward", "judge")
 WIN = {score: f"win by {score}" for score in SCORES}
 #: Figures of the evaluation that the reward does not see, and where they should lie.
