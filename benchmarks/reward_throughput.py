@@ -58,10 +58,11 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     from components.reward.ladders.sources import Pool, SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
-    from components.reward.scoring.trained import Geometry, Scorer
+    from components.reward.scoring.trained import Scorer
     from components.runtime.compute.signals import StopSignal
+    from components.video.clip import ClipFormat
 
-    geometry = Geometry(9, 48, 48, 8.0)
+    geometry = ClipFormat(9, 48, 48, 8.0)
     file = folder / "clips.safetensors"
     write_clips(file, 120, geometry.frames, geometry.height, geometry.width)
     stored = StoredClips(file, "frames", range(120), geometry)

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from components.alignment.params import AlignmentParams
-from components.alignment.policy.sharding import blocks_of, of_odd_type
+from components.alignment.policy.sharding import blocks_of, minority_dtype_parameters
 from components.alignment.strategies import STRATEGIES
-from components.generator.families import Geometry, ModelFamily
+from components.generator.families import ModelFamily
 from components.generator.params import SamplingParams
 from components.planning.blueprints import Blueprint, build
 from components.planning.gpus import Gpu
 from components.planning.measure import fused_attention, peak_bytes
+from components.video.clip import ClipFormat
 
 #: Share of a GPU's stated rate that large matrix operations reach; an assumption, printed with the plan.
 UTILISATION = 0.4
@@ -32,7 +33,7 @@ RESERVE = 4e9
 #: What a plan takes for granted, for its reader.
 ASSUMED = (
     "every prompt of an iteration gives a pair",
-    "prompts are dealt evenly to the GPUs; exchanging gradients and shares of weights takes no time",
+    "prompts are split evenly among the GPUs; exchanging gradients and shares of weights takes no time",
     "encoding prompts (once each), scoring and reading from disk are not counted",
     f"{RESERVE / 1e9:g} GB for the driver's context, libraries' workspaces and the allocator's fragments",
 )
@@ -59,14 +60,14 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """What an alignment takes, per GPU; bytes, seconds and operations.
 
     Attributes:
-        parameters: by component, and ``lora`` for one adapter where there is one.
-        shard: whether the GPUs hold the weights together, each its share.
+        parameters: by component, and `lora` for one adapter where there is one.
+        fsdp: whether each GPU holds a share of the weights.
         latents: shape (C, T, h, w) of a clip's latents.
-        resident: bytes that lie on the GPU all the time, by part; text encoders apart, see ``text_encoders``.
+        resident: bytes that lie on the GPU all the time, by part; text encoders apart, see `text_encoders`.
         text_encoders: bytes of the text encoders, which are needed only until prompts are encoded.
         phases: sampling, decoding, update, and update with gradient checkpointing where the network has it.
         seconds: per iteration, with checkpointing where the update does not fit without it.
@@ -82,9 +83,9 @@ class Plan:
     precision: str
     utilisation: float
     tflops: float
-    clip: Geometry
+    clip: ClipFormat
     parameters: dict[str, int]
-    shard: bool
+    fsdp: bool
     latents: tuple[int, int, int, int]
     resident: dict[str, float]
     text_encoders: float
@@ -112,7 +113,7 @@ class _Network:
     """A family on the meta device with one adapter, or at rank 0 with all weights trained, and what running
     it costs."""
 
-    def __init__(self, family: ModelFamily, geometry: Geometry, rank: int) -> None:
+    def __init__(self, family: ModelFamily, geometry: ClipFormat, rank: int) -> None:
         self.family, self.shape = family, family.latent_shape(geometry)
         if rank:
             config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(family.lora_targets))
@@ -133,11 +134,11 @@ class _Network:
         self.known: list[Tensor] = [t for m in modules for t in (*m.parameters(), *m.buffers())]
 
     def predict(self, rows: int) -> Tensor:
-        """Predict noise for ``rows`` of nothing."""
+        """Predict noise for `rows` of nothing."""
         family = self.family
         latents = torch.empty(rows, *self.shape, device="meta")
         text = torch.empty(rows, *family.embedding_shape, device="meta", dtype=family.denoiser.dtype)
-        kind = family.process.draw_times(1, torch.Generator()).dtype
+        kind = family.noise_process.sample_times(1, torch.Generator()).dtype
         return family.predict(latents, torch.zeros(rows, device="meta", dtype=kind), text)
 
     @torch.no_grad()
@@ -181,8 +182,8 @@ def plan(
     gpu: Gpu,
     gpus: int,
     utilisation: float = UTILISATION,
-) -> Plan:
-    """Work out what an alignment of ``blueprint`` takes on ``gpus`` GPUs of one kind.
+) -> MemoryPlan:
+    """Work out what an alignment of `blueprint` takes on `gpus` GPUs of one kind.
 
     Every prompt of an iteration is taken to give a pair: the most there can be. Encoding prompts (once each),
     scoring and the exchange of gradients are not counted.
@@ -190,7 +191,7 @@ def plan(
     Raises:
         InputError: a base that no family serves, or a clip that it cannot make.
     """
-    geometry = Geometry(sampling.num_frames, sampling.height, sampling.width, sampling.fps)
+    geometry = ClipFormat(sampling.num_frames, sampling.height, sampling.width, sampling.fps)
     whole = build(blueprint, sampling.precision)
     experts = len(whole.denoisers)
     # Experts are alike and a call takes one of them, so one is measured.
@@ -202,11 +203,11 @@ def plan(
     )
     network = _Network(build(single, sampling.precision), geometry, params.lora_rank)
     family = network.family
-    family.settle(sampling.fps, sampling.guidance)
+    family.set_conditioning(sampling.fps, sampling.guidance)
 
-    prompts = -(-params.prompts // gpus)
-    clips, pairs = prompts * params.candidates, prompts * params.noise_draws
-    passes = 2 if sampling.guidance != 1.0 and not family.embeds_guidance else 1
+    prompts = -(-params.prompts_per_iteration // gpus)
+    clips, pairs = prompts * params.num_generations, prompts * params.timesteps_per_pair
+    passes = 2 if sampling.guidance != 1.0 and not family.guidance_distilled else 1
     batch, rows = min(sampling.batch, clips), 2 * min(params.pairs_per_forward, pairs)
     forward, trained = network.flops()
     full, vae_full = (m.dtype == torch.float32 for m in (family.denoiser, family.pipeline.vae))
@@ -214,13 +215,13 @@ def plan(
     vae_rate = (gpu.tflops_tf32 if vae_full else gpu.tflops_16) * 1e12 * utilisation
 
     text, weights = _bytes(whole, whole.text_encoders), network.trained * experts
-    shard, trained_here = params.shard and gpus > 1, float(weights)
+    fsdp, trained_here = params.fsdp and gpus > 1, float(weights)
     resident = {"denoiser": _bytes(whole, whole.denoisers), "vae": _bytes(whole, ("vae",))}
-    if shard:
+    if fsdp:
         denoisers = [getattr(whole.pipeline, name) for name in whole.denoisers]
         shares = [_share(network, gpus, trained=not params.lora_rank) for network in denoisers]
         resident["denoiser"] = sum(size for _, size in shares)
-        resident["put together"] = _put_together(denoisers, trained=not params.lora_rank)
+        resident["gathered weights"] = _gathered(denoisers, trained=not params.lora_rank)
         if not params.lora_rank:
             trained_here = sum(count for count, _ in shares)
     if params.lora_rank:
@@ -238,7 +239,7 @@ def plan(
         return Phase(peak, held + peak, flops, flops / per_second)
 
     # Of each pair and draw: both sides through the policy and back, and through the reference.
-    both = 2 * pairs * params.updates
+    both = 2 * pairs * params.inner_updates
     drift = 2 * prompts
     update = both * (trained + forward) + drift * forward
     phases = {
@@ -260,7 +261,7 @@ def plan(
     capacity = gpu.memory_gb * 1e9
     fitting = [name for name in phases if name.startswith("update") and phases[name].total <= capacity]
     chosen = fitting[0] if fitting else list(phases)[-1]
-    return Plan(
+    return MemoryPlan(
         base=blueprint.base,
         pipeline=blueprint.pipeline,
         gpu=gpu.label,
@@ -274,7 +275,7 @@ def plan(
             for name in (*whole.denoisers, "vae", *whole.text_encoders)
         }
         | ({"lora": weights} if params.lora_rank else {}),
-        shard=shard,
+        fsdp=fsdp,
         latents=network.shape,
         resident=resident,
         text_encoders=text,
@@ -290,8 +291,8 @@ def _dropped(parameter: Tensor) -> None:
 
 
 def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, float]:
-    """Numbers and bytes that each GPU has of a network that they hold together, cut evenly."""
-    whole = {id(value) for value in of_odd_type(network)} if trained else set()
+    """Return parameters and bytes that each GPU has of a network that is sharded evenly."""
+    whole = {id(value) for value in minority_dtype_parameters(network)} if trained else set()
     count = size = 0.0
     for value in network.parameters():
         part = value.numel() / (1 if id(value) in whole else gpus)
@@ -299,8 +300,8 @@ def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, floa
     return count, size
 
 
-def _put_together(networks: Sequence[nn.Module], *, trained: bool) -> float:
-    """Bytes of whole weights at the worst moment where GPUs hold networks together.
+def _gathered(networks: Sequence[nn.Module], *, trained: bool) -> float:
+    """Return bytes of gathered weights at the worst moment where networks are sharded.
 
     Those outside of blocks stay for a call, and two blocks: the one that computes and the next, on its way.
     Where they are trained, gradients stay whole until a block is through, and are exchanged in float32.

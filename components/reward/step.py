@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from components.reward.model.training import Curve, train
 from components.reward.params import RewardParams
 from components.reward.scoring.trained import Scorer
 from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
-from components.runtime.artifacts.publish import publish, write_metrics
+from components.runtime.artifacts.publish import StepResult, publish, write_metrics
 from components.runtime.compute.devices import (
     available_cpus,
     configure_determinism,
@@ -47,15 +46,7 @@ GENERATOR_SETTINGS = "generator.json"
 """In a generator's artifact, where it holds a model that can draw."""
 
 
-@dataclass(frozen=True)
-class RewardResult:
-    """Where the reward is, and its flat metrics."""
-
-    out: Path
-    metrics: dict[str, float]
-
-
-def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out: str | Path) -> RewardResult:
+def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out: str | Path) -> StepResult:
     """Trains a reward, measures it on held-out content and lets it pass the gate or not.
 
     Raises:
@@ -136,7 +127,7 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
             if refused and workspace.published is not None:
                 tracked.finish(workspace.published)
         tracked.finish(workspace.published or Path(out))
-    return RewardResult(workspace.published or Path(out), metrics)
+    return StepResult(workspace.published or Path(out), metrics)
 
 
 def _check_names(params: RewardParams) -> None:

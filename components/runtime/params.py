@@ -159,6 +159,7 @@ def load_tree(
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    unreadable = (YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError)
     known = sorted(set(known_sections() if allowed is None else allowed))
     config: Any = OmegaConf.create({})
     if file is not None:
@@ -166,7 +167,7 @@ def load_tree(
         check_yaml(text, f"params file {file}")
         try:
             config = OmegaConf.load(io.BytesIO(text)) if text.strip() else config
-        except (YAMLError, OmegaConfBaseException, ValueError, OSError, AssertionError) as error:
+        except unreadable as error:
             raise InputError(f"params file {file}: not readable as YAML: {one_line(error)}") from error
         if not isinstance(config, DictConfig):
             raise InputError(f"params file {file}: must hold sections ({', '.join(known)}), not a list")
@@ -176,15 +177,7 @@ def load_tree(
             raise InputError(f"--set {override}: must have the form section.key=value, e.g. run.seed=1")
         try:
             config.merge_with_dotlist([override])
-        except (
-            YAMLError,
-            OmegaConfBaseException,
-            ValueError,
-            TypeError,
-            AttributeError,
-            AssertionError,
-            RecursionError,
-        ) as error:
+        except (*unreadable, RecursionError) as error:
             raise InputError(f"--set {override}: cannot be applied: {one_line(error)}") from error
     # Left unresolved: a ${...} in a params file would otherwise read the environment into manifest and
     # tracking.

@@ -12,8 +12,8 @@ from PIL import ImageFont
 
 from components.video import fonts
 from components.video.clip import Clip
+from components.video.contact_sheets import contact_sheet, side_by_side
 from components.video.fonts import label
-from components.video.sheets import contact_sheet, side_by_side
 
 MISSING = "\uffff"  # no font has it: it is drawn as the box
 

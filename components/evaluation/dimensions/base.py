@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from components.corpus.world.detect import Reading, read_back
+from components.corpus.world.detect import ObjectReading, read_back
 from components.corpus.world.scene import Scene, parse_caption
 from components.evaluation.dimensions.classical_flow import fastest_motion, smoothness
 from components.evaluation.dimensions.names import QUALITY
@@ -69,7 +69,7 @@ class Video:
         return parse_caption(self.prompt)
 
     @cached_property
-    def reading(self) -> Reading | None:
+    def reading(self) -> ObjectReading | None:
         """The scene read back from the frames; None where the prompt is not of the miniature world."""
         return None if self.scene is None else read_back(held(self.frames))
 

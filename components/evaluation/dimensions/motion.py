@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.corpus.world.detect import Reading
+from components.corpus.world.detect import ObjectReading
 from components.evaluation.dimensions.base import (
     Array,
     Dimension,
@@ -169,7 +169,7 @@ def motion(clips: VideoBatch) -> tuple[Array, str]:
     )
 
 
-def object_motion(reading: Reading) -> float:
+def object_motion(reading: ObjectReading) -> float:
     """Speed of the line through the object's centroids, px per step; 0 if found in fewer than 3 frames."""
     times = np.flatnonzero(reading.found)
     if len(times) < 3:

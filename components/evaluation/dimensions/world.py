@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from components.corpus.world.detect import Reading
+from components.corpus.world.detect import ObjectReading
 from components.corpus.world.scene import BACKGROUNDS, Scene
 from components.evaluation.dimensions.base import Dimension, Video, VideoScore
 from components.evaluation.models import ModelStore
@@ -16,7 +16,7 @@ from components.video.decode.frames import held
 DETECTOR = "the miniature world's detector"
 
 
-def read_background(frames: Tensor, reading: Reading) -> str:
+def read_background(frames: Tensor, reading: ObjectReading) -> str:
     """The world's background nearest to the median grey outside the object; frames uint8 (T, 3, H, W)."""
     grey = frames.numpy().astype(np.float64).mean(axis=1) / 255.0
     outside = reading.masks < 0.05
@@ -24,7 +24,9 @@ def read_background(frames: Tensor, reading: Reading) -> str:
     return min(BACKGROUNDS, key=lambda name: abs(BACKGROUNDS[name] - level))
 
 
-def _dimension(name: str, definition: str, score: Callable[[Tensor, Scene, Reading], float]) -> Dimension:
+def _dimension(
+    name: str, definition: str, score: Callable[[Tensor, Scene, ObjectReading], float]
+) -> Dimension:
     def measure(video: Video, store: ModelStore) -> VideoScore:
         assert video.scene is not None and video.reading is not None  # what `world` says
         return VideoScore(float(score(held(video.frames), video.scene, video.reading)))

@@ -23,7 +23,7 @@ from components.runtime.compute.seeds import numpy_rng
 from components.runtime.tracking.step_run import flattened
 from components.video.clip import Clip
 from components.video.codec import write_video
-from components.video.sheets import side_by_side
+from components.video.contact_sheets import side_by_side
 
 
 def write_report(folder: Path, comparison: ModelComparison, inputs: Inputs, params: EvaluationParams) -> None:

@@ -45,9 +45,9 @@ def sample_suite(
 ) -> int:
     """Write the missing videos of ``requests`` to ``folder`` and return how many there were.
 
-    A video appears under its name when it is whole, so a stopped run resumes; one that cannot be
-    read is sampled again. Beside the folder, ``FOLDER.samples.jsonl`` notes the model, and each file's
-    prompt, seed and rate.
+    A video appears under its name when it is whole, so a stopped run resumes; one that cannot be read is
+    sampled again. Beside the folder, ``FOLDER.samples.jsonl`` notes the model, and each file's prompt, seed
+    and rate.
 
     Args:
         sampler: the model.

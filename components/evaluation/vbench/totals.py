@@ -14,9 +14,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.vbench.files import VBenchResult
+from components.runtime.tables import columns
 
 RANGES: dict[str, tuple[float, float]] = {name: (0.0, 1.0) for name in QUALITY + SEMANTIC} | {
     "subject_consistency": (0.1462, 1.0),
@@ -101,7 +103,7 @@ def file_totals(results: Mapping[str, VBenchResult], with_variant: Collection[st
     )
     if not (varied and published):
         return sums
-    nothing: dict[str, None] = dict.fromkeys(("quality", "semantic", "total"))
+    nothing: dict[str, Any] = dict.fromkeys(("quality", "semantic", "total"))
     return replace(
         sums,
         ours=replace(sums.ours, **nothing),
@@ -113,22 +115,23 @@ def file_totals(results: Mapping[str, VBenchResult], with_variant: Collection[st
 
 def totals_as_text(results: Mapping[str, VBenchResult], sums: FileTotals) -> str:
     """Scores, scaled scores and totals in per cent, a line each, with why a figure is absent."""
-    lines = []
+    rows: list[tuple[str, ...]] = []
     for name in QUALITY + SEMANTIC:
         if name not in results:
-            lines.append(f"{name:24}     n/a  not in the file")
+            rows.append((name, "n/a", "not in the file"))
         elif (result := results[name]).method:
-            lines.append(f"{name:24}     n/a  {result.measured_by} ({100 * result.score:.2f})")
+            rows.append((name, "n/a", f"{result.measured_by} ({100 * result.score:.2f})"))
         else:
             ours = "  our variant" if result.variant else ""
             scaled = 100 * sums.ours.scaled[name]
-            lines.append(f"{name:24}{100 * result.score:8.2f}  scaled {scaled:8.2f}{ours}")
-    ours = any(one.variant for one in results.values())
+            rows.append((name, f"{100 * result.score:.2f}", f"scaled {scaled:8.2f}{ours}"))
+    varied = any(one.variant for one in results.values())
     for name in ("quality", "semantic", "total"):
         value = getattr(sums.official, name)
-        figure = _other_total(sums, name, ours) if value is None else f"{100 * value:8.2f}"
-        lines.append(f"{name:24}{figure}")
-    return "\n".join(lines + [f"no total: {sums.mixed}"] * bool(sums.mixed))
+        rows.append(
+            (name, "n/a", _other_total(sums, name, varied)) if value is None else (name, f"{100 * value:.2f}")
+        )
+    return "\n".join(columns(rows, left=(0, 2)) + [f"no total: {sums.mixed}"] * bool(sums.mixed))
 
 
 def totals_as_json(results: Mapping[str, VBenchResult], sums: FileTotals) -> str:
@@ -144,13 +147,13 @@ def totals_as_json(results: Mapping[str, VBenchResult], sums: FileTotals) -> str
 
 
 def _other_total(sums: FileTotals, name: str, ours: bool) -> str:
-    """That there is no official total, and one that must not be compared with published ones, marked."""
+    """A total that must not be compared with published ones, marked; "" where there is none either."""
     both = " and our variants" if ours else ""
     for one, mark in ((sums.ours, "with our variants"), (sums.all, f"with substitutes{both}")):
         value = getattr(one, name)
         if value is not None:
-            return f"     n/a  {100 * value:.2f} {mark}, not comparable with published totals"
-    return "     n/a"
+            return f"{100 * value:.2f} {mark}, not comparable with published totals"
+    return ""
 
 
 def _per_cent(sums: Totals) -> dict[str, object]:

@@ -15,8 +15,8 @@ from components.reward.distortions import FAMILIES, GENERATIVE, LEVELS, REGISTRY
 from components.reward.distortions.base import CatalogueEntry, Distortion
 from components.runtime.errors import InputError
 from components.runtime.tables import columns
-from components.video import sheets
 from components.video.clip import Clip
+from components.video.contact_sheets import BACKGROUND, contact_sheet
 from components.video.filters import luma, resize
 
 if TYPE_CHECKING:
@@ -125,10 +125,10 @@ def sheet(
     )
     half = -(-len(cells) // 2)
     left, right = (
-        sheets.contact_sheet(cells[part], labels[part], level + 1, title=title, cell=CELL)
+        contact_sheet(cells[part], labels[part], level + 1, title=title, cell=CELL)
         for part, title in zip((slice(half), slice(half, None)), titles, strict=True)
     )
-    picture = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), sheets.BACKGROUND)
+    picture = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), BACKGROUND)
     picture.paste(left, (0, 0))
     picture.paste(right, (left.width, 0))
     # Six bits a channel look the same and are a quarter less to store.

@@ -18,12 +18,12 @@ from torch import Tensor
 from components.reward.distortions import GENERATIVE, LEVELS
 from components.reward.ladders.ladder import levels_of
 from components.reward.ladders.sources import Pool, SourceClips, StoredClips
-from components.reward.scoring.trained import Geometry
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
 from components.runtime.io.files import atomic_file
 from components.runtime.progress import Progress
+from components.video.clip import ClipFormat
 
 if TYPE_CHECKING:
     from components.generator.generator import Generator
@@ -39,7 +39,7 @@ def draw(
     prompts: Sequence[str],
     count: int,
     length: int,
-    geometry: Geometry,
+    geometry: ClipFormat,
     seed: int,
     file: Path,
     stop: StopSignal,

@@ -32,7 +32,7 @@ from components.reward.params import RewardParams
 from components.reward.refresh.adoption import compared, objections
 from components.reward.refresh.recheck import recheck, score_ladders
 from components.reward.refresh.versions import Version, digest_of_folder, judging
-from components.reward.scoring.trained import Geometry, Scorer
+from components.reward.scoring.trained import Scorer
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
@@ -40,7 +40,6 @@ from components.runtime.errors import InputError
 from components.runtime.gate.rules import Check
 from components.runtime.io.files import replace_dir
 from components.runtime.params import validated
-from components.video.filters import resize
 
 HELD_SHARE = 0.25
 """Share of the new samples' contents on which a version is compared with the one before, not trained."""
@@ -128,8 +127,8 @@ class Refresher:
         return cls(reward, params, kept)
 
     def fitted(self, frames: Tensor, fps: float) -> Tensor:
-        """uint8 clips (N, T, 3, H, W) in the reward's geometry; see `fitted`."""
-        return fitted(frames, fps, self.first.geometry)
+        """uint8 clips (N, T, 3, H, W) in the reward's geometry; see `ClipFormat.fit`."""
+        return self.first.geometry.fit(frames, fps)
 
     def refresh(
         self, folder: Path, versions: Sequence[Version], current: Scorer, samples: Samples, iteration: int
@@ -233,23 +232,6 @@ class Refresher:
             for one in (current, made)
         )
         return was, now
-
-
-def fitted(frames: Tensor, fps: float, geometry: Geometry) -> Tensor:
-    """uint8 clips (N, T, 3, H, W) brought to a geometry, in memory of their own.
-
-    Frames are picked by nearest time stamps as in scoring, from the clip's start, at most `geometry.frames`
-    of them; a slower or shorter clip stays as it is.
-    """
-    rate = max(fps / geometry.fps, 1.0)
-    count = min(geometry.frames, max(2, int((frames.shape[1] - 1) / rate + 1e-6) + 1))
-    picked = (torch.arange(count) * rate).round().long().clamp(max=frames.shape[1] - 1)
-    clips = frames[:, picked]
-    if clips.shape[-2:] == (geometry.height, geometry.width):
-        return clips
-    # One by one: a clip in floats at its own size can be half a gigabyte.
-    small = [resize(clip.float(), geometry.height, geometry.width, "bilinear") for clip in clips]
-    return torch.stack(small).round().clamp(0, 255).to(torch.uint8) if small else clips
 
 
 def _write_card(folder: Path, card: Card, checks: Sequence[Check], version: Version) -> None:

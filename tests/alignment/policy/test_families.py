@@ -15,7 +15,9 @@ from components.generator.families import FAMILIES, ModelFamily
 from components.runtime.compute.distributed import Ranks
 from tests.generator.tiny import TINY
 
-PARAMS = AlignmentParams(noise_draws=3, learning_rate=1e-2, beta=100.0, lora_rank=2, pairs_per_forward=2)
+PARAMS = AlignmentParams(
+    timesteps_per_pair=3, learning_rate=1e-2, beta=100.0, lora_rank=2, pairs_per_forward=2
+)
 
 
 def make(name: str) -> ModelFamily:
@@ -23,7 +25,7 @@ def make(name: str) -> ModelFamily:
     torch.manual_seed(0)
     pipeline = TINY[name].build()
     family = FAMILIES[type(pipeline).__name__](pipeline)
-    family.settle(TINY[name].geometry.fps, 3.0)
+    family.set_conditioning(TINY[name].geometry.fps, 3.0)
     return family
 
 
@@ -74,7 +76,7 @@ def test_both_experts_are_trained_and_saved(tmp_path: Path, monkeypatch: pytest.
     assert {name.split(".")[0] for name in before} == {"high", "low"}
     moved = {}
     for time, expert in ((900.0, "high"), (100.0, "low")):
-        monkeypatch.setattr(family.process, "draw_times", lambda *_, time=time: torch.tensor([time]))
+        monkeypatch.setattr(family.noise_process, "sample_times", lambda *_, time=time: torch.tensor([time]))
         fresh = Updater(policy, PARAMS, Ranks())
         before = {name: value.detach().clone() for name, value in policy.parameters().items()}
         fresh.step(make_pairs(family, "wan-2.2-a14b"), 0, 0)

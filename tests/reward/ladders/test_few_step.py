@@ -15,13 +15,13 @@ from components.reward.ladders.few_step import draw
 from components.reward.ladders.ladder import family_of
 from components.reward.ladders.plan import ShardPlan
 from components.reward.params import LadderParams
-from components.reward.scoring.trained import Geometry
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 
 PROMPTS = ["a red circle moves left", "a blue square moves up"]
-GEOMETRY = Geometry(9, 48, 48, 8.0)
+GEOMETRY = ClipFormat(9, 48, 48, 8.0)
 
 
 @pytest.fixture(scope="module")

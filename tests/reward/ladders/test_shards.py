@@ -22,9 +22,9 @@ from components.reward.ladders.plan import ShardPlan
 from components.reward.ladders.shards import ShardFolder
 from components.reward.ladders.sources import Pool, SourceClips, StoredClips
 from components.reward.params import LadderParams
-from components.reward.scoring.trained import Geometry
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
+from components.video.clip import ClipFormat
 from tests.reward.conftest import textured, world
 from tests.runtime.compute.test_process_pool import alive
 
@@ -206,12 +206,12 @@ def test_stored_clips_are_read_row_by_row_at_the_wanted_size(tmp_path: Path) -> 
 
     frames = torch.stack([world(3), textured(3)]).contiguous()  # (2, 3, T, 3, 32, 32)
     save_file({"frames": frames}, tmp_path / "clips.safetensors")
-    stored = StoredClips(tmp_path / "clips.safetensors", "frames", [5, 0, 3], Geometry(5, 32, 32, 8.0))
+    stored = StoredClips(tmp_path / "clips.safetensors", "frames", [5, 0, 3], ClipFormat(5, 32, 32, 8.0))
     flat = frames.flatten(0, 1)
     assert len(stored) == 3 and torch.equal(stored[:], flat[[5, 0, 3]])
     assert torch.equal(stored[[2, 0]], flat[[3, 5]]) and torch.equal(stored[torch.tensor([1])], flat[[0]])
     assert stored[[]].shape == (0, 5, 3, 32, 32)
-    small = StoredClips(tmp_path / "clips.safetensors", "frames", [0], Geometry(3, 16, 16, 8.0))[:]
+    small = StoredClips(tmp_path / "clips.safetensors", "frames", [0], ClipFormat(3, 16, 16, 8.0))[:]
     assert small.shape == (1, 3, 3, 16, 16)
     assert abs(float(small.float().mean()) - float(flat[0, :3].float().mean())) < 1.0
 
@@ -219,7 +219,7 @@ def test_stored_clips_are_read_row_by_row_at_the_wanted_size(tmp_path: Path) -> 
 def test_a_plan_is_small_to_send(tmp_path: Path) -> None:
     import pickle
 
-    clips = StoredClips(tmp_path / "none", "frames", range(1000), Geometry(5, 32, 32, 8.0))
+    clips = StoredClips(tmp_path / "none", "frames", range(1000), ClipFormat(5, 32, 32, 8.0))
     plan = ShardPlan(
         (Pool("world", SourceClips(clips, [str(i) for i in range(1000)]), 10_000, True),), LadderParams(), 0
     )
