@@ -93,8 +93,3 @@ def step(name: str) -> Step:
         KeyError: if there is none.
     """
     return {s.name: s for s in STEPS}[name]
-
-
-def params_inputs() -> dict[str, str]:
-    """The pipeline's inputs: the name of each, and the section of the params that it holds as JSON text."""
-    return {RUN_PARAMS: "run", **{f"{step.name}_params": step.name for step in STEPS}}

@@ -15,9 +15,9 @@ from typing import Any
 from components.params import Params, step_sections
 from components.runtime.errors import InputError
 from components.runtime.params import Place, places_in
+from pipelines.compiler.dag import params_inputs
 from pipelines.lint.pipeline_spec import PipelineSpec, inputs_of
 from pipelines.lint.rules import Finding
-from pipelines.steps import params_inputs
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*\w(@[\w./-]+)?")
 

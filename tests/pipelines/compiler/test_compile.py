@@ -20,12 +20,12 @@ from kfp.local.config import LocalExecutionConfig
 from components.params import Params, load_params, resolved
 from components.runtime.errors import GateRefused, InputError
 from pipelines.compiler.compile import HEADER, as_text, compile_to, compiled, compiled_documents, documents_of
-from pipelines.compiler.dag import pipeline
+from pipelines.compiler.dag import params_inputs, pipeline
 from pipelines.compiler.profile import Placement, Profile, load_profile, profile_names
 from pipelines.container import entrypoint as shim
 from pipelines.exit_handler import report as finish
 from pipelines.lint.image_digests import Images
-from pipelines.steps import FINISH, STEPS, params_inputs
+from pipelines.steps import FINISH, STEPS
 from pipelines.trainjob.__main__ import app as trainjob_app
 from pipelines.yaml_files import dump
 from tests.pipelines.compiler.documents import PLAIN, Documents, executors, tasks
