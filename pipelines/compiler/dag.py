@@ -16,7 +16,7 @@ from components.runtime.params import canonical_json
 from pipelines.compiler.placement import place_finish, place_launcher, place_step, trainjob_settings
 from pipelines.compiler.profile import Profile
 from pipelines.compiler.task_components import finish_component, step_component, trainjob_component
-from pipelines.lint.image_digests import Images
+from pipelines.image_digests import Images
 from pipelines.steps import ARTIFACT, FINISH, RUN_PARAMS, STEP_PARAMS, STEPS, Step
 
 NAME = "onlinevpo"

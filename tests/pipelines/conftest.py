@@ -10,7 +10,7 @@ import yaml
 
 from pipelines.compiler.compile import documents_of
 from pipelines.compiler.profile import Profile
-from pipelines.lint.image_digests import Images
+from pipelines.image_digests import Images
 from pipelines.steps import FAMILIES, STEPS
 
 

@@ -24,7 +24,7 @@ from pipelines.compiler.dag import params_inputs, pipeline
 from pipelines.compiler.profile import Placement, Profile, load_profile, profile_names
 from pipelines.container import entrypoint as shim
 from pipelines.exit_handler import report as finish
-from pipelines.lint.image_digests import Images
+from pipelines.image_digests import Images
 from pipelines.steps import FINISH, STEPS
 from pipelines.trainjob.__main__ import app as trainjob_app
 from pipelines.yaml_files import dump
