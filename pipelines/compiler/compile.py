@@ -68,11 +68,6 @@ def effective_params(params_file: str | Path | None, overrides: Sequence[str], p
     return load_params(params_file or default_params(), [*profile.overrides(), *overrides])
 
 
-def compiled(params: Params, profile: Profile, images: Images) -> str:
-    """The pipeline as the text of pipeline.yaml."""
-    return as_text(compiled_documents(params, profile, images))
-
-
 def compiled_documents(params: Params, profile: Profile, images: Images) -> list[dict[str, Any]]:
     """The pipeline as the two documents of pipeline.yaml: the pipeline itself and its Kubernetes part."""
     return documents_of(resolved(params), profile, images)

@@ -82,9 +82,8 @@ def pipeline(sections: Mapping[str, Any], profile: Profile, images: Images) -> A
 def _task(step: Step, profile: Profile, images: Images) -> Any:
     place = profile.place(step.name)
     if place.nodes > 1:
-        return trainjob_component(
-            step, images, trainjob_settings(step, images.of(step.family), profile, place)
-        )
+        settings = trainjob_settings(images.of(step.family), profile, place)
+        return trainjob_component(step, images, settings)
     return step_component(step, images, processes=place.gpus if step.scales else 1)
 
 

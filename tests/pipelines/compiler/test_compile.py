@@ -19,7 +19,7 @@ from kfp.local.config import LocalExecutionConfig
 
 from components.params import Params, load_params, resolved
 from components.runtime.errors import GateRefused, InputError
-from pipelines.compiler.compile import HEADER, as_text, compile_to, compiled, compiled_documents, documents_of
+from pipelines.compiler.compile import HEADER, as_text, compile_to, compiled_documents, documents_of
 from pipelines.compiler.dag import params_inputs, pipeline
 from pipelines.compiler.profile import Placement, Profile, load_profile, profile_names
 from pipelines.container import entrypoint as shim
@@ -103,7 +103,7 @@ def test_the_same_bytes_whatever_the_hash_seed(repository: Path, images_file: Pa
 
 
 def test_compiling_twice_in_one_process_gives_the_same_text(images: Images, defaults: Documents) -> None:
-    assert compiled(Params(), PLAIN, images) == as_text(defaults)
+    assert as_text(compiled_documents(Params(), PLAIN, images)) == as_text(defaults)
 
 
 def test_it_is_what_kubeflow_s_own_compiler_writes(
