@@ -13,10 +13,10 @@ from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.step import default_params
 from pipelines.compiler.contents import with_contents
 from pipelines.compiler.dag import pipeline
-from pipelines.compiler.places import refuse_local_places
+from pipelines.compiler.image_digests import Images, load_images
 from pipelines.compiler.profile import Profile, load_profile
-from pipelines.image_digests import Images, load_images
 from pipelines.lint.lint import refuse_faults
+from pipelines.lint.places import refuse_local_places
 from pipelines.yaml_files import dump, write_text
 
 HEADER = (

@@ -24,11 +24,11 @@ from components.params import resolved
 from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.errors import InputError, Interrupted, OnlineVPOError
 from pipelines.compiler.compile import HEADER, as_text, compiled_documents, effective_params
-from pipelines.compiler.places import refuse_unseen_places
+from pipelines.compiler.image_digests import load_images, no_images
 from pipelines.compiler.profile import Profile, load_profile
 from pipelines.exit_handler.report import REPORT
-from pipelines.image_digests import load_images, no_images
 from pipelines.lint.lint import refuse_faults
+from pipelines.lint.places import refuse_unseen_places
 from pipelines.local.engines import ContainerEngine, DockerEngine, HostEngine
 from pipelines.local.environment import container_arguments, container_user, run_environment
 from pipelines.local.kfp_patches import containers_started_by

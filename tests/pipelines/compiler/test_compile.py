@@ -20,12 +20,12 @@ from kfp.local.config import LocalExecutionConfig
 from components.params import Params, load_params, resolved
 from components.runtime.errors import GateRefused, InputError
 from pipelines.compiler.compile import HEADER, as_text, compile_to, compiled_documents, documents_of
-from pipelines.compiler.dag import params_inputs, pipeline
+from pipelines.compiler.dag import pipeline
+from pipelines.compiler.image_digests import Images
 from pipelines.compiler.profile import Placement, Profile, load_profile, profile_names
 from pipelines.container import entrypoint as shim
 from pipelines.exit_handler import report as finish
-from pipelines.image_digests import Images
-from pipelines.steps import FINISH, STEPS
+from pipelines.steps import FINISH, PIPELINE_INPUTS, STEPS
 from pipelines.trainjob.__main__ import app as trainjob_app
 from pipelines.yaml_files import dump
 from tests.pipelines.compiler.documents import PLAIN, Documents, executors, tasks
@@ -116,7 +116,7 @@ def test_it_is_what_kubeflow_s_own_compiler_writes(
 
 def test_kubeflow_reads_it_back_as_a_pipeline(compiled_plain: Documents) -> None:
     loaded = components.load_component_from_text(dump(compiled_plain))
-    assert set(loaded.component_spec.inputs) == set(params_inputs())
+    assert set(loaded.component_spec.inputs) == set(PIPELINE_INPUTS)
     assert {spec.type for spec in loaded.component_spec.inputs.values()} == {"String"}
 
 
@@ -124,7 +124,7 @@ def test_params_arrive_byte_for_byte(images: Images) -> None:
     params = load_params(None, [f"run.seed={2**62 + 1}"])
     inputs = compiled_documents(params, PLAIN, images)[0]["root"]["inputDefinitions"]["parameters"]
     assert json.loads(inputs["run_params"]["defaultValue"]) == {"seed": 2**62 + 1, "device": "auto"}
-    for name, section in params_inputs().items():
+    for name, section in PIPELINE_INPUTS.items():
         assert json.loads(inputs[name]["defaultValue"]) == resolved(params)[section]
         assert inputs[name]["parameterType"] == "STRING"
 

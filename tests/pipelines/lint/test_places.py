@@ -17,10 +17,10 @@ from components.runtime.params import Place, Section, places_in
 from components.runtime.step import main
 from pipelines.__main__ import app
 from pipelines.compiler.compile import as_text, compiled_documents
-from pipelines.compiler.places import local_places, refuse_local_places
+from pipelines.compiler.image_digests import Images
 from pipelines.compiler.profile import Profile, load_profile, profile_names
-from pipelines.image_digests import Images
 from pipelines.lint.lint import findings, lint_or_refuse
+from pipelines.lint.places import local_places, refuse_local_places
 from pipelines.steps import STEPS
 
 PLACES = {".".join(path): (mark, default) for path, mark, default in places_in(Params)}
