@@ -64,7 +64,7 @@ def test_what_is_asked_for_is_locked(lock: Lock) -> None:
 
 def test_no_package_is_installed_twice() -> None:
     """An image gets the locks of its chain; a package in two of them would be in two layers."""
-    for image in IMAGES:
+    for image in NAMES:
         for variant in VARIANTS:
             names = [s for s in sources(image, variant) if s.startswith(str(LOCKS)) and "build.txt" not in s]
             found = [name for source in names for name in entries((ROOT / source).read_text())]
