@@ -1,4 +1,4 @@
-"""What an alignment will take of a GPU's memory and time, worked out without weights and without a GPU.
+"""Memory and time that an alignment takes of its GPUs, estimated without weights and without a GPU.
 
 The real networks run on the meta device at the sizes that the params ask for: memory is what their tensors
 hold at the worst moment of each phase, time is their operations over the GPU's stated rate times an assumed
@@ -33,7 +33,7 @@ RESERVE = 4e9
 #: What a plan takes for granted, for its reader.
 ASSUMED = (
     "every prompt of an iteration gives a pair",
-    "prompts are dealt evenly to the GPUs; exchanging gradients and shares of weights takes no time",
+    "prompts are divided evenly over the GPUs; exchanging gradients and shards of weights takes no time",
     "encoding prompts (once each), scoring and reading from disk are not counted",
     f"{RESERVE / 1e9:g} GB for the driver's context, libraries' workspaces and the allocator's fragments",
 )
@@ -61,11 +61,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What an alignment takes, per GPU; bytes, seconds and operations.
+    """Memory and time of an alignment, per GPU: bytes, seconds and operations.
 
     Attributes:
         parameters: by component, and `lora` for one adapter where there is one.
-        shard: whether the GPUs hold the weights together, each its share.
+        shard: whether the weights are sharded over the GPUs (FSDP).
         latents: shape (C, T, h, w) of a clip's latents.
         resident: bytes that lie on the GPU all the time, by part; text encoders apart, see `text_encoders`.
         text_encoders: bytes of the text encoders, which are needed only until prompts are encoded.
@@ -221,7 +221,7 @@ def plan(
         denoisers = [getattr(whole.pipeline, name) for name in whole.denoisers]
         shares = [_share(network, gpus, trained=not params.lora_rank) for network in denoisers]
         resident["denoiser"] = sum(size for _, size in shares)
-        resident["put together"] = _put_together(denoisers, trained=not params.lora_rank)
+        resident["gathered weights"] = _gathered(denoisers, trained=not params.lora_rank)
         if not params.lora_rank:
             trained_here = sum(count for count, _ in shares)
     if params.lora_rank:
@@ -291,7 +291,7 @@ def _dropped(parameter: Tensor) -> None:
 
 
 def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, float]:
-    """Numbers and bytes that each GPU has of a network that they hold together, cut evenly."""
+    """Numbers and bytes of each GPU's shard of a network, cut evenly."""
     whole = {id(value) for value in of_odd_type(network)} if trained else set()
     count = size = 0.0
     for value in network.parameters():
@@ -300,8 +300,8 @@ def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, floa
     return count, size
 
 
-def _put_together(networks: Sequence[nn.Module], *, trained: bool) -> float:
-    """Bytes of whole weights at the worst moment where GPUs hold networks together.
+def _gathered(networks: Sequence[nn.Module], *, trained: bool) -> float:
+    """Bytes of gathered (unsharded) weights at the worst moment.
 
     Those outside of blocks stay for a call, and two blocks: the one that computes and the next, on its way.
     Where they are trained, gradients stay whole until a block is through, and are exchanged in float32.

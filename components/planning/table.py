@@ -16,7 +16,7 @@ def as_table(plan: MemoryPlan) -> str:
 
 def _lines(plan: MemoryPlan) -> Iterator[str]:
     clip, latents = plan.clip, " x ".join(map(str, plan.latents))
-    sharded = ", which hold the weights together" if plan.shard else ""
+    sharded = ", weights sharded" if plan.shard else ""
     yield f"{plan.base} ({plan.pipeline}, {plan.precision}) on {plan.gpus} x {plan.gpu}{sharded}"
     yield (
         f"clip: {clip.frames} frames of {clip.height} x {clip.width} px at {clip.fps:g} fps; "

@@ -98,11 +98,11 @@ def test_a_base_that_gpus_hold_together_lies_in_shares(shallow: Blueprint, quick
     assert count == 2 * block + outside
     assert made.resident["denoiser"] == 4 * count / 4
     # One block computes, the next is on its way; what is not in a block stays for the call.
-    assert made.resident["put together"] == 4 * (outside + 2 * block)
+    assert made.resident["gathered weights"] == 4 * (outside + 2 * block)
     # Adapters are whole everywhere.
     for name in ("lora (policy, reference)", "optimiser (gradient, moments)", "vae", "reserve"):
         assert made.resident[name] == quick.resident[name]
-    assert made.shard and "which hold the weights together" in as_table(made)
+    assert made.shard and "weights sharded" in as_table(made)
     # One GPU shares with nobody.
     alone = plan(shallow, SAMPLING, params, GPU, 1)
     assert alone.resident == quick.resident and not alone.shard
@@ -117,7 +117,7 @@ def test_all_weights_that_gpus_train_together_lie_in_shares(shallow: Blueprint) 
     assert made.resident["optimiser (gradient, moments)"] == 3 * 4 * count / 4
     # Whole gradients of what is not in a block and of one, which is exchanged in float32.
     together, gradients = 4 * (outside + 2 * block), 4 * (outside + block) + 4 * block
-    assert made.resident["put together"] == together + gradients
+    assert made.resident["gathered weights"] == together + gradients
     # In 16 bits, norms and the like stay in 32, and whole.
     half = SAMPLING.model_copy(update={"precision": "half"})
     denoiser = build(shallow, "half").denoiser
