@@ -32,7 +32,8 @@ from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.artifacts.publish import publish
 from components.runtime.gate.thresholds import SHIPPED, load_gate
 from components.runtime.params import StepParams
-from components.video.codec import probe, read_video
+from components.video.codec import read_video
+from components.video.decode.container import probe
 from pipelines.compiler.profile import load_profile
 from pipelines.container.executor_io import ExecutorInput
 from pipelines.lint.lint import findings
@@ -77,7 +78,7 @@ def profile(path: Path) -> object:
 PARAMS = {
     "run": {"seed": 3, "device": "cpu"},
     "corpus": {"sources": ["world"], "world_clips": {"train": 4, "val": 2, "test": 2}},
-    "alignment": {"iterations": 3, "candidates": 2, "guards": {"every": 0}, "keep_latents": "all"},
+    "alignment": {"iterations": 3, "num_generations": 2, "guards": {"every": 0}, "keep_latents": "all"},
     "reward": {"training": {"steps": 10}, "gate": {"srcc_world": -1}},
     "evaluation": {"prompts": 4},
 }
