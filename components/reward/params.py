@@ -177,6 +177,8 @@ def _bound(rule: Rule) -> tuple[str, float]:
     return name, value
 
 
+_Correlation = Annotated[float, Field(ge=-1, le=1)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 _DEFAULTS = {_PARAM_OF.get(rule.metric, rule.metric): _bound(rule)[1] for rule in shipped().reward}
 
 
@@ -186,49 +188,31 @@ class GateParams(Section):
     The defaults are those of the gate file, components/runtime/gate/gate.yaml, which gives their reasons.
     """
 
-    srcc_world: float = Field(
-        _DEFAULTS["srcc_world"],
-        ge=-1,
-        le=1,
-        description="rank correlation in the miniature world, seen types",
+    srcc_world: _Correlation = Field(
+        _DEFAULTS["srcc_world"], description="rank correlation in the miniature world, seen types"
     )
-    srcc_footage: float = Field(
-        _DEFAULTS["srcc_footage"], ge=-1, le=1, description="rank correlation on real footage, seen types"
+    srcc_footage: _Correlation = Field(
+        _DEFAULTS["srcc_footage"], description="rank correlation on real footage, seen types"
     )
-    srcc_all: float = Field(
-        _DEFAULTS["srcc_all"],
-        ge=-1,
-        le=1,
-        description="rank correlation over world and footage, seen types",
+    srcc_all: _Correlation = Field(
+        _DEFAULTS["srcc_all"], description="rank correlation over world and footage, seen types"
     )
-    srcc_heldout_types: float = Field(
-        _DEFAULTS["srcc_heldout_types"],
-        ge=-1,
-        le=1,
-        description="rank correlation on distortions never trained on",
+    srcc_heldout_types: _Correlation = Field(
+        _DEFAULTS["srcc_heldout_types"], description="rank correlation on distortions never trained on"
     )
-    reference_above: float = Field(
-        _DEFAULTS["reference_above"],
-        ge=0,
-        le=1,
-        description="share of distorted clips scored below their original",
+    reference_above: _Share = Field(
+        _DEFAULTS["reference_above"], description="share of distorted clips scored below their original"
     )
-    adjacent_ordered: float = Field(
+    adjacent_ordered: _Share = Field(
         _DEFAULTS["adjacent_ordered"],
-        ge=0,
-        le=1,
         description="share of a ladder's neighbouring levels in the right order",
     )
-    two_apart_ordered: float = Field(
+    two_apart_ordered: _Share = Field(
         _DEFAULTS["two_apart_ordered"],
-        ge=0,
-        le=1,
         description="share of a ladder's levels two apart in the right order",
     )
-    attacks: float = Field(
+    attacks: _Share = Field(
         _DEFAULTS["attacks"],
-        ge=0,
-        le=1,
         description="share of attacked clips (frozen, blank, latticed, ...) scored below their original",
     )
     stillness_gain: float = Field(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_REFERENCE = re.compile(
+    r"""(?P<name>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)
+        (?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?
+        @sha256:(?P<digest>[0-9a-f]{64})""",
+    re.VERBOSE,
+)
+
 
 @dataclass(frozen=True)
-class Task:
+class TaskSpec:
     """A task, where it stands, the component around it and the one it runs ({} if there is no such)."""
 
     where: str
@@ -19,7 +27,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Compiled:
+class PipelineSpec:
     """A compiled pipeline as plain values: the pipeline's document and the platform's ({} without one)."""
 
     pipeline: dict[str, Any]
@@ -45,11 +53,11 @@ class Compiled:
         for name, component in sorted(self.components.items()):
             yield f"components.{name}", component
 
-    def tasks(self) -> Iterator[Task]:
+    def tasks(self) -> Iterator[TaskSpec]:
         for where, parent in self.located():
             for name, spec in sorted(tasks_of(parent).items()):
                 component = self.components.get(component_of(spec), {})
-                yield Task(f"{where}.dag.tasks.{name}", name, spec, parent, component)
+                yield TaskSpec(f"{where}.dag.tasks.{name}", name, spec, parent, component)
 
     def containers(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Label, place and content of every container."""
@@ -73,3 +81,9 @@ def component_of(task: Mapping[str, Any]) -> str:
 def inputs_of(subject: Mapping[str, Any], kind: str, key: str = "inputDefinitions") -> dict[str, Any]:
     """The `parameters` or `artifacts` of a component's definitions or of a task's inputs."""
     return dict((subject.get(key) or {}).get(kind) or {})
+
+
+def is_pinned(reference: str) -> bool:
+    """Whether an image reference names one image for ever: by digest, and not as `latest`."""
+    match = _REFERENCE.fullmatch(reference)
+    return match is not None and match["tag"] != "latest"

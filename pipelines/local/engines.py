@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from components.runtime.errors import InputError, one_line
@@ -55,7 +56,7 @@ class Ending:
     last_line: str = ""
 
 
-class Engine(ABC):
+class ContainerEngine(ABC):
     """Starts the containers of a local run, and remembers how each ended."""
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class Engine(ABC):
             given.output_file.unlink()
         began, ending = time.monotonic(), Ending()
         try:
-            self.start(client, image, command, volumes, arguments, ending)
+            self.start(image, command, {"volumes": dict(volumes), **arguments}, ending)
             if ending.code == 0:
                 missing = missing_outputs(given)
                 if missing:
@@ -91,33 +92,17 @@ class Engine(ABC):
         """What kfp takes for the Docker client."""
 
     @abstractmethod
-    def start(
-        self,
-        client: Any,
-        image: str,
-        command: Sequence[str],
-        volumes: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        ending: Ending,
-    ) -> None:
+    def start(self, image: str, command: Sequence[str], arguments: Mapping[str, Any], ending: Ending) -> None:
         """Run a container to its end and fill in `ending`, also where it is stopped by an exception."""
 
 
-class Host(Engine):
+class HostEngine(ContainerEngine):
     """Runs each container's command in this environment, as it is."""
 
     def client(self) -> Any:
-        return _NoDocker()
+        return SimpleNamespace(info=dict, close=lambda: None)  # what kfp asks a Docker client for
 
-    def start(
-        self,
-        client: Any,
-        image: str,
-        command: Sequence[str],
-        volumes: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        ending: Ending,
-    ) -> None:
+    def start(self, image: str, command: Sequence[str], arguments: Mapping[str, Any], ending: Ending) -> None:
         """Run the command, `python` being the interpreter of this process, and print its output as it comes.
 
         Raises:
@@ -156,7 +141,7 @@ class Host(Engine):
                 raise
 
 
-class Docker(Engine):
+class DockerEngine(ContainerEngine):
     """Runs containers by the Docker API that DOCKER_HOST names: Docker's or Podman's."""
 
     def __init__(self) -> None:
@@ -170,24 +155,19 @@ class Docker(Engine):
         """Whether the engine runs as the calling user, who is then root in its containers."""
         return "name=rootless" in (self._client.info().get("SecurityOptions") or [])
 
-    def start(
-        self,
-        client: Any,
-        image: str,
-        command: Sequence[str],
-        volumes: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        ending: Ending,
-    ) -> None:
+    def start(self, image: str, command: Sequence[str], arguments: Mapping[str, Any], ending: Ending) -> None:
         """Run the container and print its output as it comes; it is removed after its exit code was read.
 
         Raises:
             InputError: if there is no such image, or the engine cannot start the container.
             KeyboardInterrupt: if it came to this process; the container was told, and has ended.
         """
-        container = _created(client, find_image(client, image), command, volumes, arguments)
+        known = find_image(self._client, image)
+        with _refusals("make"):
+            container = self._client.containers.create(image=known, command=list(command), **arguments)
         try:
-            _started(container)
+            with _refusals("start"):
+                container.start()
             ending.last_line = _print_lines(container.logs(stream=True, follow=True))
             ending.code = int(container.wait()["StatusCode"])
         except KeyboardInterrupt:
@@ -197,19 +177,6 @@ class Docker(Engine):
             raise
         finally:
             container.remove(force=True)
-
-
-@contextmanager
-def in_place_of_docker(engine: Engine) -> Iterator[None]:
-    """Within the block, kfp's DockerRunner starts its containers by `engine`."""
-    from kfp.local import docker_task_handler as handler
-
-    before = handler.run_docker_container, handler.docker.from_env
-    handler.run_docker_container, handler.docker.from_env = engine, engine.client
-    try:
-        yield
-    finally:
-        handler.run_docker_container, handler.docker.from_env = before
 
 
 def find_image(client: Any, image: str) -> str:
@@ -231,7 +198,7 @@ def find_image(client: Any, image: str) -> str:
         return str(client.images.pull(image).id)
     except APIError as error:
         raise InputError(
-            f"image {image}: not on this machine and cannot be fetched ({_said(error)}); build it first"
+            f"image {image}: not on this machine and cannot be fetched ({_message(error)}); build it first"
         ) from None
 
 
@@ -277,38 +244,22 @@ def _print_line(line: bytes) -> str:
     return text.strip()
 
 
-def _created(
-    client: Any, image: str, command: Sequence[str], volumes: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> Any:
+@contextmanager
+def _refusals(action: str) -> Iterator[None]:
+    """The engine's errors within the block as InputError."""
     from docker.errors import APIError
 
     try:
-        return client.containers.create(
-            image=image, command=list(command), volumes=dict(volumes), **arguments
-        )
+        yield
     except APIError as error:
-        raise InputError(f"the container engine cannot make a container: {_said(error)}") from None
+        raise InputError(f"the container engine cannot {action} a container: {_message(error)}") from None
 
 
-def _started(container: Any) -> None:
-    from docker.errors import APIError
-
-    try:
-        container.start()
-    except APIError as error:
-        raise InputError(f"the container engine cannot start a container: {_said(error)}") from None
-
-
-def _said(error: Any) -> str:
+def _message(error: Any) -> str:
     return one_line(error.explanation or error)
 
 
 def _connected() -> Any:
-    """The Docker client.
-
-    Raises:
-        InputError: if no engine answers.
-    """
     import docker
     from docker.errors import DockerException
 
@@ -323,13 +274,3 @@ def _connected() -> Any:
             "set DOCKER_HOST, or run without containers: --runner host"
         ) from None
     return client
-
-
-class _NoDocker:
-    """As much of a Docker client as kfp asks for where there are no containers."""
-
-    def info(self) -> dict[str, Any]:
-        return {}
-
-    def close(self) -> None:
-        pass

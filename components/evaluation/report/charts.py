@@ -47,7 +47,8 @@ ALIGNMENT: tuple[ChartSpec, ...] = (
     ChartSpec(
         "Implicit accuracy",
         "share of pairs in which the policy prefers the winner; 0.5 is chance",
-        ("accuracy",),
+        # The second name is that of the release before.
+        ("rewards/accuracies", "accuracy"),
     ),
     ChartSpec(
         "Denoising error",
@@ -81,7 +82,7 @@ MORE: tuple[ChartSpec, ...] = (
     ChartSpec(
         "Implicit margin",
         "how much more the policy prefers the winner than its reference does",
-        ("margin", "margin_mean"),
+        ("rewards/margins", "margin", "margin_mean"),
     ),
     ChartSpec("Reward gap inside pairs", "winner minus loser", ("gap_mean",)),
     ChartSpec("Drift from the base", "relative size of the adapter's change", ("drift_from_base",)),
@@ -109,11 +110,12 @@ def loss_note(params: Mapping[str, Any]) -> str:
     Args:
         params: the alignment's, as its manifest holds them; a key that is missing says nothing.
     """
-    weight = params.get("winner_weight") or 0.0
+    # The second names are those of the release before.
+    weight = params.get("sft_weight", params.get("winner_weight")) or 0.0
     if params.get("strategy") == "best_of_n":
         scale = f", times {number(1 + weight)}" if weight else ""
         return f"the winners' denoising error{scale}: best of N trains on winners alone"
-    objective = str(params.get("objective", ""))
+    objective = str(params.get("loss", params.get("objective", "")))
     if objective not in LOSS_OF_REFERENCE:
         return "of the pairs"
     parts = f"{objective.replace('_', '-').upper()} loss of the pairs"
@@ -129,11 +131,11 @@ def change_in_words(values: Sequence[float]) -> str:
 
     "" for fewer than four finite values.
     """
-    found = [value for value in values if math.isfinite(value)]
-    if len(found) < 4:
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 4:
         return ""
-    part = max(1, len(found) // 4)
-    first, last = (sum(some) / part for some in (found[:part], found[-part:]))
+    part = max(1, len(finite) // 4)
+    first, last = (sum(some) / part for some in (finite[:part], finite[-part:]))
     if first <= 0 or abs(last / first - 1) < 0.005:
         return f"goes from {number(first)} to {number(last)}" if first <= 0 else f"stays at {number(first)}"
     word = "rises" if last > first else "falls"
@@ -152,7 +154,7 @@ def curves(
     """
     x = log.get(across) or list(range(1, 1 + max((len(values) for values in log.values()), default=0)))
     marks = _changes(x, log.get("reference_version", ()))
-    found = []
+    charts = []
     for curve in wanted:
         series = {
             name: log[name] for name in curve.columns if name in log and any(map(math.isfinite, log[name]))
@@ -162,8 +164,8 @@ def curves(
             tells = (notes or {}).get(curve.title, curve.tells)
             if change := change_in_words(series.get(curve.followed, ())):
                 tells += f". Here {curve.followed.replace('_', ' ')} {change} (first and last quarter)"
-            found.append(Chart(curve.title, tells, list(series), picture))
-    return found
+            charts.append(Chart(curve.title, tells, list(series), picture))
+    return charts
 
 
 def line_chart(
@@ -238,10 +240,10 @@ def number(value: float) -> str:
 
 
 def _in_words(name: str, values: Sequence[float]) -> str:
-    found = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if math.isfinite(value)]
     return (
-        f"{name.replace('_', ' ')} from {number(found[0])} to {number(found[-1])}, "
-        f"lowest {number(min(found))}, highest {number(max(found))}"
+        f"{name.replace('_', ' ')} from {number(finite[0])} to {number(finite[-1])}, "
+        f"lowest {number(min(finite))}, highest {number(max(finite))}"
     )
 
 
