@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,12 +212,8 @@ def write_card(
         The flat metrics.
     """
     card = measured.card
-    verdict = {
-        "passed": not refused,
-        "reasons": list(refused),
-        "checks": [{**asdict(check), "passed": check.passed, "line": check.line()} for check in checks],
-    }
-    text = json.dumps({**card.as_json(), "gate": verdict}, indent=2)
+    card.gate = gate.result(list(checks))
+    text = json.dumps(card.as_json(), indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
     (folder / "card.md").write_text(as_markdown(card, checks, refused), encoding="utf-8")
     (folder / "plots").mkdir(exist_ok=True)

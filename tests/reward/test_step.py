@@ -59,7 +59,7 @@ def test_the_artifact_holds_weights_card_metrics_and_plots(reward: Path, tiny: R
         "two_apart_ordered_all",
         "frozen_below_original",
         "stillness_gain",
-        "pairs_beyond_spread_generated_ladders",
+        "pairs_beyond_uncertainty_generated_ladders",
         "gate_room",
         "judge_srcc",
     } <= set(metrics)

@@ -152,7 +152,7 @@ def _fitted(clips: Tensor, geometry: Geometry) -> Tensor:
 
 
 def stillness(
-    score: ScoreClips, pools: dict[str, Clips], count: int, seed: int, level: float, stop: StopSignal
+    score: ScoreClips, pools: dict[str, Clips], count: int, seed: int, level: float | None, stop: StopSignal
 ) -> Stillness:
     """Whether less motion scores higher where nothing else differs.
 
@@ -175,7 +175,7 @@ def stillness(
             stop.raise_if_requested()
             slow = score(slowed, None).double().numpy()
             apart = differs(moving.float() / 255.0, slowed.float() / 255.0).numpy().astype(bool)
-            gain = float((slow - fast)[apart].mean()) / level if apart.any() else float("nan")
+            gain = float((slow - fast)[apart].mean()) / level if apart.any() and level else None
             found.slowed[f"{name}_{times}x_slower"] = Slowed(Wins.of(fast > slow, apart), gain)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.reward.card.card import Certainty, Wins
+from components.reward.card.card import Uncertainty, Wins
 from components.reward.card.correlation import fit_logistic, srcc
 from components.reward.distortions import FAMILIES, REGISTRY
 from components.reward.ladders.ladder import Ladders
@@ -78,7 +78,7 @@ def certainty(
     spread: np.ndarray,
     aspects: dict[str, np.ndarray],
     groups: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
-) -> Certainty:
+) -> Uncertainty:
     """Everything about the spread and the aspects of held-out ladders.
 
     Args:
@@ -88,7 +88,7 @@ def certainty(
     """
     labels = ladders.labels.numpy()
     seen = ladders.seen.numpy() > 0
-    found = Certainty(error_srcc=error_srcc(scores.ravel(), spread.ravel(), labels.ravel()))
+    found = Uncertainty(error_srcc=error_srcc(scores.ravel(), spread.ravel(), labels.ravel()))
     for source in dict.fromkeys(ladders.sources):
         rows = np.asarray([name == source for name in ladders.sources])
         found.pairs[f"{source}_ladders"] = split_by_spread(scores[rows], spread[rows], seen[rows])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from components.reward.card.card import Card
+from components.reward.card.card import Card, GateCheck, GateResult
 from components.reward.params import GateParams
 from components.runtime.gate.rules import Figure, Rule
 
@@ -68,8 +67,7 @@ def checks(card: Card, gate: GateParams) -> list[Check]:
     None."""
 
     def number(column: str, key: str) -> float | None:
-        found = card.columns.get(column)
-        return None if found is None else _known(float(getattr(found, key)))
+        return getattr(card.columns.get(column), key, None)
 
     found = [
         Check("srcc_world", number("world", "srcc"), gate.srcc_world),
@@ -87,26 +85,22 @@ def checks(card: Card, gate: GateParams) -> list[Check]:
     for attack, wins in card.pooled().items():
         own = card.attacks.get("generated", {}).get(attack)
         if own is None or own.clips != wins.clips:
-            found.append(Check(f"{attack}_below_original", _known(wins.share), gate.attacks))
+            found.append(Check(f"{attack}_below_original", wins.share, gate.attacks))
         if own is not None:
             found.append(
                 Check(
                     f"{attack}_below_original_generated",
-                    _known(own.share),
+                    own.share,
                     gate.attacks,
-                    upper=_known(own.interval[1]),
+                    upper=own.high,
                 )
             )
-    gain = card.stillness.verdict if card.stillness is not None else math.nan
-    found.append(Check("stillness_gain", _known(gain), gate.stillness_gain, most=True))
+    gain = None if card.stillness is None else card.stillness.verdict
+    found.append(Check("stillness_gain", gain, gate.stillness_gain, most=True))
     # Of fewer than 10 prompts nothing is shown: there is no interval.
-    low = None if card.judge is None else card.judge.ends[0]
+    low = None if card.judge is None else card.judge.low
     found.append(Check("judge_srcc_low", low, gate.judge_low, strict=True))
     return found
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def least_room(found: list[Check]) -> float | None:
@@ -122,3 +116,10 @@ def refusals(found: list[Check]) -> list[str]:
     if all(check.passed is None for check in found):
         return ["nothing could be measured"]
     return [check.reason() for check in found if check.passed is False]
+
+
+def result(found: list[Check]) -> GateResult:
+    """The decision as the card holds it."""
+    reasons = refusals(found)
+    rows = [GateCheck(**asdict(check), passed=check.passed, line=check.line()) for check in found]
+    return GateResult(not reasons, reasons, rows)

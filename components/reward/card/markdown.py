@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from components.reward.card.card import Backward, Card, Certainty, Stillness, Wins
+from components.reward.card.card import Backward, Card, Stillness, Uncertainty, Wins
 from components.reward.card.gate import Check
 from components.reward.distortions import REGISTRY
 
@@ -80,13 +80,13 @@ def as_markdown(card: Card, checks: Sequence[Check], refused: Sequence[str]) -> 
     parts += _attacks(card)
     if card.stillness is not None:
         parts += _stillness(card.stillness, checks)
-    if _known(card.reversed_change):
+    if _known(card.time_reversal_change):
         parts.append(
-            f"Played backwards, a clip's score changes by {_number(card.reversed_change)} standard "
+            f"Played backwards, a clip's score changes by {_number(card.time_reversal_change)} standard "
             "deviations of the scores on average; near 0 is right."
         )
-    if card.certainty is not None:
-        parts += _certainty(card.certainty)
+    if card.uncertainty is not None:
+        parts += _uncertainty(card.uncertainty)
     if card.by_type:
         parts += _backward(card)
         parts += _types(card)
@@ -117,7 +117,7 @@ def _warnings(card: Card) -> list[str]:
         if named:
             listed = ", ".join(_told(one) for one in named)
             found.append(f"**{kind} ranked backwards**, the more damage the better: {listed}.")
-    worst = min(card.worst().items(), key=lambda item: item[1][1].share, default=None)
+    worst = min(card.worst().items(), key=lambda item: item[1][1].share or 0.0, default=None)
     if worst is not None:
         attack, (source, wins) = worst
         found.append(
@@ -209,7 +209,7 @@ def _still(found: Stillness, checks: Sequence[Check]) -> str:
     return f"The score rewards stillness: moving less gains {most}; the gate allows {check.least:g}."
 
 
-def _certainty(found: Certainty) -> list[str]:
+def _uncertainty(found: Uncertainty) -> list[str]:
     rows = []
     for name, wins in found.pairs.items():
         total = wins["beyond"].clips + wins["within"].clips
@@ -217,7 +217,7 @@ def _certainty(found: Certainty) -> list[str]:
             [
                 _PAIRS.get(name, name),
                 *(_share(wins[side]) for side in ("beyond", "within")),
-                _number(wins["within"].clips / total if total else math.nan),
+                _number(wins["within"].clips / total if total else None),
             ]
         )
     aspects = list(next(iter(found.falls.values()), {}))
@@ -248,7 +248,7 @@ def _types(card: Card) -> list[str]:
         [
             name + "*" * (name in heldout),
             REGISTRY[name].family,
-            *(_number(card.by_type[name].get(key, math.nan)) for key in shown),
+            *(_number(card.by_type[name].get(key, None)) for key in shown),
         ]
         for name in order
     ]
@@ -271,8 +271,7 @@ def _backward(card: Card) -> list[str]:
     figures = [(f"srcc_{s}", f"SRCC {s}") for s in sources] + [(f"pairs_{s}", f"pairs, {s}") for s in sources]
     shown = [(key, text) for key, text in figures if any(key in row for row in card.by_family.values())]
     rows = [
-        [family, *(_number(row.get(key, math.nan)) for key, _ in shown)]
-        for family, row in card.by_family.items()
+        [family, *(_number(row.get(key, None)) for key, _ in shown)] for family, row in card.by_family.items()
     ]
     backward = card.backward()
     told = (
@@ -318,22 +317,21 @@ def _met(check: Check) -> str:
     return {True: "yes", False: "NO", None: "unavailable"}[check.passed]
 
 
-def _known(value: float) -> bool:
-    return math.isfinite(value)
+def _known(value: float | None) -> bool:
+    return value is not None
 
 
-def _last(value: float) -> float:
-    return value if _known(value) else math.inf
+def _last(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
-def _number(value: float) -> str:
-    return f"{value:.3f}" if _known(value) else "-"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _share(wins: Wins) -> str:
     if not wins.clips:
         return "-"
-    low, high = wins.interval
-    if not _known(low):
-        return f"{wins.share:.3f} of {wins.clips} ({len(wins.by_content)} contents, too few for an interval)"
-    return f"{wins.share:.3f} [{low:.2f}, {high:.2f}] of {wins.clips}"
+    if wins.low is None:
+        return f"{_number(wins.share)} of {wins.clips} ({wins.contents} contents, too few for an interval)"
+    return f"{wins.share:.3f} [{wins.low:.2f}, {wins.high:.2f}] of {wins.clips}"

@@ -16,7 +16,7 @@ from components.reward.card import attacks as probes
 from components.reward.card import ensemble as certainty
 from components.reward.card.agreement import by_family, by_type, columns, masks
 from components.reward.card.attacks import ScoreClips
-from components.reward.card.card import Card
+from components.reward.card.card import Agreement, Card
 from components.reward.card.correlation import srcc
 from components.reward.card.heldout import PRISTINE, built, fit_baselines, pieces, pools
 from components.reward.distortions import GENERATED_ATTACKS, LEVELS, REGISTRY
@@ -29,7 +29,7 @@ from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
 from components.runtime.progress import Progress
-from components.runtime.stats import ClusterMean, mean_over_clusters
+from components.runtime.stats import mean_over_clusters
 
 if TYPE_CHECKING:
     from components.generator.generator import Generator
@@ -112,7 +112,7 @@ def measure(
             rated = np.concatenate([part[name] for part in outputs.rivals])
             columns(card.baselines.setdefault(name, {}), rated, held, rows)
         card.by_type, card.by_family = by_type(scores, held), by_family(scores, held)
-        card.level = float((scores[:, 0] - scores[:, -1]).mean()) / LEVELS
+        card.score_per_level = float((scores[:, 0] - scores[:, -1]).mean()) / LEVELS
         total = sum(min(params.attacks, len(c)) for c in clips.values()) * (1 + len(probes.ATTACKS))
         with Progress(total, "reward: attacks") as progress:
             card.attacks = probes.attack_wins(
@@ -120,14 +120,14 @@ def measure(
             )
     _generator_attacks(card, score, material, generator, params, seed, stop)
     card.stillness = probes.stillness(
-        score, clips, params.attacks, derive(seed, "stillness"), card.level, stop
+        score, clips, params.attacks, derive(seed, "stillness"), card.score_per_level, stop
     )
-    card.reversed_change = _reversed(score, clips, seed, float(scores.std()))
+    card.time_reversal_change = _reversed(score, clips, seed, float(scores.std()))
     groups = None
     if "generated" in clips:
         groups = _judge(card, score, rate, material.samples_card, judged)
     if rate is not None:
-        card.certainty = certainty.certainty(
+        card.uncertainty = certainty.certainty(
             held, scores, np.concatenate(outputs.spread), outputs.joined_aspects(), groups
         )
     for source in PRISTINE:
@@ -186,7 +186,7 @@ def _finite(scores: Tensor) -> Tensor:
     return scores
 
 
-def within_groups(scores: np.ndarray, judged: np.ndarray) -> tuple[ClusterMean, float]:
+def within_groups(scores: np.ndarray, judged: np.ndarray) -> tuple[Agreement, float]:
     """Rank correlation of two (P, N) verdicts inside each group, with its interval over groups; and pair
     accuracy.
 
@@ -200,7 +200,8 @@ def within_groups(scores: np.ndarray, judged: np.ndarray) -> tuple[ClusterMean, 
         upper = np.triu(np.ones_like(order_b, dtype=bool), 1) & (order_b != 0)
         right += float((order_a == order_b)[upper].sum())
         total += int(upper.sum())
-    return mean_over_clusters(each, bound=1.0), right / total if total else float("nan")
+    mean = mean_over_clusters(each, bound=1.0)
+    return Agreement(mean.value, *mean.ends, mean.clusters), right / total if total else float("nan")
 
 
 def throughput(score: ScoreClips, clips: dict[str, Clips], most: int = 256) -> dict[str, float]:

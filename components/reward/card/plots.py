@@ -117,11 +117,8 @@ def _labels(file: Path, card: Card, ladders: Ladders, scores: np.ndarray, heldou
             axes.plot(across, fit(across), color="black", linewidth=1.6)
         column = card.columns.get(name)
         if column is not None:
-            axes.set_title(
-                f"{COLUMN_NAMES[name]}, {column.clips} clips\n"
-                f"SRCC {column.srcc:.3f}   PLCC {column.plcc:.3f}   RMSE {column.rmse:.3f}",
-                fontsize=10,
-            )
+            figures = [f"{key.upper()} {_number(getattr(column, key))}" for key in ("srcc", "plcc", "rmse")]
+            axes.set_title(f"{COLUMN_NAMES[name]}, {column.clips} clips\n{'   '.join(figures)}", fontsize=10)
         axes.set_xlabel("score")
         _plain(axes)
     panels[0][0].set(ylabel="label", ylim=(-0.03, 1.03))
@@ -137,7 +134,7 @@ def _types(file: Path, card: Card, heldout: set[str]) -> None:
 
     def known(name: str) -> dict[str, float]:
         row = card.by_type[name]
-        return {kind: row[f"srcc_{kind}"] for kind in PRISTINE if _finite(row.get(f"srcc_{kind}"))}
+        return {kind: row[f"srcc_{kind}"] for kind in PRISTINE if row.get(f"srcc_{kind}") is not None}
 
     points = {name: known(name) for name in card.by_type}
     by_family = {
@@ -253,8 +250,8 @@ def _attacks(file: Path, card: Card, checks: Sequence[Check]) -> None:
             if wins is None or not wins.clips:
                 continue
             at = place + (number - (len(sources) - 1) / 2) * height
-            low, high = wins.interval
-            lowest = min(lowest, low)
+            low, high = wins.low, wins.high
+            lowest = min(lowest, wins.share if low is None else low)
             # Points, not bars: the axis begins where it is of interest, and a bar would have to begin at 0.
             axes.plot([low, high], [at, at], color=SOURCE_INKS[source], linewidth=2.2, alpha=0.45)
             axes.plot(wins.share, at, marker="o", markersize=5, color=SOURCE_INKS[source])
@@ -288,10 +285,10 @@ def _baselines(file: Path, card: Card) -> None:
         ("SRCC with the label", "neighbouring levels in order"),
         strict=True,
     ):
-        columns = [n for n, column in card.columns.items() if _finite(getattr(column, key))]
+        columns = [n for n, column in card.columns.items() if getattr(column, key) is not None]
         width = 0.8 / len(rivals)
         for number, found in enumerate(rivals.values()):
-            values = [getattr(found[n], key) if n in found else math.nan for n in columns]
+            values = np.array([getattr(found.get(n), key, None) for n in columns], float)
             at = np.arange(len(columns)) + (number - (len(rivals) - 1) / 2) * width
             axes.bar(at, values, 0.9 * width, color=inks[number % len(inks)])
         axes.set_xticks(range(len(columns)), [n.replace("_", "\n") for n in columns], fontsize=8)
@@ -307,8 +304,8 @@ def _baselines(file: Path, card: Card) -> None:
     _save(figure, file)
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _plain(axes: Axes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,7 +50,7 @@ class Comparison:
 
 
 def compared(
-    first: Card, card: Card, params: GateParams, ordered: tuple[float, float] | None = None
+    first: Card, card: Card, params: GateParams, ordered: Sequence[float | None] | None = None
 ) -> list[Comparison]:
     """Every figure that decides; what was not measured on both sides is left out.
 
@@ -76,10 +75,11 @@ def compared(
             found.append(
                 Comparison(check.name, was, check.value, allowed, check.least, bool(check.passed), check.most)
             )
-    attacks = Wins.pooled(first.pooled().values()).share, Wins.pooled(card.pooled().values()).share
+    attacks = [Wins.pooled(each.pooled().values()).share for each in (first, card)]
     for name, pair in (("attacks_below_original", attacks), ("policy_pairs_ordered", ordered)):
-        if pair is not None and all(map(math.isfinite, pair)):
-            found.append(Comparison(name, *pair))
+        known = [value for value in pair or () if value is not None]
+        if len(known) == 2:
+            found.append(Comparison(name, *known))
     return found
 
 

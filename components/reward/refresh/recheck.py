@@ -37,13 +37,13 @@ def recheck(score: ScoreClips, kept: Kept, heldout_types: Sequence[str]) -> Card
         heldout_types: distortions that no version is trained on.
     """
     held = kept.heldout
-    card = Card(unavailable={"baselines, stillness, reversed_change, few_steps, early_checkpoint": (
+    card = Card(unavailable={"baselines, stillness, time_reversal_change, few_steps, early_checkpoint": (
         "a refreshed version is measured on statistics alone, without pictures"
     )})  # fmt: skip
     scores = score_ladders(score, held)
     columns(card.columns, scores, held, masks(held, set(seen_types(heldout_types))))
     card.by_type, card.by_family = by_type(scores, held), by_family(scores, held)
-    card.level = float((scores[:, 0] - scores[:, -1]).mean()) / LEVELS
+    card.score_per_level = float((scores[:, 0] - scores[:, -1]).mean()) / LEVELS
     card.attacks = attacks_on_ladders(scores, held)
     if kept.judged is None:
         card.unavailable["judge"] = "no judge has seen the samples that the reward kept"

@@ -225,7 +225,9 @@ class Refresher:
     def _recheck(self, scorer: Scorer) -> Card:
         return recheck(scorer.score_prepared, self.kept, self.params.ladders.heldout_types)
 
-    def _ordered(self, current: Scorer, made: Scorer, held: Clips, seed: int) -> tuple[float, float] | None:
+    def _ordered(
+        self, current: Scorer, made: Scorer, held: Clips, seed: int
+    ) -> tuple[float | None, float | None] | None:
         """Share of pairs in the right order on ladders over held-out samples, by both; None without any."""
         if not len(held):
             return None
@@ -256,8 +258,8 @@ def fitted(frames: Tensor, fps: float, geometry: Geometry) -> Tensor:
 
 def _write_card(folder: Path, card: Card, checks: Sequence[gate.Check], version: Version) -> None:
     """card.json and card.md of a version that is adopted."""
-    lines = [{"name": c.name, "value": c.value, "least": c.least, "passed": c.passed} for c in checks]
-    text = json.dumps({**card.as_json(), "gate": {"checks": lines}}, indent=2)
+    card.gate = gate.result(list(checks))
+    text = json.dumps(card.as_json(), indent=2)
     (folder / "card.json").write_text(text + "\n", encoding="utf-8")
     missed = gate.refusals(list(checks))
     title, _, rest = as_markdown(card, checks, missed).partition("\n")

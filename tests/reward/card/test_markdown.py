@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.reward.card.card import Card, Certainty, Column, Slowed, Stillness, Wins
+from components.reward.card.card import Agreement, Card, Column, Slowed, Stillness, Uncertainty, Wins
 from components.reward.card.gate import checks, refusals
 from components.reward.card.markdown import _share, as_markdown
 from components.reward.params import GateParams
-from components.runtime.stats import ClusterMean
 
 NAN = float("nan")
 
@@ -29,18 +28,18 @@ def card() -> Card:
             "ghost": {"above_world": 0.25},
         },
         attacks={
-            "world": {"frozen": Wins(59, 60, 3)},
-            "generated": {"frozen": Wins(0, 0), "few_steps": Wins(31, 32)},
+            "world": {"frozen": Wins.counted(59, 60, 3)},
+            "generated": {"frozen": Wins.counted(0, 0), "few_steps": Wins.counted(31, 32)},
         },
-        stillness=Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins(45, 60), 0.125)}),
-        certainty=Certainty(
+        stillness=Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins.counted(45, 60), 0.125)}),
+        uncertainty=Uncertainty(
             0.321,
-            {"world_ladders": {"beyond": Wins(90, 100), "within": Wins(30, 50)}},
+            {"world_ladders": {"beyond": Wins.counted(90, 100), "within": Wins.counted(30, 50)}},
             {"spatial": {"spatial": 1.0, "temporal": 0.111}, "temporal": {"spatial": 0.222, "temporal": 1.0}},
         ),
-        judge=ClusterMean(0.523, 0.381, 0.652, 24),
+        judge=Agreement(0.523, 0.381, 0.652, 24),
         judge_pairs=0.777,
-        reversed_change=0.055,
+        time_reversal_change=0.055,
         data={
             "sources": {"world": {"clips": 100, "contents": 99, "ladders": 62}},
             "training": {"drawn": {"contents": 777, "ladders": 888}},
@@ -81,7 +80,10 @@ def test_attacks_stand_with_interval_and_number() -> None:
 
 def test_the_worst_source_of_an_attack_is_shown_and_never_the_pool() -> None:
     found = card()
-    found.attacks = {"world": {"erased": Wins(600, 600)}, "footage": {"erased": Wins(10, 12, 1)}}
+    found.attacks = {
+        "world": {"erased": Wins.counted(600, 600)},
+        "footage": {"erased": Wins.counted(10, 12, 1)},
+    }
     page = as_markdown(found, [], [])
     assert "| erased | 0.833, footage |" in page
     assert "erased on footage clips succeeds most often" in page.split("## ")[0]
@@ -99,7 +101,7 @@ def test_the_worst_source_of_an_attack_is_shown_and_never_the_pool() -> None:
 )
 def test_what_is_said_of_stillness_is_the_gates_verdict(gain: float, allowed: float, said: str) -> None:
     found = card()
-    found.stillness = Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins(45, 60), gain)})
+    found.stillness = Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins.counted(45, 60), gain)})
     tried = checks(found, GateParams(stillness_gain=allowed))
     passed = next(check.passed for check in tried if check.name == "stillness_gain")
     page = as_markdown(found, tried, [])
@@ -109,7 +111,7 @@ def test_what_is_said_of_stillness_is_the_gates_verdict(gain: float, allowed: fl
 
 def test_without_a_probe_of_stillness_nothing_is_claimed() -> None:
     found = card()
-    found.stillness = Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins(0, 0, 4), NAN)})
+    found.stillness = Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins.counted(0, 0, 4), NAN)})
     page = as_markdown(found, checks(found, GateParams()), [])
     assert "No probe of stillness could be made." in page and "stillness:" not in page
 

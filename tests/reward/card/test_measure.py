@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,9 +61,9 @@ def test_a_scorer_upside_down_is_perfectly_wrong(ladders: Ladders) -> None:
 
 def test_a_constant_scorer_wins_nothing(ladders: Ladders) -> None:
     column = measure_column(np.zeros(ladders.labels.shape), ladders)
-    assert math.isnan(column.srcc)
+    assert column.srcc is None
     assert column.reference_above == column.pairs_ordered == 0.0  # a tie is not an order
-    assert math.isnan(column.pairs_ordered_untied)
+    assert column.pairs_ordered_untied is None
 
 
 def test_column_by_hand(ladders: Ladders) -> None:
@@ -112,7 +111,7 @@ def test_generated_ladders_have_an_order_but_no_correlation(ladders: Ladders) ->
     unlabelled = ladders.where([True] * 6)
     unlabelled.labels = torch.full_like(unlabelled.labels, float("nan"))
     column = measure_column(-np.tile(np.arange(6.0), (6, 1)), unlabelled)
-    assert column.reference_above == 1.0 and math.isnan(column.srcc)
+    assert column.reference_above == 1.0 and column.srcc is None
 
 
 def test_columns_part_the_ladders_by_source_and_by_what_was_trained_on(ladders: Ladders) -> None:
@@ -194,8 +193,8 @@ def test_everything_is_measured_on_real_material(material: Material, tmp_path: P
     assert all(set(rival) == set(card.columns) for rival in card.baselines.values())
     assert card.baselines["niqe"]["world"].clips == card.columns["world"].clips
     assert set(card.attacks) == {"world", "footage", "generated"}
-    assert card.reversed_change == pytest.approx(0.0, abs=1e-4)
-    assert card.judge is not None and card.certainty is not None and card.stillness is not None
+    assert card.time_reversal_change == pytest.approx(0.0, abs=1e-4)
+    assert card.judge is not None and card.uncertainty is not None and card.stillness is not None
     assert "few_steps" in " ".join(card.unavailable)
     assert card.data["heldout_types"] == ["darken"] and card.data["sources"]["world"]["contents"] == 6
     # The scores are those of the ladders' own clips: the darkest level is the darkest.
@@ -209,7 +208,7 @@ def test_a_small_budget_and_one_source(material: Material) -> None:
         brightness, material, params, heldout_types=(), seed=0, stop=StopSignal(), sources=("generated",)
     )
     assert set(found.card.columns) == {"generated"} and not found.card.baselines
-    assert found.card.certainty is None and set(found.card.attacks) == {"generated"}
+    assert found.card.uncertainty is None and set(found.card.attacks) == {"generated"}
     assert set(found.ladders.sources) == {"generated"}
     assert "world" not in found.card.unavailable
 
@@ -228,12 +227,12 @@ def test_a_score_that_is_no_number_is_one_clear_line(material: Material, value: 
 def test_constant_scores_are_measured_and_pass_nothing(ladders: Ladders) -> None:
     flat = np.full((len(ladders), 6), 3.0)
     column = measure_column(flat, ladders)
-    assert math.isnan(column.srcc) and math.isnan(column.plcc) and column.pairs_ordered == 0.0
+    assert column.srcc is None and column.plcc is None and column.pairs_ordered == 0.0
     assert {row["pairs_world"] for row in by_type(flat, ladders).values()} == {0.0}
     equal = ladders.where([True] * 6)
     equal.labels[:] = 0.5
     found = measure_column(labels(ladders), equal)
-    assert math.isnan(found.srcc) and math.isnan(found.plcc) and found.pairs_ordered == 1.0
+    assert found.srcc is None and found.plcc is None and found.pairs_ordered == 1.0
 
 
 def test_the_generators_own_attacks_stand_with_its_samples(material: Material, repository: Path) -> None:

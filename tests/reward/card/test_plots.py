@@ -49,7 +49,9 @@ def measured(sources: tuple[str, ...] = ("world", "footage", "generated"), every
     columns(card.columns, scores, ladders, rows)
     columns(card.baselines.setdefault("niqe", {}), rng.normal(size=scores.shape), ladders, rows)
     card.by_type, card.by_family = by_type(scores, ladders), by_family(scores, ladders)
-    card.attacks = {source: {"frozen": Wins(57, 60), "blank": Wins(60, 60)} for source in sources}
+    card.attacks = {
+        source: {"frozen": Wins.counted(57, 60), "blank": Wins.counted(60, 60)} for source in sources
+    }
     return Measured(card, ladders, scores)
 
 
