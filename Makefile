@@ -89,6 +89,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports --no-logo
 
 # What is in the images (build/bom, CycloneDX), and which pinned version has a known vulnerability.
 audit: install

@@ -38,12 +38,15 @@ from components.alignment.params import AlignmentParams
 from components.evaluation.params import EvaluationParams
 from components.generator import Generator
 from components.registry.params import RegistryParams
+from components.reward.base import CONFIG
 from components.reward.card.correlation import srcc
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
-from components.reward.scoring.trained import CONFIG, Geometry, Scorer
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact, publish
+from components.reward.scoring.trained import Geometry, TrainedReward
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import configure_determinism, configure_threads
 from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError, OnlineVPOError
@@ -130,7 +133,7 @@ def make_reward(params: StillnessParams, generator: str, out: Path) -> None:
             optimizer.step()
         fps = Generator.load(opened.path).fps
         frames, _, height, width = drawn.shape[2:]
-        scorer = Scorer(network, Geometry(frames, height, width, fps))
+        scorer = TrainedReward(network, Geometry(frames, height, width, fps))
         scorer.save(workspace.dir, params.network)
         # No card and no gate: whoever opens it is told.
         described = json.loads((workspace.dir / CONFIG).read_text()) | {"measured": False}

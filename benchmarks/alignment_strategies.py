@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from components.alignment.params import AlignmentParams
 from components.evaluation.params import EvaluationParams
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError, OnlineVPOError
+from components.runtime.io.files import file_lock
 from components.runtime.params import load_step_params
 
 Array = NDArray[np.float64]
@@ -141,40 +141,15 @@ def _params(arm: Arm, overrides: Sequence[str]) -> tuple[AlignmentParams, Evalua
 
 @contextmanager
 def _claimed(lock: Path) -> Iterator[bool]:
-    """Whether this process has the arm: a folder is made by one process only. A dead one's is taken over."""
+    """Whether this process has the arm, and no other."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    owner = lock / "pid"
-    try:
-        lock.mkdir()
-    except FileExistsError:
-        if not owner.is_file() or _alive(int(owner.read_text() or "0")):
-            yield False
-            return
-        dead = lock.with_name(f"{lock.name}.{os.getpid()}")
+    with ExitStack() as held:
         try:
-            lock.rename(dead)  # of several that see it dead, one succeeds
-            (dead / "pid").unlink()
-            dead.rmdir()
-            lock.mkdir()
-        except OSError:
+            held.enter_context(file_lock(lock, timeout_s=0))
+        except TimeoutError:
             yield False
             return
-    owner.write_text(str(os.getpid()))
-    try:
         yield True
-    finally:
-        owner.unlink()
-        lock.rmdir()
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def run(

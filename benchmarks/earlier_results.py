@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
 from components.runtime.errors import InputError
 from components.runtime.params import StepParams, digest
 

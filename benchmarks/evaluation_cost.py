@@ -27,7 +27,8 @@ import numpy as np
 import torch
 
 from benchmarks.full_size_weights import make
-from components.evaluation.dimensions import Dimension, Video, catalogue
+from components.evaluation.dimensions.base import Dimension, Video
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.models import Shelf
 from components.video.clip import Clip
 from components.video.codec import read_video, write_video

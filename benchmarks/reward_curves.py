@@ -29,8 +29,9 @@ from components.reward.card.agreement import measure_column
 from components.reward.card.heldout import built, pieces, pools
 from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, join, seen_types
-from components.reward.ladders.shards import Plan, Pool, ShardFolder, plan_of
-from components.reward.ladders.sources import Clips, Material, gather
+from components.reward.ladders.plan import Pool, ShardPlan, plan_of
+from components.reward.ladders.shards import ShardFolder
+from components.reward.ladders.sources import LadderSources, SourceClips, gather
 from components.reward.model.training import train
 from components.reward.params import RewardParams
 from components.runtime.artifacts.artifact import cache_dir, open_artifact
@@ -90,7 +91,7 @@ def main() -> None:
 class Bench:
     """Ladders that are built once, and trainings on parts of them."""
 
-    def __init__(self, params: RewardParams, material: Material, scratch: Path) -> None:
+    def __init__(self, params: RewardParams, material: LadderSources, scratch: Path) -> None:
         self.params, self.material, self.scratch = params, material, scratch
         self.stop = StopSignal()
         seed = params.run.seed
@@ -121,11 +122,11 @@ class Bench:
         order = list(dict.fromkeys(contents))
         for count in (count for count in CONTENTS if count <= len(order)):
             rows = [i for i, name in enumerate(contents) if name in order[:count]]
-            pool = Pool("footage", Clips(frames[rows], [contents[i] for i in rows]), LADDERS, True)
-            plan = Plan((pool,), self.params.ladders, derive(self.params.run.seed, "contents", count))
+            pool = Pool("footage", SourceClips(frames[rows], [contents[i] for i in rows]), LADDERS, True)
+            plan = ShardPlan((pool,), self.params.ladders, derive(self.params.run.seed, "contents", count))
             yield self._trained("contents", count, join([others, self._built(plan)]), SHORT)
 
-    def _built(self, plan: Plan) -> Ladders:
+    def _built(self, plan: ShardPlan) -> Ladders:
         folder = ShardFolder(self.scratch / f"{len(list(self.scratch.iterdir()))}", plan, self.stop)
         with folder.workers(1):
             return join([folder.load(number) for number in range(len(folder))])
@@ -174,7 +175,7 @@ def _noisy(ladders: Ladders, deviation: float) -> Ladders:
     return replace(ladders, labels=ladders.labels + deviation * noise)
 
 
-def filmed(folder: Path, material: Material) -> tuple[torch.Tensor, list[str]]:
+def filmed(folder: Path, material: LadderSources) -> tuple[torch.Tensor, list[str]]:
     """Clips of a camera's moves over every photograph of a folder, and what each one shows."""
     frames, names = [], []
     size = (material.geometry.height, material.geometry.width)

@@ -57,8 +57,9 @@ def measure(clips: int, ladders: int, steps: int, workers: int | None, factor: i
     import torch
     from safetensors import safe_open
 
-    from components.reward.ladders.shards import Plan, Pool, ShardFolder
-    from components.reward.ladders.sources import Clips, StoredClips
+    from components.reward.ladders.plan import Pool, ShardPlan
+    from components.reward.ladders.shards import ShardFolder
+    from components.reward.ladders.sources import SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
     from components.reward.scoring.trained import Geometry
@@ -78,7 +79,9 @@ def measure(clips: int, ladders: int, steps: int, workers: int | None, factor: i
         params = RewardParams.model_validate(
             {"training": {"steps": steps * factor, "window": WINDOW, "batch": 24}}
         )
-        plan = Plan((Pool("footage", Clips(stored, names), ladders * factor, True),), params.ladders, 0)
+        plan = ShardPlan(
+            (Pool("footage", SourceClips(stored, names), ladders * factor, True),), params.ladders, 0
+        )
         shards = ShardFolder(folder / "shards", plan)
         began = time.monotonic()
         with shards.workers(workers):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from reward_memory import write_clips
 
 if TYPE_CHECKING:
-    from components.reward import Scorer
+    from components.reward.scoring.trained import TrainedReward
 
 ROUNDS = 3
 DISTINCT = 8
@@ -49,24 +49,25 @@ def main() -> None:
         scoring(Path(temporary), scorer, given.videos, given.frames, height, width)
 
 
-def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Scorer:
+def training(folder: Path, ladders: int, steps: int, workers: int | None) -> TrainedReward:
     """One training while workers build its ladders, and the same once more with every ladder there."""
     import torch
 
-    from components.reward.ladders.shards import Plan, Pool, ShardFolder
-    from components.reward.ladders.sources import Clips, StoredClips
+    from components.reward.ladders.plan import Pool, ShardPlan
+    from components.reward.ladders.shards import ShardFolder
+    from components.reward.ladders.sources import SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
-    from components.reward.scoring.trained import Geometry, Scorer
+    from components.reward.scoring.trained import Geometry, TrainedReward
     from components.runtime.compute.signals import StopSignal
 
     geometry = Geometry(9, 48, 48, 8.0)
     file = folder / "clips.safetensors"
     write_clips(file, 120, geometry.frames, geometry.height, geometry.width)
     stored = StoredClips(file, "frames", range(120), geometry)
-    clips = Clips(stored, [f"clip/{number}" for number in range(120)])
+    clips = SourceClips(stored, [f"clip/{number}" for number in range(120)])
     params = RewardParams.model_validate({"training": {"steps": steps}})
-    plan = Plan((Pool("footage", clips, ladders, True),), params.ladders, 0)
+    plan = ShardPlan((Pool("footage", clips, ladders, True),), params.ladders, 0)
     shards = ShardFolder(folder / "shards", plan)
     began = time.perf_counter()
     # Labels and shards from nothing: what a first training meets.
@@ -90,14 +91,14 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     )
     price = max(0.0, streamed - alone) / ladders / (alone / steps)
     print(f"  a ladder made meanwhile cost as much time as {price:.2f} steps of the network")
-    return Scorer(first, geometry)
+    return TrainedReward(first, geometry)
 
 
-def scoring(folder: Path, scorer: Scorer, videos: int, frames: int, height: int, width: int) -> None:
+def scoring(folder: Path, scorer: TrainedReward, videos: int, frames: int, height: int, width: int) -> None:
     """Decoding alone, scoring alone and both together, on the same files."""
     import torch
 
-    from components.reward.base import reading_of
+    from components.reward.base import input_spec_of
     from components.reward.scoring import videos as files
     from components.video import Clip, write_video
 
@@ -109,7 +110,7 @@ def scoring(folder: Path, scorer: Scorer, videos: int, frames: int, height: int,
         moving = torch.stack([field[:, :, 2 * t : 2 * t + width] for t in range(frames)])
         write_video(Clip(moving, 24.0), folder / f"{number}.mp4", crf=23, scale=1)
     listed = [files.Source(str(folder / f"{place % DISTINCT}.mp4")) for place in range(videos)]
-    reading = reading_of(scorer)
+    reading = input_spec_of(scorer)
     clips = list(files._decoded(listed[:DISTINCT], reading))
     assert all(isinstance(clip, Clip) for clip in clips)
     batch = torch.stack([clips[place % DISTINCT].frames for place in range(reading.batch)])

@@ -13,6 +13,7 @@ import yaml
 
 from components.runtime.artifacts.outputs import check_file
 from components.runtime.errors import InputError
+from components.runtime.io.files import write_atomically
 from components.runtime.io.storage import is_remote, local_path
 from components.runtime.step import ParamsOption, SetOption, command_app, default_params, main
 
@@ -92,8 +93,7 @@ def _check(file: Path, names: Set[str]) -> None:
 
 
 def _write(file: Path, content: Mapping[str, object]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_atomically(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 @app.command()

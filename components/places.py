@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from components.params import step_sections
 from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.io import storage
-from components.runtime.io.files import sha256_file
+from components.runtime.io.files import sha256_file, write_atomically
 from components.runtime.params import canonical_json, places_in
 
 #: Params that name a place, by section; the key's path within it.
@@ -91,11 +90,7 @@ class Remembered:
         if merged == self._known:
             return
         with contextlib.suppress(OSError):  # without it the next run reads everything again, and that is all
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(dir=self._file.parent, prefix=".digests.")
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(merged, stream)
-            os.replace(aside, self._file)
+            write_atomically(self._file, json.dumps(merged))
 
     def sha256(self, path: Path) -> str:
         """SHA-256 of a file's bytes, hex."""

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
+from components.runtime.io.files import write_atomically
 from images.catalogue import NAMES, ROOT, Image, Variant, chain, sources
 from images.engines import Engine
 from pipelines.steps import FAMILIES
@@ -148,17 +149,16 @@ def _known(output: Path) -> dict[str, str]:
     try:
         found = yaml.safe_load(output.read_text())
     except yaml.YAMLError as error:
-        raise InputError(f"{output}: not an images file: {' '.join(str(error).split())}") from None
+        raise InputError(f"{output}: not an images file: {one_line(error)}") from None
     if not isinstance(found, dict) or not set(found) <= set(FAMILIES):
         raise InputError(f"{output}: not an images file: a mapping of {', '.join(FAMILIES)} is needed")
     return {str(name): str(reference) for name, reference in found.items()}
 
 
 def _write(output: Path, references: dict[str, str]) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
-    aside.write_text("".join(f"{name}: {references[name]}\n" for name in FAMILIES if name in references))
-    aside.replace(output)
+    write_atomically(
+        output, "".join(f"{name}: {references[name]}\n" for name in FAMILIES if name in references)
+    )
 
 
 def _git(root: Path, *arguments: str) -> str:

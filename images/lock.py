@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.runtime.errors import InputError
+from components.runtime.io.files import write_atomically
 from images.catalogue import LOCKS, ROOT, VARIANTS, Variant
 
 PYTHON = "3.11"
@@ -98,9 +99,7 @@ def write_locks(torch_wheels: str | None, upgrade: bool, root: Path = ROOT) -> l
         minus = "".join(f", less {below}.txt" for below in lock.below)
         text = _HEADER.format(inputs=f"{inputs}{minus}") + "".join(found[name] for name in sorted(found))
         if not path.is_file() or path.read_text() != text:
-            aside = path.with_suffix(".new")
-            aside.write_text(text)
-            aside.replace(path)
+            write_atomically(path, text)
             changed.append(path)
     return changed
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
+from components.runtime.io.files import write_atomically
 from components.runtime.io.untrusted import MAX_YAML_BYTES, check_yaml, content
 
 
@@ -32,7 +31,7 @@ def read_documents(path: Path, what: str) -> list[Any]:
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{what} {path}: not readable as YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{what} {path}: not readable as YAML: {one_line(error)}") from None
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
@@ -64,17 +63,6 @@ def write_text(path: Path, text: str) -> None:
         InputError: if it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
+        write_atomically(path, text)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -18,10 +18,11 @@ from components.alignment.monitor.heldout_judge import HeldOutJudge, choose_judg
 from components.alignment.params import AlignmentParams
 from components.corpus import Corpus, Prompt
 from components.generator import Generator
-from components.reward.base import open_reward
+from components.reward.base import digest_of
 from components.reward.refresh.refresher import Refresher
-from components.reward.refresh.versions import digest_of
-from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
+from components.reward.scoring.load import open_reward
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import (
     configure_determinism,
     configure_threads,

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from components.alignment.candidates.rollout import Group
-from components.reward.base import Reward
+from components.reward.base import Reward, digest_of_folder
 from components.reward.refresh.refresher import Refresher, Samples
-from components.reward.refresh.versions import Version, digest_of_folder, judging, write_versions
-from components.reward.scoring.trained import Scorer
+from components.reward.refresh.versions import RewardVersion, judging, write_versions
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 
@@ -33,16 +33,16 @@ class CurrentReward:
 
         Args:
             reward: what the reward step published, opened.
-            digest: its `components.reward.refresh.versions.digest_of`.
+            digest: its `components.reward.base.digest_of`.
             folder: where the main process puts versions that are adopted, each in `v<number>`.
             ranks: the processes that align together.
             refresher: what makes further versions; None keeps this one.
         """
         self.reward, self.folder, self.ranks, self.refresher = reward, folder, ranks, refresher
-        self.versions = [Version(0, digest)]
+        self.versions = [RewardVersion(0, digest)]
 
     @property
-    def version(self) -> Version:
+    def version(self) -> RewardVersion:
         """The version that judges now."""
         return judging(self.versions)
 
@@ -60,7 +60,7 @@ class CurrentReward:
             groups: this process's, with the frames that were kept.
             iteration: in which they were drawn.
         """
-        assert self.refresher is not None and isinstance(self.reward, Scorer)
+        assert self.refresher is not None and isinstance(self.reward, TrainedReward)
         mine = {g.prompt.id: g.frames for g in groups if g.frames is not None}
         everyone = {
             name: clips for part in self.ranks.all_gather_object(mine) for name, clips in part.items()
@@ -80,11 +80,11 @@ class CurrentReward:
             made = version.as_json(), state if version.adopted else None
         made = self.ranks.broadcast_object(made)
         assert made is not None
-        self.versions.append(Version.of(made[0]))
+        self.versions.append(RewardVersion.of(made[0]))
         if made[1] is not None:
             network = deepcopy(self.reward.network)
             network.load_own_state(made[1])
-            self.reward = Scorer(network, self.reward.geometry, self.reward.device)
+            self.reward = TrainedReward(network, self.reward.geometry, self.reward.device)
 
     def state(self) -> list[dict[str, Any]]:
         """Return the versions so far as JSON values for a checkpoint."""
@@ -96,17 +96,17 @@ class CurrentReward:
         Raises:
             InputError: they are not the weights that the checkpoint knows.
         """
-        self.versions = [Version.of(values) for values in state]
+        self.versions = [RewardVersion.of(values) for values in state]
         if self.version.number == 0:
             return
-        assert isinstance(self.reward, Scorer)
+        assert isinstance(self.reward, TrainedReward)
         folder = self.folder / self.version.folder
         if not folder.is_dir() or digest_of_folder(folder) != self.version.digest:
             raise InputError(
                 f"{folder}: not the version {self.version.number} of the reward that the checkpoint knows; "
                 f"remove {self.folder.parent} to begin anew"
             )
-        self.reward = Scorer.load(folder, str(self.reward.device))
+        self.reward = TrainedReward.load(folder, str(self.reward.device))
 
     def publish(self, folder: Path) -> None:
         """Write versions.json, and a folder for each version that was adopted after version 0."""

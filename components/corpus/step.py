@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 from collections import Counter
@@ -28,7 +27,7 @@ from components.corpus.prompts import Prompt, read_prompts, world_prompts
 from components.corpus.world.render import render
 from components.corpus.world.scene import all_scenes
 from components.corpus.world.splits import clip_split_of, slug
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import configure_threads
 from components.runtime.compute.seeds import derive, numpy_rng
 from components.runtime.compute.signals import StopSignal
@@ -76,8 +75,7 @@ def run(params: CorpusParams, *, out: str | Path) -> CorpusResult:
             sheet = contact_sheet(*_rows_of_sheet(clips, params.fps), title=_title(clips, params), cell=72)
             sheet.save(workspace.dir / "plots" / "corpus.png")
             metrics = measure(clips, prompts, reports)
-            text = json.dumps(metrics, indent=2, sort_keys=True)
-            (workspace.dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
+            workspace.write_metrics(metrics)
         published = workspace.published or Path(out)
         tracked.finish(published)
     return CorpusResult(published, metrics)

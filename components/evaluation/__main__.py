@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.params import EvaluationParams
 from components.evaluation.vbench.files import in_words
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC, Sums, Totals, read_raw, sums
+from components.evaluation.vbench.totals import Sums, Totals, read_raw, sums
 from components.runtime.errors import InputError
 from components.runtime.step import ParamsOption, SetOption, command_app, load_params, main, step_app
 
@@ -134,7 +135,7 @@ def show_totals(
     our variants, or with models that stand in for VBench's, is printed apart and marked; none mixes our
     variants with published ones.
     """
-    from components.evaluation.dimensions import catalogue
+    from components.evaluation.dimensions.catalogue import catalogue
 
     raw = read_raw(results)
     twofold = [name for name, providers in catalogue().items() if any(one.variant for one in providers)]

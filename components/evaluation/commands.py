@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from components.evaluation.dimensions import catalogue
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.models.fetch import fetch, known, verify
 from components.evaluation.params import EvaluationParams
@@ -21,6 +21,7 @@ from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.compute import devices
 from components.runtime.compute.distributed import Ranks, process_group
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 
 
 def _ready(params: EvaluationParams) -> str:
@@ -142,9 +143,8 @@ def write(folder: Path, name: str, suite: Suite, scores: Scores, settings: Setti
         ("eval_results.json", lambda file: write_results(file, scores.results)),
         ("full_info.json", lambda file: write_full_info(file, scores.entries)),
     ):
-        aside = folder / f".{name}_{suffix}.{os.getpid()}"
-        writer(aside)
-        aside.replace(folder / f"{name}_{suffix}")
+        with atomic_file(folder / f"{name}_{suffix}") as aside:
+            writer(aside)
 
 
 def as_text(scores: Scores) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from components.generator.sampling import require_finite
 from components.runtime.artifacts import remote_checkpoints as mirror
 from components.runtime.compute.seeds import derive, numpy_rng
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 
 
 class Sampler(Protocol):
@@ -107,9 +107,8 @@ def sample_side(
             frames, latents = sampler.sample([one.prompt for one in part], [one.seed for one in part])
             require_finite(latents)
             frames = frames.cpu().contiguous()
-            aside = file.with_suffix(".new")
-            save_file({"frames": frames}, aside)
-            os.replace(aside, file)
+            with atomic_file(file) as aside:
+                save_file({"frames": frames}, aside)
             mirror.saved(file)
         parts.append(frames)
         after_batch(len(part))

@@ -19,6 +19,7 @@ from components.evaluation.comparison.results import as_results, pair_rows, vide
 from components.evaluation.comparison.table import as_table
 from components.evaluation.comparison.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
 from components.evaluation.dimensions.classical_flow import workers
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.models import Shelf
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report import (
@@ -32,10 +33,12 @@ from components.evaluation.report import (
 )
 from components.evaluation.samples import Request, Sampler, requests, sample_side, spread
 from components.evaluation.vbench.files import write_results
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC, totals
-from components.reward.base import open_reward, scoring_files
+from components.evaluation.vbench.totals import totals
+from components.reward.base import scoring_files
+from components.reward.scoring.load import open_reward
 from components.runtime.artifacts import provenance
-from components.runtime.artifacts.artifact import Artifact, Workspace, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.publish import Workspace, publish
 from components.runtime.compute import devices
 from components.runtime.compute.seeds import numpy_rng
 from components.runtime.compute.signals import StopSignal

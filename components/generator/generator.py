@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -18,8 +16,10 @@ from components.generator.families import FAMILIES, Geometry, ModelFamily
 from components.generator.offload import at_work, place
 from components.generator.params import SamplingParams
 from components.generator.sampling import sample_latents
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact
-from components.runtime.errors import InputError
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
+from components.runtime.artifacts.pretrained import fetch
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 
 #: The sampler's settings, beside the pipeline in the generator's artifact.
@@ -64,7 +64,7 @@ def load_family(folder: Path, device: torch.device, precision: str = "float32") 
             local_files_only=True,
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: weights cannot be loaded: {' '.join(str(error).split())}") from error
+        raise InputError(f"{folder}: weights cannot be loaded: {one_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, (*family.text_encoders, "vae"), device)
     return family(pipeline)
@@ -99,9 +99,7 @@ class Generator:
         try:
             settings = SamplingParams.model_validate_json((folder / SETTINGS).read_text())
         except (OSError, ValueError) as error:
-            raise InputError(
-                f"{folder / SETTINGS}: not a generator: {' '.join(str(error).split())}"
-            ) from error
+            raise InputError(f"{folder / SETTINGS}: not a generator: {one_line(error)}") from error
         return cls.over(folder / PIPELINE, settings, torch.device(device), aligned)
 
     @classmethod
@@ -205,17 +203,16 @@ def refuse_other_folder(base: str) -> None:
         raise InputError(f"generator.base = {base!r}: pipeline {name} is not supported; allowed: {allowed}")
 
 
-def fetch_base(base: str, revision: str | None, to: Path) -> Path:
+def fetch_base(base: str, revision: str | None = None) -> Path:
     """Return a local folder with the base model.
 
-    A folder is taken as it is, an s3:// prefix is downloaded to ``to``, a hub id to the hub's own cache: only
-    what its ``model_index.json`` names, of that only safetensors and texts. The hub is asked only where
-    HF_HUB_OFFLINE is not set; clusters set it, and mirror weights in S3.
+    As `pretrained.fetch` does it; of a hub's repository only what its ``model_index.json`` names, and of that
+    only safetensors and texts. Clusters set HF_HUB_OFFLINE, and mirror weights in S3.
 
     Raises:
         InputError: nothing there, the hub cannot be reached, or a revision that would have no effect.
     """
-    local = storage.is_remote(base) or Path(base).is_dir()
+    local = storage.is_remote(base) or storage.local_path(base).is_dir()
     if local and revision is not None:
         raise InputError(
             f"generator.revision = {revision!r}: has no effect on {base}; only a hub id has revisions"
@@ -224,32 +221,14 @@ def fetch_base(base: str, revision: str | None, to: Path) -> Path:
         # Our own base carries digests: an altered weight is found here, not in strange samples.
         if storage.read_bytes(f"{base.rstrip('/')}/{MANIFEST}") is not None:
             return open_artifact(base).path
-        if storage.is_remote(base):
-            storage.download_dir(base, to)
-            return to
-        return Path(base)
-    if base.count("/") != 1 or base.startswith((".", "/")):
-        raise InputError(
-            f"generator.base = {base!r}: no such folder; "
-            "allowed are a folder, an s3:// prefix or a hub id owner/name"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
+        return fetch(base)
+    # Many repositories hold the same weights again as single files, for other programs.
+    first = fetch(base, "generator.base =", revision=revision, files=["model_index.json"])
     try:
-        # Many repositories hold the same weights again as single files, for other programs.
-        first: Any = snapshot_download(base, revision=revision, allow_patterns=["model_index.json"])
-        index = json.loads((Path(first) / "model_index.json").read_text())
+        index = json.loads((first / "model_index.json").read_text())
         parts = sorted(name for name, value in index.items() if isinstance(value, list) and value[0])
-        patterns = [f"{part}/{ending}" for part in parts for ending in WANTED]
-        # A snapshot's folder is named after its commit: both calls are to see the same one.
-        snapshot: Any = snapshot_download(
-            base, revision=Path(first).name, allow_patterns=["model_index.json", *patterns]
-        )
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        raise InputError(
-            f"generator.base = {base!r}: no such folder, and the hub cannot serve it{offline}: "
-            f"{' '.join(str(error).split())}"
-        ) from error
-    return Path(snapshot)
+    except (OSError, ValueError) as error:
+        raise InputError(f"generator.base = {base!r}: not a diffusers pipeline: {error}") from error
+    wanted = [f"{part}/{ending}" for part in parts for ending in WANTED]
+    # A snapshot's folder is named after its commit: both calls are to see the same one.
+    return fetch(base, "generator.base =", revision=first.name, files=["model_index.json", *wanted])

@@ -28,12 +28,10 @@ from mlflow.pyfunc import PythonModel
 
 from components.generator.generator import Generator, fetch_base
 from components.generator.params import SamplingParams
-from components.generator.step import derive_name
-from components.runtime.artifacts.artifact import cache_dir
 from components.runtime.compute.devices import configure_threads, resolve
 from components.runtime.compute.seeds import derive
 from components.runtime.errors import InputError
-from components.runtime.io.files import sha256_file
+from components.runtime.io.files import atomic_file, sha256_file
 from components.video.clip import Clip
 from components.video.codec import write_video
 
@@ -125,7 +123,7 @@ def located(about: Mapping[str, Any]) -> Path:
     tried = []
     for place, at in places:
         try:
-            return fetch_base(str(place), at, cache_dir() / "bases" / derive_name(str(place)))
+            return fetch_base(str(place), at)
         except InputError as error:
             tried.append(str(error))
     raise InputError(f"{'; '.join(tried)}; set {BASE_VARIABLE} to a folder, an s3:// prefix or a hub id")
@@ -185,10 +183,5 @@ def _seeds(table: pd.DataFrame, prompts: Sequence[str]) -> list[int]:
 
 def _write(clip: Clip, path: Path) -> None:
     """Write an MP4 that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.mp4")
-    try:
+    with atomic_file(path) as aside:
         write_video(clip, aside, scale=1)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -28,7 +28,9 @@ from components.generator.generator import (
 )
 from components.generator.params import GeneratorParams
 from components.generator.sampling import require_finite
-from components.runtime.artifacts.artifact import MANIFEST, cache_dir, open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import configure_determinism, configure_threads, resolve
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.progress import Progress
@@ -67,7 +69,7 @@ def run(params: GeneratorParams, *, corpus: str | Path, out: str | Path) -> Gene
         track("generator", params),
         publish(out, step="generator", params=params, inputs={"corpus": opened}) as workspace,
     ):
-        source = fetch_base(params.base, params.revision, cache_dir() / "bases" / derive_name(params.base))
+        source = fetch_base(params.base, params.revision)
         shutil.copytree(
             source,
             workspace.dir / PIPELINE,
@@ -84,11 +86,6 @@ def run(params: GeneratorParams, *, corpus: str | Path, out: str | Path) -> Gene
         workspace.write_metrics(metrics)
     assert workspace.published is not None
     return GeneratorResult(workspace.published, metrics)
-
-
-def derive_name(base: str) -> str:
-    """Return a folder name for a base's URI."""
-    return f"{base.rstrip('/').rsplit('/', 1)[-1]}-{derive(0, base):016x}"
 
 
 def _examine(generator: Generator, data: Corpus, params: GeneratorParams, folder: Path) -> dict[str, float]:

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from components.generator.families import FAMILIES, ModelFamily
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 
 PUBLISHED = Path(__file__).parent / "published"
@@ -117,7 +117,7 @@ def blueprint_of(base: str, revision: str | None = None) -> Blueprint:
             return None
         except (HfHubHTTPError, OSError) as error:
             raise InputError(
-                f"generator.base = {base!r}: the hub cannot serve it: {' '.join(str(error).split())}"
+                f"generator.base = {base!r}: the hub cannot serve it: {one_line(error)}"
             ) from error
 
     return _read(base, fetched)
@@ -195,7 +195,7 @@ def _part(part: Part, dtype: torch.dtype) -> Any:
             with torch.device("meta"):
                 module = kind(kind.config_class(**part.config))
     except (AttributeError, TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{part.kind}: cannot be built: {' '.join(str(error).split())}") from error
+        raise InputError(f"{part.kind}: cannot be built: {one_line(error)}") from error
     # As loading does it: transformers leaves these in float32 only where the type is float16.
     always = hasattr(diffusers, part.kind) or dtype == torch.float16
     keep = set((getattr(module, "_keep_in_fp32_modules", None) or ()) if always else ())

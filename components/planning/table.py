@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from components.planning.plan import ASSUMED, Plan
+from components.runtime.tables import columns
 
 
 def as_table(plan: Plan) -> str:
@@ -15,39 +16,43 @@ def as_table(plan: Plan) -> str:
 
 def _lines(plan: Plan) -> Iterator[str]:
     clip, latents = plan.clip, " x ".join(map(str, plan.latents))
-    held = ", which hold the weights together" if plan.shard else ""
-    yield f"{plan.base} ({plan.pipeline}, {plan.precision}) on {plan.gpus} x {plan.gpu}{held}"
+    sharded = ", which hold the weights together" if plan.shard else ""
+    yield f"{plan.base} ({plan.pipeline}, {plan.precision}) on {plan.gpus} x {plan.gpu}{sharded}"
     yield (
         f"clip: {clip.num_frames} frames of {clip.height} x {clip.width} px at {clip.fps:g} fps; "
         f"latents {latents}, {4 * math.prod(plan.latents) / 1e6:.1f} MB in float32"
     )
     yield ""
     yield "parameters"
-    for name, count in plan.parameters.items():
-        yield f"  {name:<32}{count:>18,}"
+    yield from columns([(name, f"{count:,}") for name, count in plan.parameters.items()], indent=2)
     yield ""
     yield f"memory per GPU, GB of 10^9 bytes, of {plan.capacity / 1e9:g}"
-    for name, size in plan.resident.items():
-        yield f"  {name:<32}{size / 1e9:>10.2f}"
-    yield f"  {'text encoders':<32}{plan.text_encoders / 1e9:>10.2f}   needed until prompts are encoded"
-    yield f"  {'phase':<32}{'peak':>10}{'in all':>10}{'+ text encoders':>18}"
+    held = [(name, _gigabytes(size)) for name, size in plan.resident.items()]
+    held.append(("text encoders", _gigabytes(plan.text_encoders), "needed until prompts are encoded"))
+    yield from columns(held, left=(0, 2), indent=2)
+    phases = [("phase", "peak", "in all", "+ text encoders")]
     for name, phase in plan.phases.items():
-        total, text = phase.total, phase.total + plan.text_encoders
-        yield (
-            f"  {name:<32}{phase.peak / 1e9:>10.2f}{total / 1e9:>10.2f}{text / 1e9:>18.2f}   "
-            f"{_verdict(plan, name)}"
-        )
+        sizes = (phase.peak, phase.total, phase.total + plan.text_encoders)
+        phases.append((name, *map(_gigabytes, sizes), _verdict(plan, name)))
+    yield from columns(phases, left=(0, 4), indent=2)
     yield ""
     yield (
         f"time per iteration, at {plan.utilisation:.0%} (assumed) of {plan.tflops:g} TFLOP/s (stated), "
         "on the GPU that has most to do"
     )
-    for name, phase in plan.phases.items():
-        yield f"  {name:<32}{phase.flops / 1e12:>14,.1f} TFLOP{_duration(phase.seconds):>12}"
     how = {True: "update checkpointed", False: "update not checkpointed", None: "the update does not fit"}
-    yield f"  {'in all':<32}{'':>20}{_duration(plan.seconds):>12}   {how[plan.checkpointing]}"
+    times = [
+        (name, f"{phase.flops / 1e12:,.1f} TFLOP", _duration(phase.seconds))
+        for name, phase in plan.phases.items()
+    ]
+    times.append(("in all", "", _duration(plan.seconds), how[plan.checkpointing]))
+    yield from columns(times, left=(0, 3), indent=2)
     yield ""
     yield "assumed: " + "; ".join(ASSUMED)
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2f}"
 
 
 def _verdict(plan: Plan, phase: str) -> str:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.registry.gate.gate import Check, Decision, Standing, decide, same_weights
+from components.registry.gate.gate import Decision, EvaluatedVersion, decide, same_weights
 from components.registry.promotion_log import ATTEMPTS, Champion, Entry, State
 from components.registry.versions.store import CHAMPION, PREVIOUS, SEAL, Models, Unreadable
 from components.runtime.errors import InputError
+from components.runtime.gate.rules import Check
 from components.runtime.gate.thresholds import Gate
 
 REWARD_VERSION = "reward_version"
@@ -53,7 +54,7 @@ class Promotions:
         Raises:
             InputError: a file of the version or of the champion is missing or altered.
         """
-        candidate = self.generator.standing(version, whole=True)
+        candidate = self.generator.evaluated(version, whole=True)
         seal = self.generator.tags(version).get(SEAL, "")
         for _ in range(ATTEMPTS):
             state = self._mended()
@@ -217,13 +218,13 @@ class Promotions:
             seal=rest[-1].seal,
         )
 
-    def _champion(self, state: State, candidate: Standing) -> Standing | None:
+    def _champion(self, state: State, candidate: EvaluatedVersion) -> EvaluatedVersion | None:
         if state.champion is None:
             return None
         try:
-            return self.generator.standing(state.champion)
+            return self.generator.evaluated(state.champion)
         except Unreadable as error:
-            known = Standing(state.champion, {}, self.generator.tags(state.champion))
+            known = EvaluatedVersion(state.champion, {}, self.generator.tags(state.champion))
             if same_weights(candidate, known):
                 return known  # what it scored is not needed: weights are not compared with themselves
             raise InputError(

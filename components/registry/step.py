@@ -21,7 +21,8 @@ from components.registry.report import decided_page
 from components.registry.versions.package import PROVENANCE, pack_generator, pack_reward
 from components.registry.versions.provenance import Origin
 from components.registry.versions.store import CANDIDATE, CHAMPION, SEAL, Models, Unreadable
-from components.runtime.artifacts.artifact import METRICS, Artifact, input_digest, open_artifact, publish
+from components.runtime.artifacts.artifact import METRICS, Artifact, input_digest, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.gate.thresholds import SHIPPED, Gate, load_gate
 from components.runtime.io import storage

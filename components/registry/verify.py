@@ -11,7 +11,7 @@ from typing import Any, Literal
 from components.registry.promote import REWARD_VERSION, Promotions
 from components.registry.versions.store import Models
 from components.runtime.artifacts.manifest import MANIFEST, Manifest, parse_manifest
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 from components.runtime.io.files import sha256_file
 
@@ -98,7 +98,7 @@ def _inputs(content: Mapping[str, Any]) -> Iterator[Finding]:
         try:
             text = storage.read_bytes(f"{place.rstrip('/')}/{MANIFEST}")
         except (InputError, OSError) as error:
-            yield Finding(f"{step} artifact at {place}", "absent", " ".join(str(error).split()))
+            yield Finding(f"{step} artifact at {place}", "absent", one_line(error))
             continue
         if text is None:
             yield Finding(f"{step} artifact at {place}", "absent", "nothing there")

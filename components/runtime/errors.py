@@ -44,12 +44,13 @@ LINE_CAP = 4000
 """Characters of an error that are shown."""
 
 
-def one_line(text: str) -> str:
-    """`text` as a line that is safe to print: line ends as spaces, control characters escaped, cut short.
+def one_line(text: object) -> str:
+    """`text`, or an error's message, as one line that is safe to print.
 
-    Messages quote names and values that others chose, and a terminal obeys control characters.
+    Line ends become spaces, control characters are escaped, and a long text is cut short: messages
+    quote names and values that others chose, and a terminal obeys control characters.
     """
-    line = shortened(" ".join(text.split()), LINE_CAP)
+    line = shortened(" ".join(str(text).split()), LINE_CAP)
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in line)
 
 

@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import io
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,21 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 from components.runtime.io.untrusted import MAX_YAML_BYTES, check_yaml, content
 
 
 class Section(BaseModel):
-    """A group of params: frozen, closed to unknown keys; each field's description names its unit."""
+    """A group of params: frozen, closed to unknown keys; each field's description names its unit.
+
+    Attributes:
+        renamed_keys: deprecated keys of this section and their new names; dots lead into nested sections:
+            `{"candidates": "num_generations", "shard.depth": "fsdp.wrap_depth"}`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    renamed_keys: ClassVar[Mapping[str, str]] = {}
 
 
 class RunParams(Section):
@@ -160,7 +167,7 @@ def load_tree(
         try:
             config = OmegaConf.load(io.BytesIO(text)) if text.strip() else config
         except (YAMLError, OmegaConfBaseException, ValueError, OSError, AssertionError) as error:
-            raise InputError(f"params file {file}: not readable as YAML: {_one_line(error)}") from error
+            raise InputError(f"params file {file}: not readable as YAML: {one_line(error)}") from error
         if not isinstance(config, DictConfig):
             raise InputError(f"params file {file}: must hold sections ({', '.join(known)}), not a list")
     for override in overrides:
@@ -178,7 +185,7 @@ def load_tree(
             AssertionError,
             RecursionError,
         ) as error:
-            raise InputError(f"--set {override}: cannot be applied: {_one_line(error)}") from error
+            raise InputError(f"--set {override}: cannot be applied: {one_line(error)}") from error
     # Left unresolved: a ${...} in a params file would otherwise read the environment into manifest and
     # tracking.
     tree = OmegaConf.to_container(config, resolve=False)
@@ -220,13 +227,62 @@ def section_of(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
 def validated(cls: type[M], values: Mapping[str, Any], section: str = "") -> M:
     """`cls` built from plain `values`, or one line about everything that is wrong with them.
 
+    A deprecated key (`Section.renamed_keys`) is read under its new name, with a warning line on stderr.
+
     Raises:
-        InputError: naming each bad key path under `section`, what was given and what is allowed.
+        InputError: naming each bad key path under `section`, what was given and what is allowed, or a key
+            given under its old and its new name.
     """
+    values = _renamed(cls, values, f"{section}." if section else "")
     try:
         return cls.model_validate(values)
     except ValidationError as error:
         raise InputError("; ".join(_describe(cls, e, section) for e in error.errors())) from None
+
+
+def _renamed(cls: type[BaseModel], values: Any, prefix: str) -> Any:
+    """Plain `values` of `cls` with each deprecated key under its new name, also in nested sections."""
+    if isinstance(values, list | tuple):
+        return [_renamed(cls, value, f"{prefix}{i}.") for i, value in enumerate(values)]
+    if not isinstance(values, Mapping):
+        return values
+    if issubclass(cls, Section):
+        for old, new in cls.renamed_keys.items():
+            if _has(values, old):
+                if _has(values, new):
+                    raise InputError(
+                        f"{prefix}{old} is the old name of {prefix}{new}: give {prefix}{new} alone"
+                    )
+                print(f"warning: {prefix}{old} is deprecated; use {prefix}{new}", file=sys.stderr)
+                values, value = _without(values, old.split("."))
+                values = _with(values, new.split("."), value)
+    values = dict(values)
+    for name, field in cls.model_fields.items():
+        for inner in _models_in(field.annotation) if name in values else ():
+            values[name] = _renamed(inner, values[name], f"{prefix}{name}.")
+    return values
+
+
+def _has(values: Any, path: str) -> bool:
+    key, _, rest = path.partition(".")
+    return isinstance(values, Mapping) and key in values and (not rest or _has(values[key], rest))
+
+
+def _without(values: Mapping[str, Any], path: Sequence[str]) -> tuple[dict[str, Any], Any]:
+    """A copy of `values` less the key at `path`, and that key's value; a section left empty goes too."""
+    copy = dict(values)
+    if len(path) == 1:
+        value = copy.pop(path[0])
+        return copy, value
+    copy[path[0]], value = _without(copy[path[0]], path[1:])
+    if not copy[path[0]]:
+        del copy[path[0]]
+    return copy, value
+
+
+def _with(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    inner = value if len(path) == 1 else _with(section_of(values, path[0]), path[1:], value)
+    return {**values, path[0]: inner}
 
 
 def places_in(cls: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], Place, Any]]:
@@ -317,7 +373,3 @@ def _allowed(given: str, keys: Iterable[str]) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

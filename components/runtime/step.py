@@ -183,13 +183,12 @@ def _resolved(run: Callable[..., Any] | str) -> Callable[..., Any]:
 
 def _report(name: str, out: str, metrics: dict[str, float] | None) -> None:
     from components.runtime.compute.distributed import is_main_process
+    from components.runtime.tables import columns
 
     if not is_main_process():
         return
-    print(f"{name}: done, {out}")
-    width = max((len(key) for key in metrics or {}), default=0)
-    for key, value in sorted((metrics or {}).items()):
-        print(f"  {key:<{width}}  {value:.6g}")
+    rows = [(key, f"{value:.6g}") for key, value in sorted((metrics or {}).items())]
+    print("\n".join([f"{name}: done, {out}", *columns(rows, left=(0, 1), indent=2)]))
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

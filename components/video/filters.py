@@ -78,6 +78,12 @@ def chroma(frames: Tensor) -> tuple[Tensor, Tensor]:
     return (frames[..., 2, :, :] - grey) * 0.564, (frames[..., 0, :, :] - grey) * 0.713
 
 
+def rgb_of_chroma(blue: Tensor, red: Tensor) -> Tensor:
+    """The inverse of `chroma` at luma 0: two (..., H, W) difference planes -> (..., 3, H, W)."""
+    blue, red = blue / 0.564, red / 0.713
+    return torch.stack((red, -(0.299 * red + 0.114 * blue) / 0.587, blue), dim=-3)
+
+
 def displace(frames: Tensor, dx: Tensor, dy: Tensor, mode: str = "bicubic") -> Tensor:
     """Reads each output pixel of (B, T, C, H, W) at (x + dx, y + dy); borders repeat.
 

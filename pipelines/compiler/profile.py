@@ -21,7 +21,7 @@ from pipelines.steps import FINISH, STEPS
 from pipelines.trainjob.settings import OBJECT_NAME, EnvironmentSource, Toleration
 from pipelines.yaml_files import read_mapping
 
-PROFILES = Path(__file__).resolve().parent / "profiles"
+PROFILES = Path(__file__).resolve().parents[1] / "profiles"
 
 #: What Kubeflow's compiler accepts, which is less than what Kubernetes does.
 _CPU = r"^([0-9]*\.)?[0-9]+m?$"

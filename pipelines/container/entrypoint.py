@@ -20,7 +20,7 @@ import typer
 
 from components.runtime.artifacts import remote_checkpoints as mirror
 from components.runtime.artifacts.artifact import Artifact, open_artifact
-from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
+from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError, one_line
 from components.runtime.io import storage
 from components.runtime.params import canonical_json
 from components.runtime.step import main
@@ -248,7 +248,7 @@ def _refusal(state: str, step: Step) -> str:
 
 
 def _warn(effect: str, error: Exception) -> None:
-    print(f"warning: {effect}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    print(f"warning: {effect}: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def run_shim(arguments: Sequence[str] | None = None) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.runtime.errors import InputError
-from components.runtime.io.files import fsync
+from components.runtime.io.files import write_atomically
 from components.runtime.io.untrusted import parse_json
 
 #: Where Kubeflow's launcher puts what a URI names: it downloads inputs there and uploads outputs from there.
@@ -141,11 +140,7 @@ def write_output(
         entry = {"name": asked.name, "type": asked.type, "uri": asked.uri, "metadata": kept}
         artifacts[name] = {"artifacts": [{k: v for k, v in entry.items() if v}]}
     target = file or given.output_file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.write_text(json.dumps({"artifacts": artifacts}, sort_keys=True, allow_nan=False))
-    fsync(aside)
-    aside.replace(target)
+    write_atomically(target, json.dumps({"artifacts": artifacts}, sort_keys=True, allow_nan=False))
     return target
 
 

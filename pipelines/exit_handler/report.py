@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.step import main
 from pipelines.container.entrypoint import (
     ExecutorInputOption,
@@ -151,7 +151,7 @@ def _tracked(run: str | None) -> tuple[TrackedRun | None, str]:
     except InputError as error:
         return None, str(error)
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error)[:300]
         return None, f"MLflow could not be asked what became of the steps: {type(error).__name__}: {text}"
 
 
@@ -159,7 +159,7 @@ def _close(found: TrackedRun, verdict: Verdict, page: str) -> None:
     try:
         found.close(verdict.outcome, verdict.reason, LOGGED_AS, page)
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error)[:300]
         print(f"warning: the run in MLflow is not closed: {type(error).__name__}: {text}", file=sys.stderr)
 
 

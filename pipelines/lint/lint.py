@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from components.runtime.errors import GateRefused, InputError
+from components.runtime.errors import GateRefused, InputError, one_line
 from pipelines.compiler.places import local_places_compiled_in
 from pipelines.lint.pipeline_spec import Compiled
 from pipelines.lint.rules import RULES, Finding
@@ -100,5 +100,5 @@ def _as(message: Any, document: Mapping[str, Any], name: str) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = json_format.MessageToDict(json_format.ParseDict(dict(document), message))
     except json_format.ParseError as error:
-        raise InputError(f"{name}: not a compiled pipeline: {' '.join(str(error).split())}") from None
+        raise InputError(f"{name}: not a compiled pipeline: {one_line(error)}") from None
     return plain

@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.runtime.errors import one_line
 from pipelines.image_digests import is_pinned
 from pipelines.lint.pipeline_spec import Compiled, Task, component_of, inputs_of, tasks_of
 from pipelines.lint.secret_scan import in_arguments, is_credential, suspicions
@@ -56,7 +57,7 @@ def _unknown(where: str, values: Mapping[str, Any], message: Any) -> Iterator[Fi
     try:
         json_format.ParseDict(values, message)
     except json_format.ParseError as error:
-        yield Finding(where, " ".join(str(error).split()), "what Kubeflow's own compiler writes")
+        yield Finding(where, one_line(error), "what Kubeflow's own compiler writes")
 
 
 @rule

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from pipelines.container.executor_io import ExecutorInput, read_output
 from pipelines.container.supervise import end_with_parent
 
@@ -300,7 +300,7 @@ def _started(container: Any) -> None:
 
 
 def _said(error: Any) -> str:
-    return " ".join(str(error.explanation or error).split())
+    return one_line(error.explanation or error)
 
 
 def _connected() -> Any:
@@ -317,7 +317,7 @@ def _connected() -> Any:
         client.ping()
     except DockerException as error:
         where = os.environ.get("DOCKER_HOST") or "the default socket"
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(
             f"no container engine answers at {where} ({reason}); start Docker or `podman system service` and "
             "set DOCKER_HOST, or run without containers: --runner host"

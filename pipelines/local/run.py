@@ -29,6 +29,7 @@ from components.runtime.artifacts import remote_checkpoints as mirror
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
+from components.runtime.tables import columns
 from components.runtime.tracking.mlflow_client import EXPERIMENT, connect
 from pipelines.client.address import on_this_machine
 from pipelines.compiler.compile import HEADER, as_text, compiled_documents, effective_params
@@ -254,13 +255,10 @@ def table(outcomes: Sequence[Outcome], report: Path, environment: dict[str, str]
         seconds = f"{sum(a.seconds for a in one.attempts):.0f}" if one.attempts else ""
         place = str(_shown(one.path)) if one.state == "done" else ""
         rows.append((one.step, one.state + tries, seconds, one.digest[:12], place))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
-        for row in rows
-    ]
     ending = [f"report: {_shown(report)}"] if report.is_file() else []
-    return "\n".join([*lines, "", *ending, f"tracking: {environment['MLFLOW_TRACKING_URI']}"])
+    return "\n".join(
+        [*columns(rows, left=(0, 1, 3, 4)), "", *ending, f"tracking: {environment['MLFLOW_TRACKING_URI']}"]
+    )
 
 
 def conclude(outcomes: Sequence[Outcome], finish: Sequence[Attempt], report: Path, stopped: bool) -> None:

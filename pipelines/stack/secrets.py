@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shlex
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from components.runtime.artifacts.outputs import never
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 
 CLIENT, SERVER = "env", "server.env"
 """What steps and people need, to be sourced by a shell; what only the servers need."""
@@ -108,14 +108,9 @@ def _words(text: str) -> list[str]:
 
 def _write(file: Path, values: Mapping[str, str], last: Sequence[str] = ()) -> None:
     """Write a file that appears whole, and never, not even for a moment, readable by others."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.writelines(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
-        stream.writelines(f"{line}\n" for line in last)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(file)
+    lines = [*(f"{name}={shlex.quote(value)}" for name, value in values.items()), *last]
+    with atomic_file(file, mode=0o600) as aside:
+        aside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _free_ports() -> tuple[int, int]:

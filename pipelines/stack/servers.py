@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from pipelines.stack.secrets import BUCKET, settings
 
 MLFLOW = Path(__file__).resolve().parents[2] / "manifests" / "base" / "mlflow"
@@ -174,7 +174,7 @@ def _store_failure(environment: Mapping[str, str]) -> str | None:
     try:
         client.head_bucket(Bucket=BUCKET)
     except (BotoCoreError, ClientError) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return None
 
 

@@ -17,7 +17,7 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from components.runtime.errors import InputError, Interrupted
+from components.runtime.errors import InputError, Interrupted, one_line
 from pipelines.trainjob.manifest import GROUP, NODE, PLURAL, VERSION
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -61,7 +61,7 @@ class Cluster:
                 context = config.list_kube_config_contexts()[1]["context"]
                 namespace = context.get("namespace") or "default"
         except (config.ConfigException, OSError) as error:
-            raise InputError(f"no Kubernetes cluster to run on: {' '.join(str(error).split())}") from None
+            raise InputError(f"no Kubernetes cluster to run on: {one_line(error)}") from None
         settings.retries = False  # one place decides what is tried again: _call
         return cls(client.ApiClient(settings), namespace)
 
@@ -222,13 +222,13 @@ def _message(error: ApiException) -> str:
         text = str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
         text = body or error.reason or ""
-    return " ".join(str(text).split())
+    return one_line(text)
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, ApiException):
         return f"{error.status} {_message(error)}".strip()
-    return " ".join(str(error).split())
+    return one_line(error)
 
 
 def _say_waiting(state: tenacity.RetryCallState) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.artifacts import remote_checkpoints as mirror
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact
-from components.runtime.artifacts.manifest import parse_manifest
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.manifest import MANIFEST, parse_manifest
 from components.runtime.artifacts.outputs import artifact_of, check, remove_result
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.io import storage
-from components.runtime.io.files import replace_dir
+from components.runtime.io.files import atomic_dir
 from pipelines.container.entrypoint import (
     deliver,
     params_text,
@@ -188,13 +188,8 @@ def _bring_home(uri: str, step: Step, target: Path) -> None:
         artifact = open_artifact(uri, step=step.name)
     except InputError as error:
         raise OnlineVPOError(f"the TrainJob is complete but its result cannot be used: {error}") from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        shutil.copytree(artifact.path, aside)
-        kind = artifact_of(step.name)
+    kind = artifact_of(step.name)
+    with atomic_dir(target, lambda old: remove_result(old, kind)) as aside:
+        shutil.copytree(artifact.path, aside, dirs_exist_ok=True)
         check(target, kind)
-        replace_dir(aside, target, lambda old: remove_result(old, kind))
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     say(f"brought {uri} to {target}")

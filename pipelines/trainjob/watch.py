@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
+from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError, one_line
 from components.runtime.progress import duration
 from pipelines.trainjob.kubernetes_api import Cluster
 from pipelines.trainjob.logs import LAST_WORDS, FirstNodeLog
@@ -195,7 +195,7 @@ def failure(
             f"node {taken[0].index} of TrainJob {name} was taken away by the cluster "
             f"({taken[0].why or taken[0].phase}); the next attempt goes on from the last checkpoint"
         )
-    said = " ".join(f"{failed.get('reason', '')}: {failed.get('message', '')}".split()).strip(": ")
+    said = one_line(f"{failed.get('reason', '')}: {failed.get('message', '')}").strip(": ")
     if cause is None:
         return OnlineVPOError(f"TrainJob {name} failed: {said}")
     why = f", {cause.why}" if cause.why not in ("", "Error") else ""
@@ -279,7 +279,7 @@ def waiting_reasons(
 
 def _said(entry: Mapping[str, Any]) -> str:
     """Reason and message of a condition, state or event as one line."""
-    return " ".join(f"{entry.get('reason', '')}: {entry.get('message', '')}".split()).strip(": ")
+    return one_line(f"{entry.get('reason', '')}: {entry.get('message', '')}").strip(": ")
 
 
 def say(text: str) -> None:

@@ -14,8 +14,7 @@ from components.alignment.monitor.guards import GuardParams
 from components.alignment.monitor.heldout_judge import HeldOutJudge
 from components.corpus import Prompt
 from components.generator import Generator
-from components.reward.base import Reward
-from components.reward.scoring.trained import Rating
+from components.reward.base import Rating, Reward
 from components.runtime.compute.distributed import Ranks
 from tests.alignment.tiny import PARAMS, Brightness, make_trainer
 

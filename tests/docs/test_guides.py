@@ -24,7 +24,17 @@ import yaml
 
 from components.params import load_params
 from pipelines.compiler.profile import Profile
-from tests.docs.guides import ROOT, Block, Command, asides, blocks, commands, heredocs, without_placeholders
+from tests.docs.guides import (
+    ROOT,
+    Block,
+    Command,
+    asides,
+    blocks,
+    commands,
+    guides,
+    heredocs,
+    without_placeholders,
+)
 
 #: Programs of others, of which only the form is looked at (a shell reads it, files of ours that it names are
 #: there): they want a cluster, an engine, a network, an account, or change the machine.
@@ -344,3 +354,16 @@ def test_the_digest_is_of_the_readers_own_registry(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", line], env={"PATH": path}, capture_output=True, text=True)
     assert done.stdout.split() == ["localhost:5001/postgres@sha256:bbbb"]
     assert "RepoDigests" in line and "index .RepoDigests 0" not in line
+
+
+def test_running_text_is_wrapped_at_100_columns() -> None:
+    """A table's row, a block's line and a word that is longer stay as they are."""
+    fenced, long = False, []
+    for path in guides():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            fenced ^= line.lstrip().startswith("```")
+            if fenced or line.lstrip().startswith(("|", "```", "    ")) or len(line) <= 100:
+                continue
+            if max(len(word) for word in re.findall(r"`[^`]+`\S*|\[[^]]*\]\([^)]*\)\S*|\S+", line)) < 60:
+                long.append(f"{path.relative_to(ROOT)}:{number}")
+    assert long == []

@@ -19,7 +19,8 @@ from components.corpus.dataset import write_corpus
 from components.corpus.prompts import Prompt
 from components.corpus.world.render import render
 from components.corpus.world.scene import all_scenes, parse_caption
-from components.runtime.artifacts.artifact import Artifact, publish
+from components.runtime.artifacts.artifact import Artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 
 INPUTS = ("corpus", "generator", "reward", "alignment")

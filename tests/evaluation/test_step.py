@@ -145,7 +145,7 @@ def test_the_page_goes_by_the_gate_file_that_is_named(stand_ins: Any, tmp_path: 
     inputs = stand_ins.inputs(stand_ins.world_prompts(14))
     gate = tmp_path / "own.yaml"
     gate.write_text(
-        "minimum: {prompts: 1, pairs: 1}\nabsolute: [{metric: win_rate_judge, above: 0.5, proven: true}]\n"
+        "minimum: {prompts: 1, pairs: 1}\nabsolute: [{metric: win_rate_judge, above: 0.5, confident: true}]\n"
     )
     result = step.run(params(prompts=12, seeds=1, gate=str(gate)), **inputs, out=tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.runtime.artifacts import artifact as artifacts
+from components.runtime.artifacts import publish as publishing
 from components.runtime.artifacts import workspace
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.checkpoints import Checkpointer
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import InputError
 from components.runtime.params import StepParams
 
@@ -56,7 +57,7 @@ def test_a_clock_set_back_between_and_during_steps(tmp_path: Path, monkeypatch: 
             return real_datetime(1999, 1, 1, tzinfo=tz)  # type: ignore[arg-type]
 
     make(tmp_path / "first")
-    monkeypatch.setattr(artifacts, "datetime", Back)
+    monkeypatch.setattr(publishing, "datetime", Back)
     moments = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: float(next(moments)))
     keeper = Checkpointer(tmp_path / "checkpoints")

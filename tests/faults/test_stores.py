@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.artifacts.artifact import METRICS, open_artifact, publish
+from components.runtime.artifacts.artifact import METRICS, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import InputError
 from components.runtime.io import s3
 from components.runtime.params import StepParams

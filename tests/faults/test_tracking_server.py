@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 from components.runtime.tracking import step_run as tracking
 from components.runtime.tracking.step_run import track

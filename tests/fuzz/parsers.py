@@ -15,19 +15,21 @@ from safetensors.torch import save
 from components.alignment.ledger import reader as reading
 from components.corpus.dataset import ClipRecord, Corpus, write_corpus
 from components.corpus.prompts import Prompt, read_prompts
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.models import fetch
 from components.evaluation.models.preprocessing import Preparation
-from components.evaluation.sample_record import read_record
 from components.evaluation.vbench.files import read_results
+from components.evaluation.vbench.sample_record import read_record
 from components.evaluation.vbench.suites import INFO, load_suite
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC, read_raw, totals
+from components.evaluation.vbench.totals import read_raw, totals
 from components.params import load_params
 from components.planning.blueprints import blueprint_of
 from components.registry.gate.champion import difference, read_rows, same_requests
 from components.reward.ladders import replay
-from components.reward.scoring.trained import Scorer
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.reward.scoring.trained import TrainedReward
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.checkpoints import Checkpointer
+from components.runtime.artifacts.publish import publish
 from components.runtime.gate.thresholds import SHIPPED, load_gate
 from components.runtime.params import StepParams
 from components.video.codec import probe, read_video
@@ -180,7 +182,7 @@ def scorer_read(name: str) -> Read:
             kept.update({n: (folder / "made" / n).read_bytes() for n in ("config.json", "model.safetensors")})
         for one, content in {**kept, name: data}.items():
             (folder / one).write_bytes(content)
-        scorer = Scorer.load(folder)
+        scorer = TrainedReward.load(folder)
         size = scorer.geometry
         if size.frames * size.height * size.width > 100_000:
             return scorer  # larger clips take more than a case may, as they say

@@ -30,12 +30,12 @@ def files(folder: Path) -> set[str]:
 
 def test_a_mirror_in_s3_is_the_model(store: Store, model_folder: Folder, tmp_path: Path) -> None:
     storage.upload_dir(model_folder("ltx"), "s3://bucket/mirror/ltx")
-    fetched = fetch_base("s3://bucket/mirror/ltx", None, tmp_path / "ltx")
+    fetched = fetch_base("s3://bucket/mirror/ltx")
     assert files(fetched) == files(model_folder("ltx"))
     family = load_family(fetched, torch.device("cpu"))
     assert family.pipeline_class == "LTXPipeline"
     with pytest.raises(InputError, match="has no effect on s3://bucket/mirror/ltx"):
-        fetch_base("s3://bucket/mirror/ltx", "main", tmp_path / "other")
+        fetch_base("s3://bucket/mirror/ltx", "main")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def hub(model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_of_a_hubs_repository_only_the_pipelines_own_files_are_fetched(
     hub: list[dict[str, Any]], model_folder: Folder, tmp_path: Path
 ) -> None:
-    fetched = fetch_base("somebody/ltx", "v1", tmp_path / "unused")
+    fetched = fetch_base("somebody/ltx", "v1")
     assert files(fetched) == files(model_folder("ltx"))
     assert hub == [
         {"name": "somebody/ltx", "revision": "v1"},
@@ -76,7 +76,7 @@ def test_of_a_hubs_repository_only_the_pipelines_own_files_are_fetched(
 def test_a_repository_that_is_no_pipeline_is_one_line(hub: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "hub" / "model_index.json").write_text("not json")
     with pytest.raises(InputError, match=r"generator.base = 'somebody/ltx'"):
-        fetch_base("somebody/ltx", None, tmp_path / "unused")
+        fetch_base("somebody/ltx")
 
 
 def test_a_folder_of_something_else_is_refused_by_the_users_own_name(store: Store, tmp_path: Path) -> None:

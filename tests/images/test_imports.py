@@ -16,8 +16,10 @@ from pipelines.steps import FAMILIES
 
 #: What need not be there: the code asks for it only where a person has chosen it, or goes on without.
 OPTIONAL = {
-    "control": {"safetensors", "torch"},  # in modules of the runtime that no step of it imports
-    "data": {"sklearn", "skvideo"},  # found as packages, never imported
+    # In modules of the runtime that none of its steps imports.
+    "control": {"safetensors", "torch", "huggingface_hub"},
+    # The last two are found as packages, never imported.
+    "data": {"huggingface_hub", "sklearn", "skvideo"},
     "model": {
         "pandas",  # serving, where MLflow is there in full
         "sentencepiece",

@@ -20,7 +20,8 @@ from typing import Any
 from pydantic import ConfigDict
 
 from components.runtime.artifacts import remote_checkpoints as mirror
-from components.runtime.artifacts.artifact import Workspace, open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import Workspace, publish
 from components.runtime.compute import devices
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError

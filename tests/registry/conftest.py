@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 
 GOOD = {

@@ -21,7 +21,7 @@ from components.registry.versions.store import CHAMPION, PREVIOUS, Models
 
 Candidate = Callable[..., dict[str, Path]]
 #: Only better than the champion is let through, so that it is known who must be champion in the end.
-GATE = "champion: [{metric: judge, margin: 0.0, proven: true}]"
+GATE = "champion: [{metric: judge, margin: 0.0, confident: true}]"
 
 
 @contextmanager

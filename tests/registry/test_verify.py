@@ -90,7 +90,7 @@ def test_changed_provenance_is_not_believed(registered: Promotions) -> None:
     flip(stored(registered.generator) / "provenance.json")
     assert any("provenance.json" in finding.what for finding in differing(registered))
     with pytest.raises(InputError, match="altered"):
-        registered.generator.standing("1")
+        registered.generator.evaluated("1")
 
 
 def test_the_gate_does_not_read_altered_figures(

@@ -47,9 +47,9 @@ def test_there_are_a_vae_and_samplers_and_no_name_twice() -> None:
 
 @every
 def test_more_severe_is_farther_from_level_0(name: str, generator: Generator) -> None:
-    rungs = [GENERATIVE[name].build(generator, material(name), level, [1, 2]) for level in range(LEVELS + 1)]
-    assert all(rung.shape == (2, 9, 3, 48, 48) and rung.dtype == torch.uint8 for rung in rungs)
-    lost = [loss(rung, rungs[0]) for rung in rungs]
+    levels = [GENERATIVE[name].build(generator, material(name), level, [1, 2]) for level in range(LEVELS + 1)]
+    assert all(clip.shape == (2, 9, 3, 48, 48) and clip.dtype == torch.uint8 for clip in levels)
+    lost = [loss(clip, levels[0]) for clip in levels]
     assert lost == sorted(lost) and lost[0] == 0.0 and lost[1] > 0.05, lost
 
 
@@ -108,7 +108,7 @@ def test_noise_on_the_weights_leaves_the_weights_as_they_were(generator: Generat
     before = {name: weight.clone() for name, weight in generator.family.denoiser.named_parameters()}
     GENERATIVE["noisy_weights"].build(generator, PROMPTS[:1], 5, [0])
     with pytest.raises(ValueError, match="seed"):
-        GENERATIVE["noisy_weights"].make(generator, PROMPTS, 0.3, [0])
+        GENERATIVE["noisy_weights"].function(generator, PROMPTS, 0.3, [0])
     for name, weight in generator.family.denoiser.named_parameters():
         assert torch.equal(weight, before[name]), name
 
@@ -116,8 +116,8 @@ def test_noise_on_the_weights_leaves_the_weights_as_they_were(generator: Generat
 @pytest.mark.parametrize(
     ("name", "what", "level", "seeds", "message"),
     [
-        ("vae_round_trip", PROMPTS, 1, [0, 1], "stands on clips"),
-        ("few_steps", torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8), 1, [0], "stands on prompts"),
+        ("vae_round_trip", PROMPTS, 1, [0, 1], "takes clips"),
+        ("few_steps", torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8), 1, [0], "takes prompts"),
         ("vae_round_trip", torch.zeros(1, 2, 3, 8, 8), 1, [0], "uint8"),
         ("few_steps", PROMPTS, 6, [0, 1], "outside 0..5"),
         ("few_steps", PROMPTS, 1, [0], "1 seeds for 2 clips"),

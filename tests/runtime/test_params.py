@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from pydantic import Field, ValidationError
@@ -11,11 +11,13 @@ from components.runtime.params import Section, StepParams, digest, known_section
 
 
 class Schedule(Section):
+    renamed_keys: ClassVar[dict[str, str]] = {"warm_steps": "warmup"}
     warmup: int = Field(10, ge=0, description="steps of linear warm-up")
     kind: Literal["cosine", "constant"] = Field("cosine", description="shape of the learning rate")
 
 
 class ExampleParams(StepParams):
+    renamed_keys: ClassVar[dict[str, str]] = {"videos": "candidates", "decay.kind": "schedule.kind"}
     candidates: int = Field(4, ge=2, description="videos per prompt")
     rate: float = Field(1e-4, gt=0, description="learning rate per step")
     schedule: Schedule = Field(default_factory=Schedule, description="learning rate over time")
@@ -123,6 +125,42 @@ def test_error_names_key_given_and_allowed(
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.yaml: No such file"):
         load_step_params(ExampleParams, "runtime_example", tmp_path / "absent.yaml", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "old", "new"),
+    [
+        ("{videos: 6}", (), "videos", "candidates"),
+        (None, ("videos=6",), "videos", "candidates"),
+        ("{decay: {kind: constant}}", (), "decay.kind", "schedule.kind"),
+        ("{schedule: {warm_steps: 3}}", (), "schedule.warm_steps", "schedule.warmup"),
+        ("{stages: [{warmup: 1}, {warm_steps: 3}]}", (), "stages.1.warm_steps", "stages.1.warmup"),
+    ],
+)
+def test_renamed_key_is_read_with_a_warning_line(
+    text: str | None,
+    overrides: tuple[str, ...],
+    old: str,
+    new: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = text and f"runtime_example: {text}"
+    params = load(file, tmp_path, *(f"runtime_example.{o}" for o in overrides)).model_dump()
+    for key in new.split("."):
+        params = params[int(key)] if isinstance(params, list) else params[key]
+    assert params in (6, 3, "constant")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"warning: runtime_example.{old} is deprecated; use runtime_example.{new}"]
+
+
+def test_old_and_new_name_together_are_an_error(tmp_path: Path) -> None:
+    text = "runtime_example: {videos: 6, schedule: {warmup: 2}}"
+    assert message(text, tmp_path, "runtime_example.candidates=6").endswith(
+        "give runtime_example.candidates alone"
+    )
+    found = message(text.replace("videos: 6, ", ""), tmp_path, "runtime_example.schedule.warm_steps=3")
+    assert "runtime_example.schedule.warm_steps is the old name of" in found
 
 
 def test_environment_is_not_read_through_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import typer
 from safetensors.torch import load_file
 
 from components.runtime import step as step_module
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError, Interrupted
 from components.runtime.params import StepParams
 

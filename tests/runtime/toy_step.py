@@ -13,8 +13,9 @@ import torch
 from pydantic import Field
 from safetensors.torch import save_file
 
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused

@@ -17,8 +17,7 @@ from torch import Tensor
 from components.alignment.candidates.pairs import Candidate, motion_of
 from components.corpus import Prompt
 from components.generator import Generator
-from components.reward.base import Reward
-from components.reward.scoring.trained import Rating
+from components.reward.base import Rating, Reward
 from components.runtime.compute.seeds import derive, torch_generator
 
 T = TypeVar("T")
@@ -102,7 +101,7 @@ def _sample_and_score(
             ratings.append(scoring.result())
     rating = Rating(
         torch.cat([part.score for part in ratings]),
-        torch.cat([part.spread for part in ratings]),
+        torch.cat([part.uncertainty for part in ratings]),
         {name: torch.cat([part.aspects[name] for part in ratings]) for name in ratings[0].aspects},
     )
     return torch.cat(latents), torch.cat(frames), rating
@@ -151,7 +150,7 @@ def roll_out(
     # Latents that are not finite decode to frames like any other: no reward would tell.
     sound = latents.isfinite().flatten(1).all(dim=1).to(rating.score.device)
     rewards = rating.score.where(sound, math.nan).tolist()
-    spreads = rating.spread.tolist()
+    spreads = rating.uncertainty.tolist()
     aspects = {name: values.tolist() for name, values in rating.aspects.items()}
     motions = motion_of(frames).tolist()
     groups = []

@@ -16,7 +16,7 @@ from components.alignment.ledger.schema import SCHEMA, USED, content_digest
 from components.alignment.ledger.writer import LEDGER, latents_file
 from components.corpus.prompts import Prompt
 from components.runtime.artifacts.artifact import Artifact, open_artifact
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 
 STEPS = ("alignment", "ledger")
 """What publishes ledgers: the step, and `ledger replay`."""
@@ -47,7 +47,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         types = dict(zip(table.schema.names, table.schema.types, strict=True))
         rows: list[dict[str, Any]] = table.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{file}: not a readable ledger ({' '.join(str(error).split())})") from error
+        raise InputError(f"{file}: not a readable ledger ({one_line(error)})") from error
     missing = [name for name in (*SCHEMA.names, USED.name) if name not in types]
     if missing:
         raise InputError(

@@ -31,9 +31,10 @@ from components.alignment.ledger.schema import Origin, kept_latents
 from components.alignment.ledger.writer import LEDGER, LedgerWriter
 from components.corpus import Prompt
 from components.generator import Generator
-from components.reward.base import Reward, open_reward
-from components.reward.refresh.versions import digest_of
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.reward.base import Reward, digest_of
+from components.reward.scoring.load import open_reward
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import resolve
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
@@ -201,7 +202,11 @@ class _Replay:
         texts = [row["prompt"] for row in rows]
         frames = self.generator.decode(latents)
         rating = self.reward.rate(frames, self.generator.fps, texts)
-        scores, spreads, motions = rating.score.tolist(), rating.spread.tolist(), motion_of(frames).tolist()
+        scores, spreads, motions = (
+            rating.score.tolist(),
+            rating.uncertainty.tolist(),
+            motion_of(frames).tolist(),
+        )
         aspects = {name: values.tolist() for name, values in rating.aspects.items()}
         places: dict[str, list[int]] = {}
         for place, row in enumerate(rows):

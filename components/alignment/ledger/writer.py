@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
 from components.alignment.ledger.schema import ASPECT, SCHEMA, USED, Latents, Origin, content_digest, rows_of
-from components.runtime.io.files import fsync
+from components.runtime.io.files import atomic_file, write_atomically
 
 if TYPE_CHECKING:
     from components.alignment.candidates.pairs import Verdict
@@ -60,16 +60,18 @@ class LedgerWriter:
         # The table comes last: where it is, its latents are.
         if latents:
             tensors = {digests[name]: clip.contiguous() for name, clip in latents.items()}
-            _aside(latents_file(self.folder, iteration), lambda file: save_file(tensors, file))
+            with atomic_file(latents_file(self.folder, iteration)) as file:
+                save_file(tensors, file)
         aspects = dict.fromkeys(name for row in rows for name in row if name.startswith(ASPECT))
         schema = pa.schema([*SCHEMA, *((name, pa.float64()) for name in aspects)])
         table = pa.Table.from_pylist(rows, schema=schema)
-        _aside(self._part(iteration), lambda file: pq.write_table(table, file))
+        with atomic_file(self._part(iteration)) as file:
+            pq.write_table(table, file)
 
     def use(self, iteration: int, pairs: Iterable[tuple[int, str]]) -> None:
         """Say which pairs an iteration trained on, each as (iteration it was drawn in, prompt id)."""
         text = json.dumps(sorted({(drawn, prompt) for drawn, prompt in pairs}))
-        _aside(self._use(iteration), lambda file: file.write_text(text))
+        write_atomically(self._use(iteration), text)
 
     def publish(self, folder: Path, iterations: int) -> None:
         """Write the first ``iterations`` parts as one table, with their latents, into ``folder``."""
@@ -112,12 +114,3 @@ def _with_uses(part: pa.Table, used: dict[tuple[int, str], list[int]]) -> pa.Tab
     rows: list[dict[str, Any]] = part.select(["iteration", "prompt_id", "role"]).to_pylist()
     column = [used.get((row["iteration"], row["prompt_id"]), []) if row["role"] else [] for row in rows]
     return part.append_column(USED, pa.array(column, USED.type))
-
-
-def _aside(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place, and move it there in one rename."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}")
-    write(aside)
-    fsync(aside)
-    aside.rename(file)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from components.corpus.world.judge import LAWS, judge
 from components.evaluation.comparison.diversity import diversity
-from components.evaluation.dimensions import Clips, Dimension, catalogue
-from components.evaluation.dimensions.base import Array
+from components.evaluation.dimensions.base import Array, Clips, Dimension
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.dimensions.motion import flow_motion, motion
 from components.evaluation.models import Shelf
 from components.reward.base import Reward

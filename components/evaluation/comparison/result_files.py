@@ -11,6 +11,7 @@ import numpy as np
 
 from components.evaluation.comparison.paired import Paired, compare
 from components.evaluation.comparison.table import ends
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.vbench.files import (
     PER_VIDEO_SCALE,
     SEED,
@@ -20,7 +21,7 @@ from components.evaluation.vbench.files import (
     prompt_of,
     read_results,
 )
-from components.evaluation.vbench.totals import LARGEST, QUALITY, RANGES, SEMANTIC, refuse_per_cent
+from components.evaluation.vbench.totals import LARGEST, RANGES, refuse_per_cent
 from components.runtime.compute.seeds import numpy_rng
 from components.runtime.errors import InputError
 from components.runtime.stats import FEWEST, Clusters, holm, plain

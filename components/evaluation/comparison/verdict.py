@@ -117,7 +117,7 @@ def put_to_gate(
         metrics: by step, that step's metrics.json; the evaluation's is `flat_metrics`.
         unavailable: why each dimension that was not measured was not.
     """
-    return replace(verdict, checks=tuple(gate.alone(metrics, unavailable)), gate=gate)
+    return replace(verdict, checks=tuple(gate.without_champion(metrics, unavailable)), gate=gate)
 
 
 def flat_metrics(verdict: Verdict, base: Side, aligned: Side, prompts: int) -> dict[str, float]:
@@ -165,7 +165,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
                 name: asdict(paired) | {"p_holm": verdict.p_holm[name]}
                 for name, paired in verdict.dimensions.items()
             },
-            "checks": [asdict(check) for check in verdict.checks],
+            "checks": [check.as_json() for check in verdict.checks],
             "gate_digest": verdict.gate.digest,
         }
     )

@@ -16,7 +16,7 @@ from components.corpus.world.detect import Reading, read_back
 from components.corpus.world.scene import Scene, parse_caption
 from components.evaluation.dimensions.classical_flow import fastest_motion, smoothness
 from components.evaluation.models import WEIGHTS, Shelf
-from components.evaluation.models.store import UNKNOWN
+from components.evaluation.models.catalogue import UNKNOWN
 from components.runtime.compute.process_pool import ProcessPool
 from components.video.decode.frames import Frames, held
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+#: File in which a fetched folder records its name, origin and licence, and size and SHA-256 of every file.
+CARD = "weights.json"
+#: The origin of a folder without a card.
+UNKNOWN = "a folder without a card"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -53,7 +58,7 @@ WEIGHTS: dict[str, Weights] = {
             origin="facebook/dino-vitb16",
             licence="Apache-2.0",
             megabytes=343,
-            opens=f"{_HERE}.features:Dino",
+            opens=f"{_HERE}.dino_clip:Dino",
         ),
         Weights(
             name="clip-b32",
@@ -61,7 +66,7 @@ WEIGHTS: dict[str, Weights] = {
             origin="openai/clip-vit-base-patch32",
             licence="MIT",
             megabytes=605,
-            opens=f"{_HERE}.features:Clip",
+            opens=f"{_HERE}.dino_clip:Clip",
             files=("config.json", "model.safetensors", "vocab.json", "merges.txt"),
         ),
         Weights(
@@ -70,7 +75,7 @@ WEIGHTS: dict[str, Weights] = {
             origin="openai/clip-vit-large-patch14",
             licence="MIT",
             megabytes=1711,
-            opens=f"{_HERE}.features:Clip",
+            opens=f"{_HERE}.dino_clip:Clip",
         ),
         Weights(
             name="aesthetic",
@@ -78,7 +83,7 @@ WEIGHTS: dict[str, Weights] = {
             origin="https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/main/sa_0_4_vit_l_14_linear.pth",
             licence="MIT",
             megabytes=1,
-            opens=f"{_HERE}.features:AestheticHead",
+            opens=f"{_HERE}.dino_clip:AestheticHead",
             files=("model.safetensors",),
             form="torch",
             sha256="2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba",

@@ -25,10 +25,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from components.evaluation.models.catalogue import WEIGHTS, Weights
-from components.evaluation.models.store import CARD
+from components.evaluation.models.catalogue import CARD, WEIGHTS, Weights
 from components.runtime.artifacts import outputs
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 from components.runtime.io.files import replace_dir, sha256_file
 from components.runtime.io.untrusted import parse_json
@@ -72,7 +71,7 @@ def fetch(name: str, place: str, origin: str = "") -> dict[str, Any]:
             at the place.
     """
     weights, where = WEIGHTS[name], f"{place.rstrip('/')}/{name}"
-    kind = outputs.Kind(f"fetched weights `{name}`", CARD, _listed)
+    kind = outputs.OutputKind(f"fetched weights `{name}`", CARD, _listed)
     outputs.check(where, kind)
     local = None if storage.is_remote(place) else storage.local_path(place)
     if local is not None:
@@ -172,7 +171,7 @@ def _from_hub(weights: Weights, folder: Path, origin: str) -> str:
         for name in (*texts, tensors):
             hf_hub_download(repository, name, revision=found.sha, local_dir=folder)
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise InputError(f"{repository}: cannot be fetched from the hub: {_line(error)}") from error
+        raise InputError(f"{repository}: cannot be fetched from the hub: {one_line(error)}") from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     if tensors == _STATE:
         _write(folder, _read(repository, lambda: _torch_state(folder / _STATE)))
@@ -187,7 +186,7 @@ def _from_file(weights: Weights, folder: Path) -> str:
         with urllib.request.urlopen(weights.origin, timeout=60) as answer, file.open("wb") as target:
             shutil.copyfileobj(answer, target)
     except (urllib.error.URLError, OSError) as error:
-        raise InputError(f"{weights.origin}: cannot be fetched: {_line(error)}") from error
+        raise InputError(f"{weights.origin}: cannot be fetched: {one_line(error)}") from error
     digest = sha256_file(file)
     if not digest.startswith(weights.sha256):
         raise InputError(
@@ -203,7 +202,7 @@ def _read(origin: str, read: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
     try:
         return read()
     except Exception as error:  # whatever a reader makes of a damaged or foreign file
-        raise InputError(f"{origin}: cannot be read as tensors: {_line(error)}") from error
+        raise InputError(f"{origin}: cannot be read as tensors: {one_line(error)}") from error
 
 
 def _torch_state(file: Path) -> dict[str, Tensor]:
@@ -234,7 +233,3 @@ def _write(folder: Path, tensors: dict[str, Tensor]) -> None:
     except SafetensorError as error:
         raise InputError(f"{folder / _TENSORS}: written damaged: {error}") from error
     os.chmod(folder / _TENSORS, 0o644)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -7,29 +7,25 @@ as long as it holds safetensors.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from components.evaluation.models.catalogue import WEIGHTS, Weights
+from components.evaluation.models.catalogue import CARD, UNKNOWN, WEIGHTS, Weights
+from components.evaluation.models.fetch import fetch
 from components.runtime.artifacts.artifact import cache_dir
-from components.runtime.errors import InputError
+from components.runtime.artifacts.pretrained import mirrored
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
+from components.runtime.io.files import file_lock
 
-#: What a fetched folder says about itself: name, origin, licence, and size and SHA-256 of every file.
-CARD = "weights.json"
 #: The place that is fetched on demand, where there is a network.
 HUB = "hub"
-#: The origin of a folder without a card.
-UNKNOWN = "a folder without a card"
 
 
 class Shelf:
@@ -82,7 +78,7 @@ class Shelf:
             try:
                 opened = getattr(importlib.import_module(module), class_name).load(folder, self.device)
             except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 raise InputError(f"{folder}: the weights `{name}` cannot be opened: {reason}") from error
             self._models[name] = opened
         return self._models[name]
@@ -117,7 +113,7 @@ class Shelf:
                 folder = cache_dir() / "weights" / name
                 _fetched(weights, folder)
             elif storage.is_remote(self.place):
-                folder = _downloaded(f"{self.place}/{name}")
+                folder = mirrored(f"{self.place}/{name}")
             else:
                 folder = storage.local_path(self.place) / name
             self._folders[name] = folder
@@ -127,29 +123,10 @@ class Shelf:
 def _fetched(weights: Weights, folder: Path) -> None:
     """Fetch weights into the cache, unless they are there or another process is at it: then wait for it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(folder.with_name(f".{folder.name}.lock")):
         if any(not (folder / file).is_file() for file in weights.files):
-            from components.evaluation.models.fetch import fetch
-
             fetch(weights.name, str(folder.parent))
 
 
 def _how(name: str) -> str:
     return f"get them with `python -m components.evaluation weights fetch {name} --to DIR`, then name DIR"
-
-
-def _downloaded(uri: str) -> Path:
-    """A local copy of the folder at ``uri``, made once for each state of it."""
-    state = json.dumps([(file.name, file.size, file.etag) for file in storage.list_files(uri)])
-    key = hashlib.sha256(f"{uri}\n{state}".encode()).hexdigest()[:16]
-    folder = cache_dir() / "weights-s3" / f"{uri.rsplit('/', 1)[-1]}-{key}"
-    if not folder.is_dir():
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-        aside.mkdir(parents=True, exist_ok=True)
-        storage.download_dir(uri, aside)
-        try:
-            aside.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(aside, ignore_errors=True)
-    return folder

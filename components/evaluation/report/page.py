@@ -17,7 +17,7 @@ from torch import Tensor
 from components.evaluation.comparison.verdict import Verdict
 from components.evaluation.report import charts
 from components.evaluation.report import svg_marks as marks
-from components.evaluation.report.recommendation import limits, standing
+from components.evaluation.report.recommendation import limits, recommend
 from components.evaluation.report.reward_section import RewardPage, Version
 from components.evaluation.report.side_by_side import Shown, as_videos
 from components.runtime.artifacts.manifest import Manifest
@@ -98,7 +98,7 @@ def render(material: Material, base: Tensor, aligned: Tensor, fps: float) -> str
     return environment.get_template("page.html.j2").render(
         m=material,
         v=verdict,
-        standing=standing(verdict),
+        recommendation=recommend(verdict),
         groups=groups,
         shrink=shrink,
         fps=fps,

@@ -1,43 +1,40 @@
-"""Is the aligned model worth promoting? Each rule of the gate, whether it holds, and why, in plain words.
+"""Should the aligned model be promoted? Each rule of the gate, whether it holds, and why, in plain words.
 
 No threshold stands here: the rules are those of the gate file, which the registry decides by, too.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from components.evaluation.comparison.paired import Paired
 from components.evaluation.comparison.verdict import Verdict
-from components.runtime.gate.rules import Check
-from components.runtime.stats import FEWEST, Interval
+from components.runtime.gate.rules import Check, allows
+from components.runtime.stats import FEWEST
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One thing asked of the aligned model.
-
-    Attributes:
-        name: in a few words.
-        figure: what was found; None where nothing was.
-        asked: the threshold in words.
-        held: whether it holds; None where nothing is shown either way. Only what holds speaks for promotion.
-        proven: whether the whole interval lies inside what is asked.
-        reason: one sentence that says why.
-    """
+    """One rule of the gate on the aligned model: its name in a few words, and one sentence on the outcome."""
 
     name: str
-    figure: Interval | None
-    asked: str
-    held: bool | None
-    proven: bool
+    check: Check
     reason: str
+
+    @property
+    def held(self) -> bool | None:
+        """Whether it holds; None where nothing is shown either way. Only what holds speaks for promotion."""
+        return self.check.passed if self.check.shown else None
+
+    @property
+    def allowed(self) -> str:
+        """The bounds in words."""
+        return _allowed(self.check)
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The verdict of the page.
+class Recommendation:
+    """The recommendation of the page.
 
     Attributes:
         requirements: the gate's rules that one evaluation can answer, but those that it passes over.
@@ -48,37 +45,40 @@ class Standing:
     left: tuple[str, ...] = ()
 
     @property
-    def worthy(self) -> bool:
-        """Whether everything asked holds."""
-        return all(one.held for one in self.requirements)
+    def promote(self) -> bool:
+        """Whether every requirement holds."""
+        return all(requirement.held for requirement in self.requirements)
 
     @property
     def word(self) -> str:
-        """The verdict in two or three words."""
-        if self.worthy:
+        """The recommendation in two to five words."""
+        if self.promote:
             return "Worth promoting"
-        if any(one.held is False for one in self.requirements):
+        if any(requirement.held is False for requirement in self.requirements):
             return "Not worth promoting"
         return "Not shown to be worth promoting"
 
     @property
     def against(self) -> list[Requirement]:
         """What speaks against promotion, failures first."""
-        failed = [one for one in self.requirements if one.held is False]
-        return failed + [one for one in self.requirements if one.held is None]
+        return [r for held in (False, None) for r in self.requirements if r.held is held]
 
 
-def standing(verdict: Verdict) -> Standing:
+def recommend(verdict: Verdict) -> Recommendation:
     """What the gate's rules say of one comparison: `verdict.checks` in plain words.
 
     A rule that is skipped where its figure is absent is left out, as the registry passes over it.
     """
-    asked = [_requirement(check, verdict) for check in verdict.checks if check.passed is not None]
-    left = [
-        f"{_plain(margin.metric)} at most {margin.margin:g} below the champion's{margin.rule().how}"
+    requirements = []
+    for check in verdict.checks:
+        if check.passed is not None:
+            name, reason = _words(check, verdict)
+            requirements.append(Requirement(name, check, reason))
+    left = tuple(
+        margin.words("the champion's").replace(margin.metric, _plain(margin.metric), 1)
         for margin in verdict.gate.champion
-    ]
-    return Standing(tuple(asked), tuple(left))
+    )
+    return Recommendation(tuple(requirements), left)
 
 
 def limits(verdict: Verdict) -> dict[str, float]:
@@ -94,17 +94,6 @@ def limits(verdict: Verdict) -> dict[str, float]:
     return found
 
 
-def _requirement(check: Check, verdict: Verdict) -> Requirement:
-    known = check.low is not None and check.high is not None
-    figure = None
-    if check.value is not None:
-        ends = (check.low, check.high) if known else (-math.inf, math.inf)
-        figure = Interval(check.value, *ends)  # type: ignore[arg-type]
-    held = check.passed if check.shown else None
-    name, reason = _words(check, verdict)
-    return Requirement(name, figure, _asked(check), held, bool(check.sure), reason)
-
-
 def _words(check: Check, verdict: Verdict) -> tuple[str, str]:
     """The requirement's name, and the sentence that says how it stands."""
     metric, worst = check.metric, _worst(verdict)
@@ -116,16 +105,10 @@ def _words(check: Check, verdict: Verdict) -> tuple[str, str]:
         return f"enough {metric}", f"{check.value or 0:g} {metric} of at least {check.at_least:g}"
     if check.part == "available":
         name = _plain(metric.removeprefix("aligned/"))
-        return (
-            f"{name} is measured",
-            f"{name} is measured" if check.shown else f"{name} could not be measured",
-        )
+        return f"{name} is measured", f"{name} {'is' if check.shown else 'could not be'} measured"
     if metric == "worst_semantic_delta":
         if worst is None:
-            return (
-                "prompt is still followed",
-                "no dimension of the prompt's content could be measured",
-            )
+            return "prompt is still followed", "no dimension of the prompt's content could be measured"
         return f"{worst} change", _kept(check, f"{worst} change, the worst of what the prompt asks for,")
     name = _plain(metric.removeprefix("delta/")) + (" change" if metric.startswith("delta/") else "")
     if check.value is None:
@@ -140,13 +123,8 @@ def _win(check: Check, by: str, paired: Paired | None) -> str:
     of = f"the {by} prefers the aligned clip in {100 * rate.value:.0f} % of {paired.pairs} pairs"
     if not rate.known:
         return f"{of}; {paired.prompts} prompts are too few to show anything, an interval needs {FEWEST}"
-    more = (
-        "more than half"
-        if rate.low > 0.5
-        else "fewer than half"
-        if rate.high < 0.5
-        else "which may be chance"
-    )
+    decided = "more than half" if rate.low > 0.5 else "fewer than half" if rate.high < 0.5 else ""
+    more = decided or "which may be chance"
     return f"{of} (interval {100 * rate.low:.0f} to {100 * rate.high:.0f} %), {more}"
 
 
@@ -158,14 +136,10 @@ def _kept(check: Check, name: str) -> str:
     found = _minus(found)
     if not check.shown:
         return f"{found}, and nothing is shown by it: it has no interval"
-    estimate = (
-        (check.at_least is None or check.value >= check.at_least)
-        and (check.above is None or check.value > check.above)
-        and (check.at_most is None or check.value <= check.at_most)
-    )
     if not check.passed:
-        why = "its interval reaches out of what is allowed" if estimate else "outside what is allowed"
-        return f"{found}{':' if estimate else ','} {why} ({_asked(check)})"
+        estimate = allows(check, check.value, check.value)
+        why = ": its interval reaches out of" if estimate else ", outside"
+        return f"{found}{why} what is allowed ({_allowed(check)})"
     if check.sure is None:
         return f"{found}, inside what is allowed"
     if check.sure:
@@ -173,22 +147,22 @@ def _kept(check: Check, name: str) -> str:
     return f"{found}: the estimate is inside what is allowed, its interval reaches out of it"
 
 
-def _asked(check: Check) -> str:
+def _allowed(check: Check) -> str:
     """The bounds in words."""
     if check.part == "available":
         return "must be measured"
     digits = "g" if check.part == "minimum" else ".3f"
     if check.above is not None and check.at_most is None:
-        asked = f"{'interval ' if ', whole interval' in check.rule else ''}above {check.above:{digits}}"
+        allowed = f"{'interval ' if ', whole interval' in check.rule else ''}above {check.above:{digits}}"
     elif check.at_least is not None and check.at_most is not None:
-        asked = f"{check.at_least:{digits}} to {check.at_most:{digits}}"
+        allowed = f"{check.at_least:{digits}} to {check.at_most:{digits}}"
     elif check.at_least is not None:
-        asked = f"at least {check.at_least:{digits}}"
+        allowed = f"at least {check.at_least:{digits}}"
     elif check.at_most is not None:
-        asked = f"at most {check.at_most:{digits}}"
+        allowed = f"at most {check.at_most:{digits}}"
     else:
-        asked = check.rule
-    return _minus(asked)
+        allowed = check.rule
+    return _minus(allowed)
 
 
 def _worst(verdict: Verdict) -> str | None:

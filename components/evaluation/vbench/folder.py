@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.evaluation.sample_record import INSIDE
 from components.evaluation.vbench.files import prompt_of, video_name
+from components.evaluation.vbench.sample_record import INSIDE
 from components.evaluation.vbench.suites import Suite
 from components.runtime.errors import InputError
 from components.video.names import VIDEO_SUFFIXES, composed, is_video_name

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.evaluation.sample_record import read_record, record_file, write_record
 from components.evaluation.samples import Request, Sampler
 from components.evaluation.vbench.files import video_name
+from components.evaluation.vbench.sample_record import read_record, record_file, write_record
 from components.evaluation.vbench.suites import Suite
 from components.generator.sampling import require_finite
 from components.runtime.compute.distributed import Ranks
@@ -17,6 +17,7 @@ from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.io import storage
+from components.runtime.io.files import atomic_file
 from components.runtime.progress import Progress
 from components.video.clip import Clip
 from components.video.codec import read_video, write_video
@@ -78,9 +79,8 @@ def sample_suite(
             drawn, latents = sampler.sample(prompts, seeds)
             require_finite(latents)
             for place, frames in zip(part, drawn, strict=True):
-                aside = folder / f".{os.getpid()}.{names[place]}"
-                write_video(Clip(frames.cpu(), fps), aside, scale=1)
-                aside.replace(folder / names[place])
+                with atomic_file(folder / names[place]) as aside:
+                    write_video(Clip(frames.cpu(), fps), aside, scale=1)
             progress.update(len(part))
         stopped = any(ranks.all_gather_object(stop.requested))
     if stopped:

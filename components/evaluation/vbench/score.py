@@ -11,17 +11,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.dimensions import Dimension, LeftOut, Measured, Outcome, Video, catalogue
+from components.evaluation.dimensions.base import Dimension, LeftOut, Measured, Outcome, Video
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.models import Shelf
-from components.evaluation.sample_record import read_record
 from components.evaluation.vbench.files import METHOD, OURS, SEED, VARIANT, Result, VideoResult
 from components.evaluation.vbench.folder import Found, Problem, counts, find_videos
+from components.evaluation.vbench.sample_record import read_record
 from components.evaluation.vbench.suites import Suite
 from components.evaluation.vbench.totals import totals
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
-from components.runtime.io.files import sha256_file
+from components.runtime.io.files import sha256_file, write_atomically
 from components.runtime.progress import Progress
 from components.video.decode.frames import open_frames
 from components.video.names import composed
@@ -205,10 +206,7 @@ def _measured(task: Task, scores: Scores, shelf: Shelf, settings: Settings, keep
         kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return kept
     result = _measure(task, {name: scores.used[name] for name in chosen}, shelf, settings)
-    keep.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(".new")
-    aside.write_text(json.dumps(result), encoding="utf-8")
-    aside.replace(file)
+    write_atomically(file, json.dumps(result))
     return result
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,12 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from components.evaluation.dimensions import catalogue
-from components.evaluation.sample_record import recorded_prompts
+from components.evaluation.dimensions.catalogue import catalogue
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.vbench.files import prompt_of, stem
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC
+from components.evaluation.vbench.sample_record import recorded_prompts
 from components.runtime.artifacts.artifact import cache_dir
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
+from components.runtime.io.files import write_atomically
 from components.runtime.io.prompt_lists import FORMATS, read_prompt_list
 from components.runtime.io.untrusted import content, parse_json
 from components.video.names import VIDEO_SUFFIXES, composed, is_video_name
@@ -241,15 +241,12 @@ def _published() -> bytes:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = sorted(Path(aside).glob("*.whl"))
         if done.returncode or not wheels:
-            reason = " ".join(done.stderr.split())[-200:]
+            reason = one_line(done.stderr)[-200:]
             raise InputError(
                 f"suite vbench: pip could not download {WHEEL}; name the wheel instead: {reason}"
             )
         content = _from_wheel(wheels[0])
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    new = kept.with_suffix(f".{os.getpid()}")
-    new.write_bytes(content)
-    new.replace(kept)
+    write_atomically(kept, content)
     return content
 
 

@@ -16,29 +16,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.vbench.files import measured_in, read_dimensions
 from components.runtime.errors import InputError
 
-QUALITY: tuple[str, ...] = (
-    "subject_consistency",
-    "background_consistency",
-    "temporal_flickering",
-    "motion_smoothness",
-    "dynamic_degree",
-    "aesthetic_quality",
-    "imaging_quality",
-)
-SEMANTIC: tuple[str, ...] = (
-    "object_class",
-    "multiple_objects",
-    "human_action",
-    "color",
-    "spatial_relationship",
-    "scene",
-    "appearance_style",
-    "temporal_style",
-    "overall_consistency",
-)
 RANGES: dict[str, tuple[float, float]] = {name: (0.0, 1.0) for name in QUALITY + SEMANTIC} | {
     "subject_consistency": (0.1462, 1.0),
     "background_consistency": (0.2615, 1.0),

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from components.generator.families.noise_process import NoiseProcess
 from components.generator.offload import at_work
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io.files import sort_safetensors_header
 
 CONFIG = "config.json"
@@ -244,9 +244,7 @@ class ModelFamily(ABC):
                     str(place), use_safetensors=True, local_files_only=True, **others
                 )
             except (OSError, ValueError, RuntimeError) as error:
-                raise InputError(
-                    f"{place}: the LoRA cannot be loaded: {' '.join(str(error).split())}"
-                ) from error
+                raise InputError(f"{place}: the LoRA cannot be loaded: {one_line(error)}") from error
 
     # -- all weights -----------------------------------------------------------------------------------
 
@@ -277,7 +275,7 @@ class ModelFamily(ABC):
                 getattr(self.pipeline, name).load_state_dict(state)
             except (OSError, SafetensorError, RuntimeError) as error:
                 raise InputError(
-                    f"{folder / name}: the weights cannot be loaded: {' '.join(str(error).split())}"
+                    f"{folder / name}: the weights cannot be loaded: {one_line(error)}"
                 ) from error
 
     def load_aligned(self, folder: Path) -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from components.generator.miniature.architecture import MAX_TOKENS
-from components.generator.miniature.training_loop import TrainingLoop
+from components.generator.miniature.optimise import optimise
 from components.generator.miniature.vae_training import moments, to_model_range
+from components.generator.params import MiniatureParams
 from components.runtime.compute.seeds import derive
 
 #: Share of captions replaced by the empty one, so that classifier-free guidance has its unconditional branch.
@@ -43,10 +44,7 @@ def train_flow(
     pipeline: Any,
     footage: Tensor,
     captions: Sequence[str],
-    *,
-    steps: int,
-    batch: int,
-    learning_rate: float,
+    recipe: MiniatureParams,
     seed: int,
     device: torch.device,
     checkpoints: Path,
@@ -74,9 +72,9 @@ def train_flow(
     )
     tokens, masks = encoded.input_ids.to(device), encoded.attention_mask.to(device)
     caption_of = torch.tensor([numbers[caption] for caption in captions], device=device)
-    loop = TrainingLoop(both, steps=steps, learning_rate=learning_rate, checkpoints=checkpoints, what="flow")
+    batch = recipe.flow_batch
 
-    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss_at(step: int) -> Tensor:
         # Drawn on the training device: host draws of this size would take longer than the network.
         draws = torch.Generator(device).manual_seed(derive(seed, "flow batch", step))
         indices = torch.randint(len(latents), (batch,), generator=draws, device=device)
@@ -91,7 +89,14 @@ def train_flow(
         at = time.view(-1, 1, 1, 1, 1)
         noisy = (1.0 - at) * clean + at * noise
         predicted = pipeline.transformer(noisy, time * 1000.0, text, return_dict=False)[0]
-        return (predicted - (noise - clean)).square().mean(), {}
+        return (predicted - (noise - clean)).square().mean()
 
-    loop.run(loss_at)
+    optimise(
+        both,
+        loss_at,
+        stage="flow",
+        steps=recipe.flow_steps,
+        learning_rate=recipe.flow_learning_rate,
+        checkpoints=checkpoints,
+    )
     both.eval()

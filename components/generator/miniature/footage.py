@@ -6,9 +6,7 @@ A stated share of them is degraded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -18,21 +16,27 @@ from components.corpus.world.render import render
 from components.corpus.world.scene import Scene
 from components.generator.miniature.degrade import degrade
 from components.runtime.compute.devices import available_cpus
+from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, numpy_rng
-from components.runtime.compute.workers import begin
+
+#: Clips that a worker makes at a time.
+CHUNK = 64
 
 
-def make_clip(
-    index: int, scenes: Sequence[Scene], seed: int, degraded_share: float, frames: int, size: int
+def make_clips(
+    indices: Sequence[int], scenes: Sequence[Scene], seed: int, degraded_share: float, frames: int, size: int
 ) -> np.ndarray:
-    """Return clip ``index`` of the footage, uint8 (T, 3, H, W).
+    """Return clips `indices` of the footage, uint8 (N, T, 3, H, W).
 
-    It depends on its arguments alone, not on other clips.
+    A clip depends on its index and the other arguments alone, not on other clips.
     """
-    scene = scenes[index % len(scenes)]
-    clip = render(scene, derive(seed, "generator footage", index), frames, size).numpy()
-    rng = numpy_rng(seed, "generator wear", index)
-    return degrade(clip, rng) if rng.random() < degraded_share else clip
+    clips = []
+    for index in indices:
+        scene = scenes[index % len(scenes)]
+        clip = render(scene, derive(seed, "generator footage", index), frames, size).numpy()
+        rng = numpy_rng(seed, "generator wear", index)
+        clips.append(degrade(clip, rng) if rng.random() < degraded_share else clip)
+    return np.stack(clips)
 
 
 def make_footage(
@@ -44,9 +48,10 @@ def make_footage(
     clip is degraded (its caption does not say so).
     """
     work = partial(
-        make_clip, scenes=scenes, seed=seed, degraded_share=degraded_share, frames=frames, size=size
+        make_clips, scenes=scenes, seed=seed, degraded_share=degraded_share, frames=frames, size=size
     )
-    with ProcessPoolExecutor(available_cpus(), get_context("spawn"), begin) as pool:
-        clips = list(pool.map(work, range(count), chunksize=64))
+    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    with ProcessPool(available_cpus()) as pool:
+        clips = np.concatenate(list(pool.map(work, chunks)))
     captions = [scenes[index % len(scenes)].caption for index in range(count)]
-    return torch.from_numpy(np.stack(clips)), captions
+    return torch.from_numpy(clips), captions

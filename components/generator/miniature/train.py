@@ -23,7 +23,7 @@ from components.generator.miniature.flow_training import train_flow
 from components.generator.miniature.footage import make_footage
 from components.generator.miniature.vae_training import train_vae
 from components.generator.params import GeneratorParams
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import configure_threads, describe, resolve
 from components.runtime.compute.seeds import derive
 
@@ -49,30 +49,12 @@ def train_miniature(params: GeneratorParams, out: str | Path) -> dict[str, float
         torch.manual_seed(derive(seed, "miniature weights"))
         # Any: diffusers hides a pipeline's parts from type checkers.
         pipeline: Any = build_pipeline(recipe.shift)
-        shared: dict[str, Any] = {"seed": seed, "device": device}
         stages = []
         began = time.monotonic()
-        train_vae(
-            pipeline.vae,
-            footage,
-            steps=recipe.vae_steps,
-            batch=recipe.vae_batch,
-            learning_rate=recipe.vae_learning_rate,
-            checkpoints=workspace.checkpoints / "vae",
-            **shared,
-        )
+        train_vae(pipeline.vae, footage, recipe, seed, device, workspace.checkpoints / "vae")
         stages.append(_stage("vae", recipe.vae_steps, device, began))
         began = time.monotonic()
-        train_flow(
-            pipeline,
-            footage,
-            captions,
-            steps=recipe.flow_steps,
-            batch=recipe.flow_batch,
-            learning_rate=recipe.flow_learning_rate,
-            checkpoints=workspace.checkpoints / "flow",
-            **shared,
-        )
+        train_flow(pipeline, footage, captions, recipe, seed, device, workspace.checkpoints / "flow")
         stages.append(_stage("flow", recipe.flow_steps, device, began))
         metrics = save_miniature(pipeline, params, stages, workspace.dir)
         workspace.write_metrics(metrics)

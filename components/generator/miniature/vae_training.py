@@ -13,7 +13,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 from torch import Tensor
 
-from components.generator.miniature.training_loop import TrainingLoop
+from components.generator.miniature.optimise import optimise
+from components.generator.params import MiniatureParams
 from components.runtime.compute.seeds import derive
 
 KL_WEIGHT = 1e-5
@@ -24,11 +25,6 @@ SQUARED_WEIGHT = 2.0
 def to_model_range(frames: Tensor) -> Tensor:
     """uint8 (B, T, 3, H, W) in 0..255 -> float32 (B, 3, T, H, W) in -1..1, the layout Wan's VAE works in."""
     return frames.float().div(127.5).sub(1.0).transpose(1, 2)
-
-
-def to_frames(video: Tensor) -> Tensor:
-    """float (B, 3, T, H, W) in -1..1 -> uint8 (B, T, 3, H, W) in 0..255, rounded."""
-    return video.clamp(-1.0, 1.0).add(1.0).mul(127.5).round().to(torch.uint8).transpose(1, 2)
 
 
 def moments(vae: Any, video: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,15 +56,7 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def train_vae(
-    vae: Any,
-    footage: Tensor,
-    *,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    seed: int,
-    device: torch.device,
-    checkpoints: Path,
+    vae: Any, footage: Tensor, recipe: MiniatureParams, seed: int, device: torch.device, checkpoints: Path
 ) -> None:
     """Train the VAE in place on uint8 clips (N, T, 3, H, W), then set its latents' statistics.
 
@@ -76,18 +64,24 @@ def train_vae(
     a resumed run sees the same batches.
     """
     vae.to(device).train()
-    loop = TrainingLoop(vae, steps=steps, learning_rate=learning_rate, checkpoints=checkpoints, what="vae")
 
-    def loss_at(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss_at(step: int) -> Tensor:
         draws = torch.Generator().manual_seed(derive(seed, "vae batch", step))
-        indices = torch.randint(len(footage), (batch,), generator=draws)
+        indices = torch.randint(len(footage), (recipe.vae_batch,), generator=draws)
         video = to_model_range(footage[indices].to(device, non_blocking=True))
         mean, log_variance = moments(vae, video)
         noise = torch.randn(mean.shape, generator=draws).to(device)
         reconstruction = decode(vae, mean + (0.5 * log_variance).exp() * noise)
-        return pixel_loss(reconstruction, video) + KL_WEIGHT * divergence(mean, log_variance), {}
+        return pixel_loss(reconstruction, video) + KL_WEIGHT * divergence(mean, log_variance)
 
-    loop.run(loss_at)
+    optimise(
+        vae,
+        loss_at,
+        stage="vae",
+        steps=recipe.vae_steps,
+        learning_rate=recipe.vae_learning_rate,
+        checkpoints=checkpoints,
+    )
     vae.eval()
     set_latent_statistics(vae, footage[:512], device)
 

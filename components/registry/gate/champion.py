@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from components.runtime.errors import InputError
-from components.runtime.gate.rules import Figure
-from components.runtime.stats import clustered_mean
+from components.runtime.stats import Interval, clustered_mean
 
 
 def read_rows(text: bytes, where: str) -> list[dict[str, Any]]:
@@ -30,7 +29,7 @@ def read_rows(text: bytes, where: str) -> list[dict[str, Any]]:
 
 def difference(
     candidate: Sequence[dict[str, Any]], champion: Sequence[dict[str, Any]], metric: str
-) -> Figure | None:
+) -> Interval | None:
     """Mean of candidate minus champion with its 95 % interval by prompt; None where no pair has both.
 
     The two clips of a prompt and seed are one pair; pairs of a prompt are not independent, see
@@ -38,18 +37,17 @@ def difference(
     scale.
     """
     theirs = {_key(row): row["aligned"].get(metric) for row in champion}
-    differences, prompts, values = [], [], []
-    for row in candidate:
-        mine, other = row["aligned"].get(metric), theirs.get(_key(row))
-        if _finite(mine) and _finite(other):
-            differences.append(float(mine) - float(other))  # type: ignore[arg-type]
-            prompts.append(row["prompt_id"])
-            values += [mine, other]
-    if not differences:
+    pairs = [
+        (row["prompt_id"], float(mine), float(other))
+        for row in candidate
+        if _finite(mine := row["aligned"].get(metric)) and _finite(other := theirs.get(_key(row)))
+    ]
+    if not pairs:
         return None
-    bound = 1.0 if min(values) >= 0 and max(values) <= 1 else None
-    found = clustered_mean(differences, prompts, bound)
-    return Figure(found.value, *found.ends)
+    prompts, mines, others = zip(*pairs, strict=True)
+    differences = [mine - other for mine, other in zip(mines, others, strict=True)]
+    bound = 1.0 if min(mines + others) >= 0 and max(mines + others) <= 1 else None
+    return clustered_mean(differences, prompts, bound)
 
 
 def same_requests(candidate: Iterable[dict[str, Any]], champion: Iterable[dict[str, Any]]) -> bool:
@@ -61,5 +59,5 @@ def _key(row: dict[str, Any]) -> tuple[str, str, str]:
     return str(row["prompt_id"]), str(row.get("index")), str(row.get("seed"))
 
 
-def _finite(value: object) -> bool:
+def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

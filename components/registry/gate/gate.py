@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from components.registry.gate.champion import difference, same_requests
-from components.runtime.gate.rules import Check as Check
-from components.runtime.gate.rules import Figure, Margin, apply
+from components.runtime.gate.rules import Check, Margin
 from components.runtime.gate.thresholds import Gate
+from components.runtime.stats import without_interval
 
 #: What two evaluations must share for their figures to be comparable.
 COMPARABLE = {"requests_digest": "prompts and seeds", "reward_digest": "reward"}
@@ -21,7 +21,7 @@ WEIGHTS = ("lora_digest", "weights_digest", "generator_digest")
 
 
 @dataclass(frozen=True)
-class Standing:
+class EvaluatedVersion:
     """A version as the gate sees it.
 
     Attributes:
@@ -67,12 +67,12 @@ class Decision:
         return asdict(self)
 
 
-def decide(gate: Gate, candidate: Standing, champion: Standing | None) -> Decision:
+def decide(gate: Gate, candidate: EvaluatedVersion, champion: EvaluatedVersion | None) -> Decision:
     """Put a candidate to the gate; ``champion`` is None where there is none.
 
     The champion's own weights, evaluated anew, are not compared with themselves: the rest of it decides.
     """
-    checks = gate.alone(candidate.metrics, candidate.unavailable)
+    checks = gate.without_champion(candidate.metrics, candidate.unavailable)
     if champion is not None and not same_weights(candidate, champion):
         checks += against_champion(gate.champion, candidate, champion)
     reasons = tuple(check.reason for check in checks if check.passed is False)
@@ -82,7 +82,7 @@ def decide(gate: Gate, candidate: Standing, champion: Standing | None) -> Decisi
     return Decision("refused" if reasons else "accepted", reasons, tuple(checks), number, gate.digest, note)
 
 
-def same_weights(one: Standing, other: Standing) -> bool:
+def same_weights(one: EvaluatedVersion, other: EvaluatedVersion) -> bool:
     """Whether two versions are the same base with the same LoRA."""
     shared = [name for name in WEIGHTS if name in one.digests]
     return (
@@ -92,7 +92,9 @@ def same_weights(one: Standing, other: Standing) -> bool:
     )
 
 
-def against_champion(margins: Sequence[Margin], candidate: Standing, champion: Standing) -> list[Check]:
+def against_champion(
+    margins: Sequence[Margin], candidate: EvaluatedVersion, champion: EvaluatedVersion
+) -> list[Check]:
     """Apply the margins against the champion; figures taken in different ways are never compared."""
     differing = [
         words
@@ -108,27 +110,15 @@ def against_champion(margins: Sequence[Margin], candidate: Standing, champion: S
         return [Check("comparable", words, None, False, note=f"{note}; evaluate the champion again that way")]
     checks = [Check("comparable", words, None, True, note="same prompts, seeds and reward")]
     for margin in margins:
-        rule = margin.rule()
-        words = (
-            f"{margin.metric} at most {margin.margin:g} below champion version {champion.version}{rule.how}"
-        )
-        lacking = [
-            name
-            for name, one in (("candidate", candidate), ("champion", champion))
-            if f"aligned/{margin.metric}" not in one.evaluation
-        ]
-        figure = _difference(candidate, champion, margin.metric, paired)
-        if figure is None and len(lacking) == 1:  # what one of them has is not passed over in silence
-            note = f"the {lacking[0]} has no such score"
-            checks.append(Check("champion", words, None, False, note=note, metric=rule.metric, shown=False))
-        else:
-            checks.append(apply(rule, figure, "champion", words, "neither has this score"))
+        scores = [one.evaluation.get(f"aligned/{margin.metric}") for one in (candidate, champion)]
+        gain = None
+        if paired:
+            gain = difference(candidate.rows, champion.rows, margin.metric)
+        elif scores[0] is not None and scores[1] is not None:
+            gain = without_interval(scores[0] - scores[1])
+        absent = "neither has this score"
+        if gain is None and scores.count(None) == 1:  # what one of them has is not passed over in silence
+            margin = margin.model_copy(update={"when_absent": "refuse"})
+            absent = f"the {'candidate' if scores[0] is None else 'champion'} has no such score"
+        checks.append(margin.check(gain, "champion", f"champion version {champion.version}", absent))
     return checks
-
-
-def _difference(candidate: Standing, champion: Standing, metric: str, paired: bool) -> Figure | None:
-    """Candidate less champion: by prompt where rows were kept, else of the means, without an interval."""
-    if paired:
-        return difference(candidate.rows, champion.rows, metric)
-    mine, theirs = (one.evaluation.get(f"aligned/{metric}") for one in (candidate, champion))
-    return None if mine is None or theirs is None else Figure(mine - theirs)

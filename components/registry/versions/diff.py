@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from components.registry.gate.champion import difference
-from components.registry.gate.gate import COMPARABLE, Standing
+from components.registry.gate.gate import COMPARABLE, EvaluatedVersion
 from components.registry.versions.store import Models
 from components.runtime.tracking.step_run import flattened
 
@@ -30,10 +30,10 @@ def lines(models: Models, one: str, other: str) -> Iterator[str]:
         mine, theirs = (side.get(name, "-") for side in sides)
         if mine != theirs and not name.startswith(_OWN):
             yield f"  {name}: {_short(mine)} | {_short(theirs)}"
-    yield from _scores(models.standing(one), models.standing(other))
+    yield from _scores(models.evaluated(one), models.evaluated(other))
 
 
-def _scores(one: Standing, other: Standing) -> Iterator[str]:
+def _scores(one: EvaluatedVersion, other: EvaluatedVersion) -> Iterator[str]:
     differing = [
         words for name, words in COMPARABLE.items() if one.digests.get(name) != other.digests.get(name)
     ]
@@ -46,7 +46,7 @@ def _scores(one: Standing, other: Standing) -> Iterator[str]:
             continue
         mine, theirs = one.evaluation[key], other.evaluation[key]
         figure = difference(other.rows, one.rows, name)
-        ends = f" [{figure.low:+.4f}, {figure.high:+.4f}]" if figure and figure.low is not None else ""
+        ends = f" [{figure.low:+.4f}, {figure.high:+.4f}]" if figure and figure.known else ""
         if mine != theirs:
             yield f"  {name}: {mine:.4f} | {theirs:.4f}  {theirs - mine:+.4f}{ends}"
 

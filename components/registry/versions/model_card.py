@@ -87,7 +87,7 @@ def _figures(evaluation: Mapping[str, float]) -> list[tuple[str, ...]]:
     for name, words in (*_WINS, *_RATIOS):
         figure = figure_of(evaluation, name)
         if figure is not None:
-            ends = "" if figure.low is None else f"[{figure.low:.3f}, {figure.high:.3f}]"
+            ends = "" if not figure.known else f"[{figure.low:.3f}, {figure.high:.3f}]"
             title = f"aligned wins {words}" if name.startswith("win_rate") else words
             rows.append((title, f"{figure.value:.3f}", ends))
     return rows
@@ -101,7 +101,7 @@ def _dimensions(evaluation: Mapping[str, float]) -> list[tuple[str, ...]]:
             continue
         figure = figure_of(evaluation, key)
         assert figure is not None
-        ends = "" if figure.low is None else f"[{figure.low:+.4f}, {figure.high:+.4f}]"
+        ends = "" if not figure.known else f"[{figure.low:+.4f}, {figure.high:+.4f}]"
         sides = [
             f"{evaluation[f'{side}/{name}']:.4f}" if f"{side}/{name}" in evaluation else ""
             for side in ("base", "aligned")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.registry.gate.champion import read_rows
-from components.registry.gate.gate import Standing
+from components.registry.gate.gate import EvaluatedVersion
 from components.registry.promotion_log import CANDIDATE, CHAMPION, PREVIOUS, Record
 from components.runtime.errors import InputError, one_line, shortened
 from components.runtime.io.files import sha256_file
@@ -203,7 +203,7 @@ class Models:
         found: dict[str, Any] = json.loads(text)
         return found
 
-    def standing(self, version: str, whole: bool = False) -> Standing:
+    def evaluated(self, version: str, whole: bool = False) -> EvaluatedVersion:
         """A version as the gate sees it; every file is checked against its digest before it is believed.
 
         Args:
@@ -216,7 +216,7 @@ class Models:
         with tempfile.TemporaryDirectory(prefix="onlinevpo-registry-") as scratch:
             provenance = self.provenance(version, Path(scratch))
             if provenance is None:
-                return Standing(version, {"evaluation": self._logged(version)}, tags)
+                return EvaluatedVersion(version, {"evaluation": self._logged(version)}, tags)
             files = provenance["files"]
             if whole:
                 self._unaltered(version, files, Path(scratch) / "whole")
@@ -235,7 +235,7 @@ class Models:
                     read("evaluation/pairs.jsonl"), f"version {version} of {self.name}: pairs.jsonl"
                 )
         digests = {name: str(value) for name, value in comparison.items() if name.endswith("_digest")}
-        return Standing(version, metrics, digests, rows, comparison.get("unavailable", {}))
+        return EvaluatedVersion(version, metrics, digests, rows, comparison.get("unavailable", {}))
 
     def _unaltered(self, version: str, files: Mapping[str, Mapping[str, Any]], scratch: Path) -> None:
         root = self.fetch(version, "", scratch)

@@ -210,31 +210,34 @@ class GateCheck:
     """One requirement of the reward's gate.
 
     Attributes:
+        name: of the figure in metrics.json.
         value: what was measured; None where nothing could be.
-        least: the bound: lower, or upper with `most`.
-        strict: whether the value must lie above the bound.
-        upper: upper end of the interval; where there is one, it decides.
+        least: the bound; of some figures (`stillness_gain`) the largest value allowed.
         passed: None where nothing could be measured.
-        line: the measurement and the bound for a person.
+        line: measurement and bound for a person.
     """
 
     name: str
     value: Figure = None
     least: Figure = None
-    strict: bool = False
-    most: bool = False
-    upper: Figure = None
     passed: bool | None = None
     line: str = ""
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """The decision of the reward's gate: the reasons to refuse, and every requirement."""
+    """The decision of the reward's gate.
+
+    Attributes:
+        reasons: to refuse.
+        checks: every requirement.
+        room: distance of the tightest figure from its bound, in its own unit; negative outside.
+    """
 
     passed: bool = True
     reasons: list[str] = field(default_factory=list)
     checks: list[GateCheck] = field(default_factory=list)
+    room: Figure = None
 
 
 @dataclass(config=ConfigDict(validate_assignment=True))
@@ -370,5 +373,7 @@ class Card:
             flat |= {"judge_srcc": self.judge.value, "judge_prompts": self.judge.clusters}
             flat |= {"judge_srcc_low": self.judge.low, "judge_srcc_high": self.judge.high}
             flat["judge_pair_accuracy"] = self.judge_pairs
+        if self.gate is not None:
+            flat |= {"gate_passed": self.gate.passed, "gate_room": self.gate.room}
         flat["time_reversal_change"] = self.time_reversal_change
         return {key: float(value) for key, value in flat.items() if value is not None}

@@ -15,7 +15,7 @@ from torch import Tensor
 from components.reward.card.niqe_brisque import Baselines
 from components.reward.distortions import LEVELS, Recipe
 from components.reward.ladders.ladder import NAMES, TENSORS, Ladders, build, seen_types
-from components.reward.ladders.sources import Clips, Material
+from components.reward.ladders.sources import LadderSources, SourceClips
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
 
@@ -57,16 +57,14 @@ class Built:
     rivals: dict[str, np.ndarray]
 
 
-def pools(material: Material, sources: Sequence[str] | None = None) -> dict[str, Clips]:
-    """Held-out clips by source, "generated" among them; only sources that have any and are asked for."""
-    found = {**material.test, "generated": material.samples_card.clips()}
-    return {
-        name: clips for name, clips in found.items() if len(clips) and (sources is None or name in sources)
-    }
+def pools(material: LadderSources) -> dict[str, SourceClips]:
+    """Held-out clips by source, "generated" among them; only sources that have any."""
+    sources = {**material.test, "generated": material.samples_card.clips()}
+    return {name: clips for name, clips in sources.items() if len(clips)}
 
 
 def pieces(
-    clips: dict[str, Clips],
+    clips: dict[str, SourceClips],
     types: Sequence[str],
     per_type: int,
     seed: int,
@@ -76,7 +74,7 @@ def pieces(
     rivals: Baselines | None = None,
 ) -> list[Piece]:
     """Ladders of every type on `per_type` clips of each source; each type gets its own clips."""
-    found = []
+    work = []
     for source, pool in clips.items():
         rows: list[int] = []
         recipes: list[Recipe] = []
@@ -86,19 +84,13 @@ def pieces(
             recipes += [(name,)] * len(order[:per_type])
         for start in range(0, len(rows), PIECE):
             part = slice(start, start + PIECE)
-            found.append(
-                Piece(
-                    source,
-                    pool.frames[rows[part]].numpy(),
-                    [pool.contents[row] for row in rows[part]],
-                    recipes[part],
-                    tuple(levels),
-                    derive(seed, "piece", source, start),
-                    cache,
-                    rivals,
-                )
+            frames = pool.frames[rows[part]].numpy()
+            contents = [pool.contents[row] for row in rows[part]]
+            piece_seed = derive(seed, "piece", source, start)
+            work.append(
+                Piece(source, frames, contents, recipes[part], tuple(levels), piece_seed, cache, rivals)
             )
-    return found
+    return work
 
 
 def make(piece: Piece) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -122,17 +114,15 @@ def make(piece: Piece) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return flat | {name: getattr(ladders, name) for name in NAMES}, rivals
 
 
-def built(crew: ProcessPool, work: Sequence[Piece]) -> Iterator[Built]:
+def built(workers: ProcessPool, work: Sequence[Piece]) -> Iterator[Built]:
     """The pieces' ladders one after the other, with their pictures."""
-    for flat, rivals in crew.map(make, work):
-        found: dict[str, Any] = {
-            name: torch.from_numpy(flat[name]) if name in TENSORS else flat[name] for name in flat
-        }
-        yield Built(Ladders(**found), rivals)
+    for flat, rivals in workers.map(make, work):
+        tensors = {name: torch.from_numpy(flat[name]) for name in TENSORS}
+        yield Built(Ladders(**flat | tensors), rivals)
 
 
 def fit_baselines(
-    crew: ProcessPool, material: Material, heldout_types: Sequence[str], seed: int, cache: Path | None
+    workers: ProcessPool, material: LadderSources, heldout_types: Sequence[str], seed: int, cache: Path | None
 ) -> Baselines:
     """The baselines, fitted to pristine training clips and to labelled ladders on them of the types that the
     reward may learn from too."""
@@ -144,7 +134,7 @@ def fit_baselines(
         pristine.append(pool.frames[order[:PRISTINE_CLIPS]])
     frames, labels, contents = [], [], []
     work = pieces(clips, seen_types(heldout_types), 1, own, levels=FIT_LEVELS, cache=cache)
-    for part in built(crew, work):
+    for part in built(workers, work):
         frames.append(part.ladders.frames.flatten(0, 1))
         labels.append(part.ladders.labels.flatten())
         contents += [name for name in part.ladders.contents for _ in FIT_LEVELS]

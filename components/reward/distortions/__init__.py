@@ -12,18 +12,15 @@ from components.reward.distortions.base import (
     find,
     random_recipe,
 )
-from components.reward.distortions.controls import CONTROLS, Control
 from components.reward.distortions.generator_made import GENERATIVE, GenerativeLadder
 
 __all__ = [
     "ATTACKS",
-    "CONTROLS",
     "FAMILIES",
     "GENERATED_ATTACKS",
     "GENERATIVE",
     "LEVELS",
     "REGISTRY",
-    "Control",
     "Distortion",
     "GenerativeLadder",
     "Recipe",

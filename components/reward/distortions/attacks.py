@@ -1,7 +1,8 @@
-"""The cheap tricks that raise a weak reward: each a distortion at a level. A reward must see through them."""
+"""Cheap tricks that raise a weak reward, each a distortion at a level. A reward must see through them."""
 
 from __future__ import annotations
 
+#: What a policy could learn instead of quality: name of the attack, the distortion that makes it, its level.
 ATTACKS: dict[str, tuple[str, int]] = {
     "frozen": ("freeze", 5),
     "blank": ("blank", 5),
@@ -15,10 +16,9 @@ ATTACKS: dict[str, tuple[str, int]] = {
     "ghosted": ("ghost", 4),
     "oversaturated": ("oversaturate", 3),
 }
-"""What a policy could turn to: the name of the attack, the distortion that makes it, and its level."""
 
+#: The same for ladders that the generator itself draws (`GENERATIVE`).
 GENERATED_ATTACKS: dict[str, tuple[str, int]] = {
     "few_steps": ("few_steps", 4),
     "early_checkpoint": ("noisy_weights", 3),
 }
-"""The same for ladders that the generator itself draws (`generative.GENERATIVE`)."""

@@ -1,50 +1,44 @@
 """The registry of distortions: one decorator makes a function a catalogued, tested, five-level ladder.
 
 A distortion is written as `fn(frames, value, draws) -> frames`, decorated with `@distortion(...)`. Nothing
-else has to
-know it: the catalogue, the ladders, the card, the command line and the test suite read the registry.
+else has to know it: the catalogue, the ladders, the card, the command line and the tests read the registry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from components.runtime.compute.seeds import derive
+from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.errors import InputError
 
 Family = Literal["spatial", "codec", "temporal", "diffusion"]
 FAMILIES: tuple[Family, ...] = ("spatial", "codec", "temporal", "diffusion")
+#: What a ladder needs besides a clip: nothing, a generator's VAE, or its sampler.
 Needs = Literal["", "vae", "sampler"]
-"""What a ladder needs besides a clip: nothing, a generator's VAE, or its sampler."""
+#: Severity levels of every distortion; level 0 is the untouched clip.
 LEVELS = 5
-"""Severity levels of every distortion; level 0 is the untouched clip."""
-
+#: Lengths in px are given for a frame with this short side and grow in proportion with larger frames.
 BASE_SIDE = 48.0
-"""Lengths in px are given for a frame with this short side and grow in proportion with larger frames."""
+#: The unit of such a length, for the catalogue.
+PX = f"px at a {BASE_SIDE:g} px short side"
 
 
 class Draws:
     """Random numbers of one distortion call: one independent stream per clip.
 
     The stream depends on the clip's seed and the distortion's name only, never on the level or on the other
-    clips of
-    the batch. So a batch equals its clips one by one, and the levels of a ladder share one draw: more
-    severe is the
-    same damage, larger.
+    clips of the batch. So a batch equals its clips one by one, and the levels of a ladder share one draw: a
+    higher level is the same damage, larger.
     """
 
     def __init__(self, seeds: Sequence[int], name: str, device: torch.device) -> None:
         self.device = device
-        self._streams = []
-        for seed in seeds:
-            stream = torch.Generator()
-            stream.manual_seed(derive(seed, "distortion", name))
-            self._streams.append(stream)
+        self._streams = [torch_generator(seed, "distortion", name) for seed in seeds]
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """(B, *shape) float32, uniform in [low, high)."""
@@ -69,17 +63,43 @@ Damage = Callable[[Tensor, float, Draws], Tensor]
 
 
 @dataclass(frozen=True)
-class Distortion:
-    """One registered distortion: what it is called, how strong its five levels are, and the function
-    itself."""
+class CatalogueEntry:
+    """What the catalogue knows of a ladder: five `levels` in `unit`, made by `function`."""
 
     name: str
     family: Family
     levels: tuple[float, ...]
     unit: str
     summary: str
-    damage: Damage
-    needs: Needs = ""
+    needs: Needs
+    function: Callable[..., Tensor]
+
+    @classmethod
+    def of(
+        cls, function: Callable[..., Tensor], family: Family, levels: Sequence[float], unit: str, needs: Needs
+    ) -> Self:
+        """The entry that a decorated function describes: its name, and its docstring's first line.
+
+        Raises:
+            ValueError: not five levels.
+        """
+        name = function.__name__
+        if len(levels) != LEVELS:
+            raise ValueError(f"distortion {name!r} has {len(levels)} levels, needs {LEVELS}")
+        summary = (function.__doc__ or "").strip().splitlines()[0].rstrip(".")
+        return cls(name, family, tuple(map(float, levels)), unit, summary, needs, function)
+
+    def check(self, level: int, seeds: Sequence[int], clips: int) -> None:
+        """Raises InputError where the level is outside 0 to 5 or there is not one seed a clip."""
+        if not 0 <= level <= LEVELS:
+            raise InputError(f"distortion {self.name}: level {level} is outside 0..{LEVELS}")
+        if len(seeds) != clips:
+            raise InputError(f"distortion {self.name}: {len(seeds)} seeds for {clips} clips")
+
+
+@dataclass(frozen=True)
+class Distortion(CatalogueEntry):
+    """A registered distortion: its catalogue entry, and a call that damages clips."""
 
     def __call__(self, frames: Tensor, level: int, seeds: Sequence[int]) -> Tensor:
         """Distorts a batch of clips.
@@ -100,32 +120,24 @@ class Distortion:
                 f"distortion {self.name}: frames must be a float tensor (B, T >= 2, 3, H, W), "
                 f"got {frames.dtype} {tuple(frames.shape)}"
             )
-        if not 0 <= level <= LEVELS:
-            raise InputError(f"distortion {self.name}: level {level} is outside 0..{LEVELS}")
-        if len(seeds) != frames.shape[0]:
-            raise InputError(f"distortion {self.name}: {len(seeds)} seeds for {frames.shape[0]} clips")
+        self.check(level, seeds, frames.shape[0])
         if level == 0 or frames.shape[0] == 0:
             return frames.clone()
-        damaged = self.damage(frames, self.levels[level - 1], Draws(seeds, self.name, frames.device))
+        damaged = self.function(frames, self.levels[level - 1], Draws(seeds, self.name, frames.device))
         return damaged.clamp(0.0, 1.0).to(frames.dtype)
 
 
+#: Every distortion by name, in the order in which its module declares it.
 REGISTRY: dict[str, Distortion] = {}
-"""Every distortion by name, in the order in which its module declares it."""
 
 
 def distortion(family: Family, levels: Sequence[float], unit: str) -> Callable[[Damage], Damage]:
-    """Registers the decorated function as a distortion under its own name; its docstring's first line
-    describes it."""
+    """Registers the decorated function under its own name; its docstring's first line describes it."""
 
     def register(damage: Damage) -> Damage:
-        name = damage.__name__
-        if name in REGISTRY:
-            raise ValueError(f"distortion {name!r} is declared twice")
-        if len(levels) != LEVELS:
-            raise ValueError(f"distortion {name!r} has {len(levels)} levels, needs {LEVELS}")
-        summary = (damage.__doc__ or "").strip().splitlines()[0].rstrip(".")
-        REGISTRY[name] = Distortion(name, family, tuple(float(v) for v in levels), unit, summary, damage)
+        if damage.__name__ in REGISTRY:
+            raise ValueError(f"distortion {damage.__name__!r} is declared twice")
+        REGISTRY[damage.__name__] = Distortion.of(damage, family, levels, unit, "")
         return damage
 
     return register
@@ -142,32 +154,31 @@ def find(name: str) -> Distortion:
     return REGISTRY[name]
 
 
+#: One to four distortion names, applied in that order, all at the same level.
 Recipe = tuple[str, ...]
-"""One to four distortion names, applied in that order, all at the same level."""
 
 
 def apply_recipe(recipe: Recipe, frames: Tensor, level: int, seeds: Sequence[int]) -> Tensor:
     """Applies every distortion of the recipe in order at one level; shapes as `Distortion.__call__`.
 
-    Distortions of a composition keep their own severity below their solo one (level - (n-1)/2, at least 1),
-    so
-    that a composition of four is heavily damaged but not noise.
+    In a composition of n each distortion is milder than alone (level - (n-1)/2, at least 1), so that a
+    composition of four is heavily damaged but not noise.
+
+    Raises:
+        InputError: not 1 to 4 names, or an unknown one.
     """
-    names = list(recipe)
-    if not 1 <= len(names) <= 4:
-        raise InputError(f"a composition holds 1 to 4 distortions, got {len(names)}: {', '.join(names)}")
-    eased = level if len(names) == 1 or level == 0 else max(1, level - (len(names) - 1) // 2)
+    if not 1 <= len(recipe) <= 4:
+        raise InputError(f"a composition holds 1 to 4 distortions, got {len(recipe)}: {', '.join(recipe)}")
+    eased = level if len(recipe) == 1 or level == 0 else max(1, level - (len(recipe) - 1) // 2)
     out = frames.clone()
-    for position, name in enumerate(names):
+    for position, name in enumerate(recipe):
         out = find(name)(out, eased, [derive(seed, "part", position) for seed in seeds])
     return out
 
 
 def random_recipe(seed: int, names: Sequence[str], count: int) -> Recipe:
     """Draws `count` different distortions from `names` in random order, deterministic in the seed."""
-    stream = torch.Generator()
-    stream.manual_seed(derive(seed, "recipe"))
-    order = torch.randperm(len(names), generator=stream).tolist()
+    order = torch.randperm(len(names), generator=torch_generator(seed, "recipe")).tolist()
     return tuple(names[i] for i in order[:count])
 
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
 from threading import Thread
@@ -22,26 +23,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.runtime.errors import InputError
-from components.video.filters import chroma, luma
+from components.video.filters import chroma, luma, rgb_of_chroma
 
-# SVT-AV1 tells its settings on stderr, encoder by encoder, unless told not to before its first use.
+# SVT-AV1 prints its settings to stderr unless this is set before its first use.
 os.environ.setdefault("SVT_LOG", "-1")
 
+#: Smallest side in px that every encoder here takes; smaller frames are padded and cropped again.
 MIN_SIDE = 16
-"""Smallest side in px that every encoder here takes; smaller frames are padded and cropped again."""
 
+#: Encoders that run in a thread of their own. As root, SVT-AV1 4.1 makes its calling thread a real-time one,
+#: and everything else on the machine waits for it. At times it deadlocks, with all of its threads asleep.
 APART = frozenset({"libsvtav1"})
-"""Encoders that run in a thread of their own. SVT-AV1 4.1 makes the thread that calls it a real-time one
-where it runs as root, before which everything else on the machine has to wait; and it was seen to wait for
-itself for ever, its caller and all of its threads asleep."""
+#: Seconds for one clip in such an encoder, thousands of times what it needs, and the number of attempts.
 PATIENCE_S, ATTEMPTS = 120.0, 3
-"""How long one clip may take in such an encoder, thousands of times what it needs, and how often it is tried.
-"""
 
+#: A stream: one packet a frame, in order. An empty packet is one that never arrived.
 Packets = list[bytes]
-"""A stream: one packet a frame, in order. An empty packet is one that never arrived."""
+#: What transport does to the stream of clip i of a batch.
 Harm = Callable[[int, Packets], Packets]
-"""What transport does to the stream of clip i of a batch."""
 
 
 def encode(planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str]) -> Packets:
@@ -54,28 +53,26 @@ def encode(planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str
         T packets.
 
     Raises:
-        RuntimeError: the encoder does not give a packet a frame, or stood still each time it was tried.
+        RuntimeError: the encoder does not give a packet a frame, or hung at every attempt.
     """
     if encoder not in APART:
         return _encode(planes, encoder, options)
     for _ in range(ATTEMPTS):
-        made: Future[Packets] = Future()
+        packets: Future[Packets] = Future()
         # Nothing can end a thread that sleeps in a library. It is left behind, and ends with the process.
-        Thread(target=_fulfil, args=(made, planes, encoder, options), daemon=True).start()
-        try:
-            return made.result(timeout=PATIENCE_S)
-        except TimeoutError:
-            continue
-    raise RuntimeError(f"{encoder} stood still for {PATIENCE_S:g} s, {ATTEMPTS} times")
+        Thread(target=_fulfil, args=(packets, planes, encoder, options), daemon=True).start()
+        with suppress(TimeoutError):
+            return packets.result(timeout=PATIENCE_S)
+    raise RuntimeError(f"{encoder} hung for {PATIENCE_S:g} s, {ATTEMPTS} times")
 
 
 def _fulfil(
-    made: Future[Packets], planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str]
+    packets: Future[Packets], planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str]
 ) -> None:
     try:
-        made.set_result(_encode(planes, encoder, options))
+        packets.set_result(_encode(planes, encoder, options))
     except BaseException as error:
-        made.set_exception(error)
+        packets.set_exception(error)
 
 
 def _encode(planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, str]) -> Packets:
@@ -100,12 +97,12 @@ def _encode(planes: np.ndarray[Any, Any], encoder: str, options: Mapping[str, st
 def decode(packets: Sequence[bytes], decoder: str, shape: tuple[int, int]) -> np.ndarray[Any, Any]:
     """Decodes a stream, damaged or not, with the decoder's own concealment of errors.
 
-    A frame that the decoder does not give shows the last picture before it, as a player does; before the
-    first picture, the first one.
+    A frame that cannot be decoded shows the picture before it, as in a player; frames before the first
+    picture show the first.
 
     Args:
         packets: one a frame.
-        shape: (3H/2, W) of every frame; a frame of another size, told by a damaged header, counts as none.
+        shape: (3H/2, W) of every frame; a frame of another size, from a damaged header, is dropped.
 
     Returns:
         uint8 (T, 3H/2, W).
@@ -137,12 +134,10 @@ def decode(packets: Sequence[bytes], decoder: str, shape: tuple[int, int]) -> np
     take(None)
     if not shown:
         raise RuntimeError(f"{decoder} decoded none of {len(packets)} frames")
-    last = shown[min(shown)]
-    out = []
+    held = [shown[min(shown)]]
     for moment in range(len(packets)):
-        last = shown.get(moment, last)
-        out.append(last)
-    return np.stack(out)
+        held.append(shown.get(moment, held[-1]))
+    return np.stack(held[1:])
 
 
 def through(
@@ -181,13 +176,8 @@ def to_planes(frames: Tensor) -> np.ndarray[Any, Any]:
     if (tall, wide) != (height, width):
         flat = F.pad(flat, (0, wide - width, 0, tall - height), mode="replicate")
     difference = F.avg_pool2d(torch.stack(chroma(flat), dim=1), 2)
-    parts = torch.cat(
-        (
-            (16.0 + 219.0 * luma(flat)).reshape(batch, time, -1),
-            (128.0 + 224.0 * difference).reshape(batch, time, -1),
-        ),
-        dim=-1,
-    )
+    planes = (16.0 + 219.0 * luma(flat), 128.0 + 224.0 * difference)
+    parts = torch.cat([plane.reshape(batch, time, -1) for plane in planes], dim=-1)
     pixels = parts.round().clamp(0, 255).to(torch.uint8)
     return pixels.reshape(batch, time, tall * 3 // 2, wide).cpu().numpy()
 
@@ -200,9 +190,7 @@ def from_planes(planes: Tensor) -> Tensor:
     grey = ((flat[:, : height * wide] - 16.0) / 219.0).reshape(-1, height, wide)
     small = ((flat[:, height * wide :] - 128.0) / 224.0).reshape(-1, 2, height // 2, wide // 2)
     blue, red = F.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False).unbind(1)
-    blue, red = blue / 0.564, red / 0.713
-    green = -(0.299 * red + 0.114 * blue) / 0.587
-    shown = torch.stack((grey + red, grey + green, grey + blue), dim=1)
+    shown = grey.unsqueeze(1) + rgb_of_chroma(blue, red)
     return shown.clamp(0.0, 1.0).reshape(*lead, 3, height, wide)
 
 
@@ -212,15 +200,15 @@ MPEG2_SLICE = re.compile(rb"\x00\x00\x01[\x01-\xaf]")
 
 def lose_h264_slices(packet: bytes, lost: Sequence[bool]) -> bytes:
     """An H.264 packet without the slices marked in `lost`; headers always arrive."""
-    kept, number = b"", 0
+    kept, slices, arrived = b"", 0, 0
     for unit in filter(None, H264_START.split(packet)):
         if unit[0] & 31 in (1, 5):  # a coded slice
-            gone = lost[number % len(lost)]
-            number += 1
-            if gone:
+            slices += 1
+            if lost[(slices - 1) % len(lost)]:
                 continue
+            arrived += 1
         kept += b"\x00\x00\x00\x01" + unit
-    return kept if number and any(unit[0] & 31 in (1, 5) for unit in H264_START.split(kept) if unit) else b""
+    return kept if arrived else b""
 
 
 def damage_mpeg2_slices(packet: bytes, hit: Sequence[bool], where: Sequence[float], noise: bytes) -> bytes:

@@ -19,10 +19,10 @@ from components.reward.distortions.bitstream import (
 )
 from components.video.filters import resize
 
+#: Without look-ahead: with it the same clip is now and then encoded to other bytes.
 X264 = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "threads=1"}
-"""Without look-ahead: with it the same clip is now and then encoded to other bytes."""
+#: px; a row of macroblocks is the least that H.264 and MPEG-2 slices hold.
 MACROBLOCK = 16
-"""px; a row of macroblocks is the least that H.264 and MPEG-2 slices hold."""
 MOST_SLICES = 16
 
 
@@ -55,14 +55,9 @@ def mpeg4(frames: Tensor, value: float, draws: Draws) -> Tensor:
 @distortion("codec", (36, 44, 51, 57, 63), "quantiser")
 def vp9(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Encoded and decoded as VP9 by libvpx."""
-    quantiser = str(int(value))
-    options = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "0"}
-    return through(
-        frames,
-        "libvpx-vp9",
-        "vp9",
-        {**options, "b": "0", "crf": quantiser, "qmin": quantiser, "qmax": quantiser},
-    )
+    options = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "row-mt": "0", "b": "0"}
+    quantiser = dict.fromkeys(("crf", "qmin", "qmax"), str(int(value)))
+    return through(frames, "libvpx-vp9", "vp9", {**options, **quantiser})
 
 
 @distortion("codec", (36, 44, 51, 57, 63), "CRF")
@@ -96,15 +91,11 @@ def downscale(frames: Tensor, value: float, draws: Draws) -> Tensor:
 @distortion("codec", (0.06, 0.12, 0.22, 0.38, 0.6), "fraction of slices lost")
 def slice_loss(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Slices of an H.264 stream never arrive; the decoder conceals them as it can."""
-    time = frames.shape[1]
     count = _slices(frames)
-    # The first picture arrives whole, as a player waits for one before it starts.
-    lost = draws.uniform(time, count).cpu() < value
-    lost.flatten(1).scatter_(1, draws.integers(count, time * count, 1).cpu(), True)
-    lost[:, 0] = False
+    lost = _hit(draws, value, frames.shape[1], count).tolist()
 
     def harm(index: int, packets: Packets) -> Packets:
-        return [lose_h264_slices(data, row) for data, row in zip(packets, lost[index].tolist(), strict=True)]
+        return [lose_h264_slices(data, row) for data, row in zip(packets, lost[index], strict=True)]
 
     options = {**X264, "crf": "22", "x264-params": f"threads=1:slices={count}:keyint=250"}
     return through(frames, "libx264", "h264", options, harm)
@@ -113,13 +104,10 @@ def slice_loss(frames: Tensor, value: float, draws: Draws) -> Tensor:
 @distortion("codec", (0.06, 0.14, 0.25, 0.4, 0.6), "fraction of packets lost")
 def packet_loss(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Whole packets of an MPEG-4 stream never arrive; later frames are built on the wrong picture."""
-    time = frames.shape[1]
-    lost = draws.uniform(time).cpu() < value
-    lost.scatter_(1, draws.integers(1, time, 1).cpu(), True)
-    lost[:, 0] = False
+    lost = _hit(draws, value, frames.shape[1]).tolist()
 
     def harm(index: int, packets: Packets) -> Packets:
-        return [b"" if gone else data for data, gone in zip(packets, lost[index].tolist(), strict=True)]
+        return [b"" if gone else data for data, gone in zip(packets, lost[index], strict=True)]
 
     return through(frames, "mpeg4", "mpeg4", _fixed(4, every=250), harm)
 
@@ -127,23 +115,28 @@ def packet_loss(frames: Tensor, value: float, draws: Draws) -> Tensor:
 @distortion("codec", (0.05, 0.12, 0.22, 0.4, 0.7), "fraction of slices damaged")
 def bit_errors(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Bytes of an MPEG-2 stream arrive wrong; the decoder shows garbage or conceals it."""
-    time = frames.shape[1]
-    count = _slices(frames)
-    hit = draws.uniform(time, count).cpu() < value
-    hit.flatten(1).scatter_(1, draws.integers(count, time * count, 1).cpu(), True)
-    hit[:, 0] = False
+    time, count = frames.shape[1], _slices(frames)
+    hit = _hit(draws, value, time, count).tolist()
     where = draws.uniform(time, count).cpu().tolist()
     noise = draws.integers(0, 256, time, 6).cpu().tolist()
 
     def harm(index: int, packets: Packets) -> Packets:
-        return [
-            damage_mpeg2_slices(
-                data, hit[index, moment].tolist(), where[index][moment], bytes(noise[index][moment])
-            )
-            for moment, data in enumerate(packets)
-        ]
+        errors = zip(packets, hit[index], where[index], map(bytes, noise[index]), strict=True)
+        return [damage_mpeg2_slices(*error) for error in errors]
 
     return through(frames, "mpeg2video", "mpeg2video", _fixed(4, every=12), harm)
+
+
+def _hit(draws: Draws, share: float, time: int, *slices: int) -> Tensor:
+    """(B, T) or (B, T, slices) bool: which parts of a stream are damaged, at least one in each clip.
+
+    The first picture arrives whole, as a player waits for one before it starts.
+    """
+    hit = draws.uniform(time, *slices).cpu() < share
+    count = math.prod(slices)
+    hit.flatten(1).scatter_(1, draws.integers(count, time * count, 1).cpu(), True)
+    hit[:, 0] = False
+    return hit
 
 
 def _fixed(quantiser: float, every: int) -> dict[str, str]:

@@ -8,11 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from components.reward.distortions.base import Draws, distortion, scaled
+from components.reward.distortions.base import PX, Draws, distortion, scaled
 from components.reward.distortions.temporal import take
 from components.video.filters import box_blur, displace, gaussian_blur, luma
-
-PX = "px at a 48 px short side"
 
 
 def _over_time(series: Tensor) -> Tensor:

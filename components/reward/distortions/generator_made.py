@@ -1,7 +1,7 @@
 """Ladders that need a generator: what its VAE loses, and what it draws when it is not at its best.
 
-They are the hardest negatives there are: their faults are the policy's own. They cannot stand in the
-registry, whose distortions take nothing but a clip; catalogue and card know them by `GENERATIVE`.
+They are the hardest negatives: their faults are the policy's own. The registry's distortions take nothing but
+a clip, so these have a registry of their own, `GENERATIVE`, which the catalogue and the card read too.
 """
 
 from __future__ import annotations
@@ -15,41 +15,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.reward.distortions.base import LEVELS, Draws, Family, Needs
+from components.reward.distortions.base import LEVELS, CatalogueEntry, Draws, Needs
 from components.runtime.compute.seeds import torch_generator
 from components.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from components.generator.generator import Generator
 
+#: Clips encoded and decoded at once, always this many: other batch sizes round differently.
 BLOCK = 4
-"""Clips encoded and decoded at once, always this many: other batch sizes round differently."""
+#: (generator, clips or prompts, value, seeds) -> uint8 (B, T, 3, H, W); value None for level 0.
+Make = Callable[["Generator", Any, float | None, Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True)
-class GenerativeLadder:
-    """A ladder whose rungs a generator makes.
-
-    Attributes:
-        needs: "vae" for a ladder on any clip, "sampler" for one on prompts.
-        make: (generator, clips or prompts, value, seeds) -> uint8 (B, T, 3, H, W); value None for level 0.
-    """
-
-    name: str
-    family: Family
-    levels: tuple[float, ...]
-    unit: str
-    summary: str
-    needs: Needs
-    make: Callable[[Generator, Any, float | None, Sequence[int]], Tensor]
+class GenerativeLadder(CatalogueEntry):
+    """A ladder whose clips a generator makes. `needs`: "vae" for clips, "sampler" for prompts."""
 
     def build(
         self, generator: Generator, material: Tensor | Sequence[str], level: int, seeds: Sequence[int]
     ) -> Tensor:
-        """One rung for each clip or prompt.
+        """One clip for each clip or prompt, at one severity level.
 
         Args:
-            generator: the base, or the policy of the moment.
+            generator: the base, or the current policy.
             material: uint8 (B, T, 3, H, W) clips where the ladder needs the VAE, B prompts where it needs the
                 sampler.
             level: 0 (the clip itself; the generator's own sample of the prompt) to 5 (worst).
@@ -63,36 +52,27 @@ class GenerativeLadder:
         """
         if (self.needs == "vae") != isinstance(material, Tensor):
             wanted = "clips" if self.needs == "vae" else "prompts"
-            raise InputError(f"ladder {self.name} stands on {wanted}, got {type(material).__name__}")
+            raise InputError(f"ladder {self.name} takes {wanted}, got {type(material).__name__}")
         if isinstance(material, Tensor) and (material.ndim != 5 or material.dtype != torch.uint8):
             raise InputError(
                 f"ladder {self.name}: clips must be uint8 (B, T, 3, H, W), "
                 f"got {material.dtype} {tuple(material.shape)}"
             )
-        if not 0 <= level <= LEVELS:
-            raise InputError(f"ladder {self.name}: level {level} is outside 0..{LEVELS}")
-        if len(seeds) != len(material):
-            raise InputError(f"ladder {self.name}: {len(seeds)} seeds for {len(material)} clips")
+        self.check(level, seeds, len(material))
         if isinstance(material, Tensor) and (level == 0 or not len(material)):
             return material.cpu().clone()
-        return self.make(generator, material, self.levels[level - 1] if level else None, seeds)
+        return self.function(generator, material, self.levels[level - 1] if level else None, seeds)
 
 
+#: Every ladder that needs a generator, by name.
 GENERATIVE: dict[str, GenerativeLadder] = {}
-"""Every ladder that needs a generator, by name."""
-
-Make = Callable[["Generator", Any, float | None, Sequence[int]], Tensor]
 
 
 def generative(needs: Needs, levels: Sequence[float], unit: str) -> Callable[[Make], Make]:
     """Registers the decorated function under its own name; its docstring's first line describes it."""
 
     def register(make: Make) -> Make:
-        name = make.__name__
-        summary = (make.__doc__ or "").strip().splitlines()[0].rstrip(".")
-        GENERATIVE[name] = GenerativeLadder(
-            name, "diffusion", tuple(float(v) for v in levels), unit, summary, needs, make
-        )
+        GENERATIVE[make.__name__] = GenerativeLadder.of(make, "diffusion", levels, unit, needs)
         return make
 
     return register
@@ -105,20 +85,17 @@ def vae_round_trip(generator: Generator, clips: Tensor, value: float | None, see
     time, _, height, width = clips.shape[1:]
     multiple = int(getattr(pipeline, "vae_scale_factor_spatial", 8))
     # Video VAEs take a first frame and then four at a time; what is added here is cut off again.
-    padded = _padded(
-        clips, 4 * -(-(time - 1) // 4) + 1, *(multiple * -(-side // multiple) for side in (height, width))
-    )
+    tall, wide = (multiple * -(-side // multiple) for side in (height, width))
+    padded = _padded(clips, 4 * -(-(time - 1) // 4) + 1, tall, wide)
     out = []
     for start in range(0, len(clips), BLOCK):
-        block, own = padded[start : start + BLOCK], list(seeds[start : start + BLOCK])
+        block, own = padded[start : start + BLOCK], seeds[start : start + BLOCK]
         missing = BLOCK - len(block)
         block = torch.cat((block, block[-1:].expand(missing, *block.shape[1:])))
         latents = family.encode(block.to(family.device))
         if value:
-            noise = Draws([*own, *own[-1:] * missing], "vae_round_trip", latents.device).normal(
-                *latents.shape[1:]
-            )
-            latents = latents + value * noise
+            draws = Draws([*own, *own[-1:] * missing], "vae_round_trip", latents.device)
+            latents = latents + value * draws.normal(*latents.shape[1:])
         out.append(family.decode(latents)[: BLOCK - missing].cpu())
     return torch.cat(out)[:, :time, :, :height, :width].contiguous()
 
@@ -138,8 +115,8 @@ def few_steps(
 def steps_at(steps: int, share: float) -> int:
     """Steps that a level of `few_steps` takes: 50 become 30, 20, 12, 8, 4, and 8 become 6, 5, 4, 3, 2.
 
-    Of a short schedule the share alone would leave levels that are the same. One step is not asked for: with
-    the usual spacing the second and last of two steps lies next to the end and changes nothing.
+    In a short schedule the share alone would make two levels equal. No level takes one step: with the usual
+    spacing the second and last of two steps lies next to the end and changes nothing.
     """
     least = LEVELS + 1 - GENERATIVE["few_steps"].levels.index(share)
     return min(steps, max(round(steps * share), least))
@@ -151,7 +128,7 @@ def noisy_weights(
 ) -> Tensor:
     """The generator's own sample of the same prompt and noise, with errors in its weights.
 
-    Stands for an early checkpoint, which a published base does not come with.
+    It stands for an early checkpoint, which published models do not include.
     """
     with _disturbed(generator.family.denoiser, value or 0.0):
         return generator.sample(prompts, seeds)[0]
@@ -159,7 +136,7 @@ def noisy_weights(
 
 @contextmanager
 def _disturbed(denoiser: torch.nn.Module, amount: float) -> Iterator[None]:
-    """Noise on every matrix of a network for the time being; afterwards the very same weights."""
+    """Noise on every matrix of a network inside the block; afterwards the same weights as before."""
     kept: dict[str, Tensor] = {}
     try:
         with torch.no_grad():
@@ -172,9 +149,8 @@ def _disturbed(denoiser: torch.nn.Module, amount: float) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for name, weight in denoiser.named_parameters():
-                if name in kept:
-                    weight.copy_(kept[name])
+            for name, original in kept.items():
+                denoiser.get_parameter(name).copy_(original)
 
 
 def _padded(clips: Tensor, time: int, height: int, width: int) -> Tensor:

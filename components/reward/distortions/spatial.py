@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.reward.distortions.base import Draws, distortion, scaled
+from components.reward.distortions.base import PX, Draws, distortion, scaled
 from components.reward.distortions.saliency import background_fill, object_mask
-from components.video.filters import displace, gaussian_blur, luma, resize
-
-PX = "px at a 48 px short side"
+from components.video.filters import displace, gaussian_blur, luma, resize, rgb_of_chroma
 
 
 @distortion("spatial", (0.55, 0.8, 1.15, 1.75, 2.7), f"sigma, {PX}")
@@ -110,10 +108,7 @@ def chroma_noise(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Colours speckle while brightness stays, new specks in every frame."""
     _, time, _, height, width = frames.shape
     blue, red = (value * draws.normal(time, 2, height, width)).to(frames.dtype).unbind(2)
-    # The inverse of `chroma`: changes of the two planes that leave luma as it is.
-    blue, red = blue / 0.564, red / 0.713
-    green = -(0.299 * red + 0.114 * blue) / 0.587
-    return frames + torch.stack((red, green, blue), dim=2)
+    return frames + rgb_of_chroma(blue, red)
 
 
 @distortion("spatial", (0.06, 0.11, 0.18, 0.28, 0.45), "standard deviation of the gain")

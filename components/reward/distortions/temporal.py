@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from components.reward.distortions.base import Draws, distortion, scaled
+from components.reward.distortions.base import PX, Draws, distortion, scaled
 from components.reward.distortions.saliency import background_fill, object_mask
 from components.video.filters import displace
-
-PX = "px at a 48 px short side"
 
 
 def take(frames: Tensor, index: Tensor) -> Tensor:

@@ -4,11 +4,3 @@ Inside a ladder the severity level is the truth and no label is needed. To set t
 for the rank correlations of the card) one number is needed: half what full-reference measures (VMAF,
 MS-SSIM, colour, time) say was lost, half the designed severity; `calibration.py` has the formula.
 """
-
-from components.reward.labels.cache import LabelCache
-from components.reward.labels.calibration import VERSION, quality, severity
-from components.reward.labels.label import fidelity, label
-from components.reward.labels.ms_ssim import differs
-from components.reward.labels.workers import LabelWorkers
-
-__all__ = ["VERSION", "LabelCache", "LabelWorkers", "differs", "fidelity", "label", "quality", "severity"]

@@ -1,13 +1,12 @@
 """Losses that were measured before, by the content of both clips.
 
-One SQLite file in a folder: several processes may read and append at once, an append is there whole or not
-at all, and a look-up reads only what it looks for. Each row carries a checksum; a row that does not fit it,
-and a file that is no database any more, are measured again and replaced.
+One SQLite file in a folder: several processes may read and append at once, an append is atomic, and a
+look-up reads only the rows asked for. Each row carries a checksum. Damaged rows, and a file that is no
+database any more, are measured again and replaced.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import sqlite3
@@ -20,14 +19,15 @@ from pathlib import Path
 from torch import Tensor
 
 from components.runtime.errors import InputError, storage_failure
+from components.runtime.io.files import file_lock
 
 FILE = "labels.sqlite"
+#: Seconds to wait for another process's append.
 PATIENCE_S = 60.0
-"""Seconds to wait for another process's append."""
+#: Keys of one query.
 AT_ONCE = 500
-"""Keys of one query."""
+#: Bytes of a row that are read; a longer one is damaged.
 LONGEST = 1024
-"""Bytes of a row that are read; a longer one is damaged."""
 
 Losses = tuple[float, ...]
 
@@ -60,10 +60,10 @@ class LabelCache:
             raise InputError(f"label cache {self.folder}: {error.strerror or error}") from error
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Losses]:
-        """What is known of these keys; damaged rows are left out."""
-        found: dict[bytes, Losses] = {}
+        """The rows of these keys, as far as they are there and whole."""
+        rows: dict[bytes, Losses] = {}
         if not self.file.exists():
-            return found
+            return rows
         with self._mended(), closing(self._open()) as base:
             for start in range(0, len(keys), AT_ONCE):
                 part = list(keys[start : start + AT_ONCE])
@@ -72,8 +72,8 @@ class LabelCache:
                 for key, value in base.execute(query, part):
                     losses = _unpacked(key, value)
                     if losses is not None:
-                        found[key] = losses
-        return found
+                        rows[key] = losses
+        return rows
 
     def put(self, rows: Mapping[bytes, Sequence[float]]) -> None:
         """Appends rows, all or none of them; a row of the same key is replaced."""
@@ -110,8 +110,7 @@ class LabelCache:
     def _set_aside(self, before: tuple[int, int] | None) -> None:
         """Renames the damaged file, unless another process has done so already."""
         try:
-            with (self.folder / f"{FILE}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with file_lock(self.folder / f"{FILE}.lock"):
                 if before is not None and _identity(self.file) == before:
                     os.replace(self.file, self.folder / f"{FILE}.damaged")
                     for tail in ("-journal", "-wal", "-shm"):
@@ -122,10 +121,10 @@ class LabelCache:
 
 def _identity(file: Path) -> tuple[int, int] | None:
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _packed(key: bytes, losses: Sequence[float]) -> bytes:

@@ -1,25 +1,24 @@
 """From four losses and the designed severity to one label in 0..1.
 
-**One scale.** Each loss x is read as a damage 1 - exp(-((x - floor) / scale)^shape). The floor is the loss
-of a change just too small to be seen; scale and shape are such that, over ladders of every distortion on
-training contents, the damages are spread evenly over 0..1 (equipercentile equating). So 0.6 is reached by
-the worst 40 % of the clips whichever loss is read, and the four readings can be compared. A clip's damage
-is that of its worst aspect, a smooth maximum of the four; a last curve puts it on the scale of the designed
-severity, level / 5. The numbers are `CALIBRATION`, fitted once by `python -m
-components.reward.labels.fit_calibration` and fixed: they are part of the label.
+**One scale.** Each loss x becomes a damage 1 - exp(-((x - floor) / scale)^shape). The floor is the loss of a
+change just too small to be seen. Scale and shape spread the damages evenly over 0..1 over ladders of every
+distortion on training contents (equipercentile equating): the worst 40 % of the clips have a damage of 0.6 or
+more by each loss, so the four can be compared. A clip's damage is that of its worst aspect, a smooth maximum
+of the four; a last curve puts it on the scale of the designed severity, level / 5. The numbers are
+`CALIBRATION`, part of the label, fitted once by `python -m components.reward.labels.fit_calibration`.
 
 **The label.**
 
     quality = 1 - visible * (severity / 2 + damage / 2)
 
-- `damage` knows what was really lost in this clip, but rates every content by what full-reference measures
-  make of it.
+- `damage` measures what was lost in this clip, but full-reference measures rate some contents too high and
+  others too low.
 - `severity` knows the order inside a ladder exactly, but level 3 of one type is not level 3 of another.
 - `visible` = 1 - exp(-damage / 0.05) is near 0 where the level changes nothing that can be seen (a grey clip
   desaturated, a still clip frozen), and near 1 elsewhere.
 
-Two readings of one thing with nothing to tell which errs more: equal weights. Within a ladder the label never
-rises with the level.
+Nothing tells which of the two errs more, so their weights are equal. Within a ladder the label never rises
+with the level.
 """
 
 from __future__ import annotations
@@ -31,16 +30,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.reward.distortions.base import LEVELS
+
+#: Of the label: its measures, its calibration and the formula. Anything that changes a label changes this.
 VERSION = "3"
-"""Of the label: its measures, its calibration and the formula. Anything that changes a label changes this."""
-LEVELS = 5
 SEVERITY_WEIGHT = 0.5
+#: Damage at which a change begins to be seen.
 VISIBLE = 0.05
-"""Damage at which a change begins to be seen."""
 
 
 @dataclass(frozen=True)
-class Curve:
+class CalibrationCurve:
     """Damage of a loss x: 1 - exp(-((x - floor) / scale)^shape), 0 up to the floor and rising towards 1."""
 
     scale: float
@@ -52,9 +52,9 @@ class Curve:
         return ((loss - self.floor).clamp_min(0.0) / self.scale) ** self.shape
 
     @classmethod
-    def through(cls, values: np.ndarray, damages: np.ndarray, floor: float = 0.0) -> Curve:
-        """The curve that is a least-squares line through points (loss > floor, damage in 0..1) in doubly
-        logarithmic coordinates."""
+    def through(cls, values: np.ndarray, damages: np.ndarray, floor: float = 0.0) -> CalibrationCurve:
+        """The least-squares fit, a line in doubly logarithmic coordinates, through points (loss > floor,
+        damage in 0..1)."""
         across, up = np.log(values - floor), np.log(-np.log1p(-damages))
         shape, offset = np.polyfit(across, up, 1)
         return cls(scale=float(np.exp(-offset / shape)), shape=float(shape), floor=floor)
@@ -66,18 +66,13 @@ class Calibration:
 
     Attributes:
         curves: one curve a measure, in the order of MEASURES.
-        whole: the curve of the combined reading.
-        power: of the smooth maximum; infinity would be the maximum itself.
+        whole: the curve of the combined damage.
+        power: exponent of the smooth maximum; infinity gives the maximum itself.
     """
 
-    curves: tuple[Curve, ...]
-    whole: Curve
+    curves: tuple[CalibrationCurve, ...]
+    whole: CalibrationCurve
     power: float = 4.0
-
-    def readings(self, losses: Tensor) -> Tensor:
-        """(..., 4) losses -> (..., 4) damages in 0..1, comparable with each other."""
-        hazards = [curve.hazard(losses[..., i]) for i, curve in enumerate(self.curves)]
-        return 1.0 - torch.exp(-torch.stack(hazards, dim=-1))
 
     def combined(self, losses: Tensor) -> Tensor:
         """(..., 4) losses -> (...) smooth maximum of the hazards, before the last curve."""
@@ -97,35 +92,34 @@ class Calibration:
         """
         table = losses.double().numpy()
         curves = tuple(_equated(table[:, i], 0.0, floor) for i, floor in enumerate(floors))
-        start = cls(curves, Curve(1.0, 1.0))
+        start = cls(curves, CalibrationCurve(1.0, 1.0))
         # The middle of the mildest fifth of clips is a level 1, severity 0.2; and so on.
         whole = _equated(start.combined(losses.double()).numpy(), 0.5 / LEVELS)
         return cls(curves, whole)
 
 
-def _equated(values: np.ndarray, shift: float, floor: float = 0.0) -> Curve:
+def _equated(values: np.ndarray, shift: float, floor: float = 0.0) -> CalibrationCurve:
     """The curve that sends quantile p of the values to damage p + shift."""
     shares = np.linspace(0.05, 0.95 - shift, 46)
     reached = np.quantile(values, shares)
     seen = reached > 2.0 * floor
-    return Curve.through(reached[seen], shares[seen] + shift, floor)
+    return CalibrationCurve.through(reached[seen], shares[seen] + shift, floor)
 
 
+#: Fitted on 16 training clips of the miniature world and 16 of footage, 62 distortions, seed 0.
 CALIBRATION = Calibration(
     curves=(
-        Curve(scale=0.6152, shape=0.9321, floor=0.0150),
-        Curve(scale=0.1201, shape=0.5112, floor=0.00019),
-        Curve(scale=0.0745, shape=0.3877, floor=0.00031),
-        Curve(scale=0.1648, shape=0.4798, floor=0.00026),
+        CalibrationCurve(scale=0.6152, shape=0.9321, floor=0.0150),
+        CalibrationCurve(scale=0.1201, shape=0.5112, floor=0.00019),
+        CalibrationCurve(scale=0.0745, shape=0.3877, floor=0.00031),
+        CalibrationCurve(scale=0.1648, shape=0.4798, floor=0.00026),
     ),
-    whole=Curve(scale=1.468, shape=1.677),
+    whole=CalibrationCurve(scale=1.468, shape=1.677),
 )
-"""Fitted on 16 training clips of the miniature world and 16 of footage, 62 distortions, seed 0."""
 
 
 def severity(levels: Tensor, parts: Tensor | int = 1) -> Tensor:
-    """Designed severity in 0..1 of level 0..5; a composition of several parts is worse than any of them
-    alone."""
+    """Designed severity in 0..1 of level 0..5; a composition is worse than any of its parts alone."""
     return 1.0 - (1.0 - levels.float() / LEVELS) ** ((1 + torch.as_tensor(parts)) / 2)
 
 
@@ -144,5 +138,5 @@ def quality(similarity: Tensor, levels: Tensor, parts: Tensor | Sequence[int] | 
     counts = counts[:, None] if counts.ndim else counts
     lost = 1.0 - similarity
     visible = 1.0 - torch.exp(-lost / VISIBLE)
-    told = SEVERITY_WEIGHT * severity(levels, counts) + (1.0 - SEVERITY_WEIGHT) * lost
-    return (1.0 - visible * told).cummin(dim=1).values.float()
+    mean = SEVERITY_WEIGHT * severity(levels, counts) + (1.0 - SEVERITY_WEIGHT) * lost
+    return (1.0 - visible * mean).cummin(dim=1).values.float()

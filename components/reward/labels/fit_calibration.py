@@ -1,8 +1,8 @@
-"""How the numbers of `calibration.CALIBRATION` came about; run by hand, and only when a measure changes.
+"""Fits the numbers of `calibration.CALIBRATION`; run by hand, and only when a measure changes.
 
     python -m components.reward.labels.fit_calibration --corpus artifacts/corpus
 
-prints the calibration that ladders of every distortion on the corpus's training clips give. It is pasted into
+prints the calibration from ladders of every distortion on the corpus's training clips. Paste it into
 `calibration.py` together with a new `VERSION`; nothing is fitted when labels are made.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -20,28 +20,17 @@ from torch import Tensor
 
 from components.corpus.dataset import SOURCES, Corpus
 from components.reward.distortions import LEVELS, REGISTRY
-from components.reward.labels.cache import LabelCache
 from components.reward.labels.calibration import Calibration
 from components.reward.labels.label import measured
 from components.reward.labels.losses import MEASURES
-from components.reward.labels.workers import LabelWorkers
+from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.errors import InputError
 from components.runtime.progress import Progress
 from components.runtime.step import main
 
+#: Share of values that a change just too small to be seen moves by one 8-bit step (0.3 / 255 = SEEN).
 FLIPPED = 0.3
-"""Share of values that a change just too small to be seen moves by one 8-bit step (0.3 / 255 = SEEN)."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Losses (types, clips, levels 1..5, 4) of ladders; (clips, 4) of a change just too small to be seen."""
-
-    types: list[str]
-    contents: list[str]
-    losses: Tensor
-    unseen: Tensor
 
 
 def pick(corpus: Corpus, split: str, source: str, clips: int) -> tuple[Tensor, list[str]]:
@@ -57,43 +46,39 @@ def pick(corpus: Corpus, split: str, source: str, clips: int) -> tuple[Tensor, l
 
 
 def measure_ladders(
-    corpus: Corpus, split: str, clips: int, seed: int, cache: LabelCache | None, workers: int
-) -> Measured:
+    corpus: Corpus, split: str, clips: int, seed: int, cache: Path | None, workers: int
+) -> tuple[Tensor, Tensor]:
     """Measures every registered distortion at every level on `clips` clips of each source.
+
+    Returns:
+        Losses (types, clips, levels 1..5, 4) of the ladders, and (clips, 4) of a change just too small to be
+        seen.
 
     Raises:
         InputError: the split has no clips.
     """
     picked = [pick(corpus, split, source, clips) for source in SOURCES]
-    frames, contents = (
-        torch.cat([found for found, _ in picked]),
-        [name for _, names in picked for name in names],
-    )
+    frames = torch.cat([part for part, _ in picked])
+    contents = [name for _, names in picked for name in names]
     if not contents:
         raise InputError(f"{corpus.artifact.path}: no clips in the {split} split to calibrate labels on")
     flips = torch.rand(frames.shape, generator=torch_generator(seed, "flips")) < FLIPPED
     signs = 1 - 2 * torch.randint(0, 2, frames.shape, generator=torch_generator(seed, "signs"))
     unseen = (frames.int() + flips * signs).clamp(0, 255).to(torch.uint8)
     table = []
-    with LabelWorkers(workers) as crew, Progress(len(REGISTRY), "labels: distortions measured") as progress:
-        hidden = measured(frames, unseen[:, None], cache=cache, workers=crew)[:, 0]
+    with ProcessPool(workers) as pool, Progress(len(REGISTRY), "labels: distortions measured") as progress:
+        hidden = measured(frames, unseen[:, None], cache=cache, pool=pool)[:, 0]
         for ladder in _ladders(frames, contents, seed):
-            table.append(measured(frames, ladder, cache=cache, workers=crew))
+            table.append(measured(frames, ladder, cache=cache, pool=pool))
             progress.update(1)
-    return Measured(list(REGISTRY), contents, torch.stack(table), hidden)
+    return torch.stack(table), hidden
 
 
 def _ladders(frames: Tensor, contents: list[str], seed: int) -> Iterator[Tensor]:
     seeds = [derive(seed, content, row) for row, content in enumerate(contents)]
     for damage in REGISTRY.values():
-        rungs = [damage(frames.float() / 255.0, level, seeds) for level in range(1, LEVELS + 1)]
-        yield (torch.stack(rungs, dim=1) * 255.0).round().to(torch.uint8)
-
-
-def calibrate(measured_ladders: Measured) -> Calibration:
-    """The calibration of measured ladders."""
-    floors = measured_ladders.unseen.mean(0)
-    return Calibration.fit(measured_ladders.losses.flatten(0, 2), tuple(floors.tolist()))
+        levels = [damage(frames.float() / 255.0, level, seeds) for level in range(1, LEVELS + 1)]
+        yield (torch.stack(levels, dim=1) * 255.0).round().to(torch.uint8)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -109,9 +94,9 @@ def fit(
     workers: Annotated[int, typer.Option("--workers", min=0, help="processes that measure")] = 0,
 ) -> None:
     """Print the calibration of the labels that a corpus's training clips give, as JSON."""
-    store = None if cache is None else LabelCache(cache)
-    found = calibrate(measure_ladders(Corpus.open(corpus), "train", clips, 0, store, workers))
-    print(json.dumps({"measures": MEASURES, **asdict(found)}, indent=2))
+    losses, unseen = measure_ladders(Corpus.open(corpus), "train", clips, 0, cache, workers)
+    fitted = Calibration.fit(losses.flatten(0, 2), unseen.mean(0).tolist())
+    print(json.dumps({"measures": MEASURES, **asdict(fitted)}, indent=2))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from components.reward.labels.temporal import pool_over_time, temporal_loss
 from components.reward.labels.vmaf import vmaf
 from components.video.filters import luma
 
+#: Names of the losses, in the order of the last axis of every tensor of losses.
 MEASURES = ("vmaf", "structure", "colour", "temporal")
-"""Names of the losses, in the order of the last axis of every tensor of losses."""
 DECIMALS = 6
 
 
@@ -55,21 +55,20 @@ def losses(originals: Tensor, index: Tensor, distorted: Tensor) -> Tensor:
         InputError: VMAF could not be computed, or frames are too small.
     """
     scale_weights(*originals.shape[-2:])
-    found = torch.zeros(len(index), len(MEASURES), dtype=torch.float64)
-    changed = [
-        row for row, own in enumerate(index.tolist()) if not torch.equal(originals[own], distorted[row])
-    ]
+    table = torch.zeros(len(index), len(MEASURES), dtype=torch.float64)
+    pairs = enumerate(index.tolist())
+    changed = [row for row, source in pairs if not torch.equal(originals[source], distorted[row])]
     if not changed:
-        return found
-    own = index[changed]
-    used, place = own.unique(return_inverse=True)
+        return table
+    sources = index[changed]
+    used, place = sources.unique(return_inverse=True)
     scores = vmaf(
-        torch.cat((originals[used], originals[own])), torch.cat((originals[used], distorted[changed]))
+        torch.cat((originals[used], originals[sources])), torch.cat((originals[used], distorted[changed]))
     )
     perfect, reached = scores[: len(used)], scores[len(used) :]
-    found[changed, 0] = pool_over_time((perfect[place] - reached) / 100.0)
-    for row in changed:
-        # One clip at a time: the same bits in any company.
-        a, b = (clips[at][None].float() / 255.0 for clips, at in ((originals, index[row]), (distorted, row)))
-        found[row, 1:] = picture_losses(a, b)[0, 1:].double()
-    return found.clamp_min(0.0).round(decimals=DECIMALS)
+    table[changed, 0] = pool_over_time((perfect[place] - reached) / 100.0)
+    for row, source in zip(changed, sources.tolist(), strict=True):
+        # One clip at a time: the same bits in any batch.
+        a, b = (clip[None].float() / 255.0 for clip in (originals[source], distorted[row]))
+        table[row, 1:] = picture_losses(a, b)[0, 1:].double()
+    return table.clamp_min(0.0).round(decimals=DECIMALS)

@@ -19,17 +19,16 @@ from torch import Tensor
 from components.runtime.errors import InputError
 from components.video.filters import chroma, luma
 
+#: Published exponents of the scales, finest first.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Published exponents of the scales, finest first."""
-WINDOW = 11
-SIGMA = 1.5
+#: The Gaussian window, px.
+WINDOW, SIGMA = 11, 1.5
+#: The constants of SSIM for a dynamic range of 1.
 C1, C2 = 0.01**2, 0.03**2
-"""The constants of SSIM for a dynamic range of 1."""
+#: Lower bound of a scale's mean: negative structure (an inverted picture) has no real power.
 LEAST = 1e-4
-"""A scale's mean counts as no less: negative structure (an inverted picture) has no real power."""
+#: Mean absolute difference in 0..1 up to which two clips count as the same (a third of an 8-bit step).
 SEEN = 0.0012
-"""Mean absolute difference in 0..1 below which two clips count as the same picture (a third of an 8-bit
-step)."""
 
 
 def scale_weights(height: int, width: int) -> tuple[float, ...]:

@@ -2,8 +2,8 @@
 
 VMAF (like any mean over frames of a picture measure) compares frame with frame: it cannot tell a clip shown
 one frame late from one whose frames jump to and fro, a constant change of brightness from flicker, or
-standing grain from boiling grain. Here the *changes* of both clips are compared, on a pyramid in time as
-MS-SSIM has one in space:
+fixed grain from boiling grain. Here the *changes* of both clips are compared, on a pyramid in time like
+that of MS-SSIM in space:
 
     scale 0: change from frame to frame
     scale 1: change between means of 2 neighbouring frames, 2 apart
@@ -11,7 +11,7 @@ MS-SSIM has one in space:
 
     loss = |change - change'|^2 / (|change|^2 + |change'|^2 + C)     0 equal, 1 unrelated, 2 opposite
 
-Scale 0 alone would call every reordering a total loss; like the finest scale of MS-SSIM it weighs little.
+By scale 0 alone every reordering would be a total loss; like the finest scale of MS-SSIM it weighs little.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch import Tensor
 
 from components.video.filters import gaussian_blur
 
+#: Weights of the scales in time, finest first; divided by their sum for a clip too short for the later ones.
 WEIGHTS = (0.1, 0.45, 0.45)
-"""Weights of the scales in time, finest first; a clip too short for the later ones shares them out."""
+#: Square of the change (in 0..1, after the blur) that begins to be seen: about 1.6 8-bit steps.
 C = 4e-5
-"""Square of the change (in 0..1, after the blur) that begins to be seen: about 1.6 8-bit steps."""
+#: Standard deviation of the blur before, as a share of the short side: grain is no motion.
 BLUR = 1.0 / 48.0
-"""Standard deviation of the blur before, as a share of the short side: grain is no motion."""
 
 
 def pool_over_time(per_frame: Tensor) -> Tensor:

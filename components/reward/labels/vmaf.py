@@ -1,18 +1,18 @@
 """VMAF of many small clips through one ffmpeg process (the binary that the package imageio-ffmpeg ships).
 
-- **Model**: `vmaf_v0.6.1neg`, which the binary holds. It gives no credit for "enhancement": the plain model
-  rates an over-sharpened or brightened clip above its original. Not clipped to 0..100: strong damage keeps
-  its order below 0.
+- **Model**: `vmaf_v0.6.1neg`, part of the binary. It gives no credit for "enhancement": the plain model rates
+  an over-sharpened or brightened clip above its original. Not clipped to 0..100: strong damage keeps its
+  order below 0.
 - **Size**: frames with a short side below 96 px are enlarged by whole numbers, nearest neighbour. At 48 px
-  the coarsest bands of VMAF's features are 3 x 3 samples, mostly border; enlarged twice the ranks agree
-  best with the designed severity, four times too much lies at the bottom of the scale.
-- **Many clips at once**: clips follow each other in one stream, each with its first frame doubled before it
-  and a frame of blocks after it, whose scores are dropped. So VMAF's only feature that looks at
-  neighbouring frames, motion, sees stillness before a clip and nothing nearer than the clip itself after
-  it, as at the ends of a file: every frame's score is what a process of its own would give it.
-- **Range**: VMAF's models were trained on luma of limited range, 16 to 235, and that is what they get.
-- **One pipe**: reference and distorted frames travel one above the other and are parted inside ffmpeg, so
-  that no file and no named pipe is needed.
+  the coarsest bands of VMAF's features are 3 x 3 samples, mostly border. Enlarged twice the ranks agree best
+  with the designed severity; enlarged four times too many scores lie at the bottom of the scale.
+- **Many clips at once**: clips follow each other in one stream, each between two guards, a copy of its first
+  frame and a frame of blocks, whose scores are dropped. So motion, VMAF's only feature that looks at
+  neighbouring frames, sees what it sees at the ends of a file: every frame's score is what a process for this
+  clip alone gives.
+- **Range**: VMAF's models were trained on luma of limited range, 16 to 235, and get that.
+- **One pipe**: reference and distorted frames travel one above the other and are separated inside ffmpeg, so
+  no file and no named pipe is needed.
 """
 
 from __future__ import annotations
@@ -27,23 +27,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.video.filters import luma
 
 MODEL = r"version=vmaf_v0.6.1neg\:disable_clip=true"
+#: Filters that make the grey stream the luma of a YUV one without changing a value. ffmpeg takes grey as full
+#: range whatever is declared, and would compress it to 16..235 a second time before libvmaf (16 would become
+#: 30, 235 would become 218). So it becomes YUV with every value kept, and is then declared as limited range.
 AS_IT_IS = "scale=in_range=full:out_range=full,format=yuv444p,setparams=range=limited"
-"""Filters that make the grey stream the luma of a YUV one without changing a value.
-
-ffmpeg takes grey for full range whatever is declared of it, and left alone would bring it to 16..235 on its
-way to libvmaf: a second time (16 would arrive as 30, 235 as 218). So it becomes YUV with every value kept,
-and only then is said to be of limited range, which it is.
-"""
+#: px; smaller frames are enlarged to at least this.
 SHORT_SIDE = 96
-"""px; smaller frames are enlarged to at least this."""
+#: Largest stream of one process, unless a single clip is longer.
 BATCH_BYTES = 32 * 2**20
-"""Largest stream of one process, unless a single clip is longer."""
+#: Seconds after which a process that has not finished is given up.
 PATIENCE_S = 600.0
-"""Seconds after which a process that has not finished is given up."""
 BLOCK = 8
 
 
@@ -84,7 +81,7 @@ def ffmpeg() -> str:
 
         return get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise InputError(
             f"no ffmpeg for VMAF labels ({reason}); install the package imageio-ffmpeg, which ships one"
         ) from error
@@ -92,7 +89,7 @@ def ffmpeg() -> str:
 
 @lru_cache(maxsize=4)
 def identity(executable: str) -> str:
-    """What decides the scores: the whole filter graph, and the binary (its name holds its version)."""
+    """What determines the scores: the whole filter graph, and the binary (its name holds its version)."""
     path = Path(executable)
     size = path.stat().st_size if path.is_file() else 0
     # Of one size, small enough to be enlarged: the graphs of all sizes differ in their numbers alone.
@@ -114,7 +111,7 @@ def _blocks(height: int, width: int) -> np.ndarray:
 
 
 def _stream(reference: np.ndarray, distorted: np.ndarray) -> bytes:
-    """The frames of all clips with their guards, reference above distorted."""
+    """The frames of all clips with their guards, each reference frame above its distorted one."""
     count, frames, height, width = reference.shape
     stream = np.empty((count, frames + 2, 2, height, width), dtype=np.uint8)
     for place, clips in enumerate((reference, distorted)):
@@ -155,13 +152,11 @@ def _scores(reference: np.ndarray, distorted: np.ndarray) -> Tensor:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError(
-            f"{executable}: VMAF of {count} clips not finished after {PATIENCE_S:.0f} s"
-        ) from error
+        message = f"{executable}: VMAF of {count} clips not finished after {PATIENCE_S:.0f} s"
+        raise InputError(message) from error
     except OSError as error:
-        raise InputError(
-            f"{executable}: cannot be run for VMAF labels ({error.strerror or error})"
-        ) from error
+        reason = error.strerror or error
+        raise InputError(f"{executable}: cannot be run for VMAF labels ({reason})") from error
     try:
         # A failing libvmaf may leave exit status 0 and no log.
         rows = json.loads(done.stdout)["frames"]
@@ -181,7 +176,5 @@ def _failure(executable: str, done: subprocess.CompletedProcess[bytes]) -> str:
             f"{executable}: this ffmpeg has no libvmaf filter, which VMAF labels need; unset "
             "IMAGEIO_FFMPEG_EXE or install the package imageio-ffmpeg, whose binary has it"
         )
-    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
-    return (
-        f"{executable}: VMAF failed with exit status {done.returncode}: {(lines or ['no message'])[0][:200]}"
-    )
+    first = " ".join((said or "no message").splitlines()[0].split())[:200]
+    return f"{executable}: VMAF failed with exit status {done.returncode}: {first}"

@@ -1,4 +1,4 @@
-"""More contents from few clips: views of a clip that are as good as the clip itself."""
+"""More contents from few clips: augmentations that keep a clip's quality."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from components.runtime.compute.seeds import torch_generator
 
 
 def vary(frames: Tensor, seeds: Sequence[int], tones: float = 0.5, tiles: float = 0.25) -> Tensor:
-    """Other views of clips: mirrored, turned, backwards, in other colours, some in another light or from
-    further away.
+    """Augmented clips: mirrored, turned, backwards, in other colours, some with another gamma or tiled.
 
-    None of it is damage: every pixel stays what it was, or the mean of several, and a gamma is a matter of
-    taste.
+    None of it is damage: every pixel keeps its value up to a gamma, or is the mean of several.
 
     Args:
         frames: uint8 (N, T, 3, H, W); axes are swapped only where H = W.
@@ -32,10 +30,7 @@ def _view(clip: Tensor, seed: int, tones: float, tiles: float) -> Tensor:
     choice = torch.randint(0, 2, (4,), generator=stream).tolist()
     clip = clip[:, torch.randperm(3, generator=stream)]
     lit, tiled, gamma, shift_y, shift_x = torch.rand(5, generator=stream).tolist()
-    if choice[0]:
-        clip = clip.flip(-1)
-    if choice[1]:
-        clip = clip.flip(-2)
+    clip = clip.flip([axis for axis, chosen in ((-1, choice[0]), (-2, choice[1])) if chosen])
     if choice[2] and clip.shape[-1] == clip.shape[-2]:
         clip = clip.transpose(-1, -2)
     if choice[3]:
@@ -49,7 +44,7 @@ def _view(clip: Tensor, seed: int, tones: float, tiles: float) -> Tensor:
 
 
 def _tiled(clip: Tensor, shift_y: float, shift_x: float) -> Tensor:
-    """Half the size, mirrored at its edges to fill the frame, begun anywhere."""
+    """Half the size, mirrored at its edges to fill the frame, shifted by shares of its period."""
     height, width = clip.shape[-2:]
     half = F.avg_pool2d(F.pad(clip.float(), (0, width % 2, 0, height % 2), mode="replicate"), 2)
     for axis, size, shift in ((-2, height, shift_y), (-1, width, shift_x)):

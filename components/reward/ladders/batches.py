@@ -1,5 +1,4 @@
-"""Which ladders each training step sees: a bounded window of shards that moves on with the steps, never with
-the time."""
+"""Which ladders each training step sees: a bounded window of shards that depends on the step alone."""
 
 from __future__ import annotations
 
@@ -12,9 +11,8 @@ import torch
 from components.reward.ladders.ladder import Ladders, join, shuffled
 from components.runtime.compute.seeds import torch_generator
 
+#: Share of the steps in which the shards come in one after the other, while they are still being built.
 ARRIVAL = 0.4
-"""Share of the steps in which the shards come in one after the other, so that their making overlaps the
-training."""
 
 
 class Shards(Protocol):
@@ -26,7 +24,7 @@ class Shards(Protocol):
         """Ladders in a shard."""
 
     def load(self, shard: int) -> Ladders:
-        """The shard's ladders, waiting for them where need be."""
+        """The shard's ladders, as soon as they are there."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,8 @@ class Stream:
     """The batches of a training, each a function of its step and the seed alone.
 
     In the first 40 % of the steps (all of them where there are more ladders than draws) the shards come in,
-    in their own order. From then on, if there are more than the window holds, it moves on over shuffled
-    rounds at the pace at which every ladder is drawn once a round. Each batch is drawn at random from the
-    window.
+    in their own order. From then on, if there are more than the window holds, it moves over shuffled rounds,
+    so fast that every ladder is drawn once a round. Each batch is drawn at random from the window.
     """
 
     def __init__(self, shards: Shards, *, steps: int, batch: int, window: int, seed: int) -> None:
@@ -63,8 +60,8 @@ class Stream:
         """
         self.shards, self.steps, self.batch_size, self.seed = shards, steps, batch, seed
         size = shards.rows(0)
+        # Shards that are ever read; with few steps the last are not.
         self.used = min(len(shards), max(1, math.ceil(steps * batch / size)))
-        """Shards that are ever looked at; with few steps the last are not."""
         self.window = min(window, self.used)
         self._pace = batch / size
         self._arrived = max(1.0, steps * max(ARRIVAL, self.used * size / (steps * batch)))
@@ -89,7 +86,7 @@ class Stream:
         return min(self.window, 8)
 
     def sample(self) -> Ladders:
-        """The first shards without their pictures: scales are set from their statistics."""
+        """The first shards without their pictures, to fit the network's coding of the statistics."""
         return join([self._shard(number).without_frames() for number in range(self.first)])
 
     def batch(self, step: int) -> Ladders:

@@ -1,20 +1,19 @@
 """Ladders that the generator draws itself: its own sample, and the same in fewer and fewer steps.
 
-The order is known without a label, and the faults are those that a policy makes. Drawn once before training,
-into a file that appears in one rename; a run that is killed draws again only what is not there.
+The order is known without a label, and the faults are those that a policy makes. They are drawn once before
+training, into a file that appears in one rename, so that a resumed run does not draw them again.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from components.reward.distortions import GENERATIVE, LEVELS
@@ -24,16 +23,16 @@ from components.reward.scoring.trained import Geometry
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 from components.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from components.generator.generator import Generator
 
+#: The ladder of `GENERATIVE` that is trained on. `noisy_weights` is not, so that its attack stays unseen.
 NAME = "few_steps"
-"""The ladder of `GENERATIVE` that is trained on. `noisy_weights` is not: its attack stays one that the
-reward has never seen."""
+#: Prompts drawn at once between two looks at a request to stop.
 BLOCK = 8
-"""Prompts drawn at once between two looks at a request to stop."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,13 @@ def draw(
     generator: Generator | None,
     prompts: Sequence[str],
     count: int,
-    rungs: int,
+    length: int,
     geometry: Geometry,
     seed: int,
     file: Path,
     stop: StopSignal,
 ) -> DrawnLadders:
-    """Draws `count` ladders of `rungs` clips, taking turns over the prompts; reads them if they are there.
+    """Draws `count` ladders of `length` clips, taking turns over the prompts; reads them if they are there.
 
     Args:
         generator: None where another process has drawn them.
@@ -82,19 +81,19 @@ def draw(
             f"reward.ladders.few_steps = {count}: the texts of the generator's prompts are not known; "
             "set it to 0"
         )
-    own = derive(seed, "drawn ladders", NAME)
+    seed = derive(seed, "drawn ladders", NAME)
     texts = [prompts[number % len(prompts)] for number in range(count)]
-    levels = torch.tensor([levels_of(number, rungs, own) for number in range(count)])
+    levels = torch.tensor([levels_of(number, length, seed) for number in range(count)])
     if generator is not None and not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _draw(generator, texts, levels, own, file, stop)
+        _draw(generator, texts, levels, seed, file, stop)
     try:
-        shape = tuple(load_file(file)["frames"].shape)
+        with safe_open(file, "pt") as opened:
+            shape = tuple(opened.get_slice("frames").get_shape())
     except (SafetensorError, OSError, KeyError) as error:
         raise InputError(f"{file}: not the ladders that the generator drew ({error}); remove it") from error
-    if shape[:2] != (count, rungs):
-        raise InputError(f"{file}: ladders {shape[:2]}, expected {(count, rungs)}; remove it")
-    return DrawnLadders(NAME, texts, StoredClips(file, "frames", range(count * rungs), geometry), levels)
+    if shape[:2] != (count, length):
+        raise InputError(f"{file}: ladders {shape[:2]}, expected {(count, length)}; remove it")
+    return DrawnLadders(NAME, texts, StoredClips(file, "frames", range(count * length), geometry), levels)
 
 
 def _draw(
@@ -103,21 +102,16 @@ def _draw(
     table: Tensor | None = None
     with Progress(levels.numel(), "reward: samples in few steps") as progress:
         for level in range(LEVELS + 1):
-            rows, rungs = (levels == level).nonzero(as_tuple=True)
+            rows, places = (levels == level).nonzero(as_tuple=True)
             for start in range(0, len(rows), BLOCK):
                 stop.raise_if_requested()
-                at, rung = rows[start : start + BLOCK], rungs[start : start + BLOCK]
+                at, place = rows[start : start + BLOCK], places[start : start + BLOCK]
                 seeds = [derive(seed, "noise", int(row)) for row in at]
                 clips = GENERATIVE[NAME].build(generator, [texts[int(row)] for row in at], level, seeds)
                 if table is None:
                     table = torch.empty((*levels.shape, *clips.shape[1:]), dtype=torch.uint8)
-                table[at, rung] = clips
+                table[at, place] = clips
                 progress.update(len(at))
     assert table is not None
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with atomic_file(file) as aside:
         save_file({"frames": table}, aside)
-        aside.replace(file)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

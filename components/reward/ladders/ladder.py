@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,13 @@ from components.reward.distortions import (
     random_recipe,
 )
 from components.reward.features.handcrafted import clip_statistics
-from components.reward.labels import differs, label
+from components.reward.labels.label import label
+from components.reward.labels.ms_ssim import differs
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.compute.signals import StopSignal
-from components.runtime.progress import Progress
 
+#: Clips handled at once: what fits the processor's cache.
 CHUNK = 32
-"""Clips handled at once: what fits the processor's cache."""
 
 
 @dataclass
@@ -62,14 +63,18 @@ class Ladders:
     def __len__(self) -> int:
         return len(self.recipes)
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether the pictures were kept."""
+        return self.frames.ndim == 6
+
     def without_frames(self) -> Ladders:
-        """The same without the pictures, of which nothing is left but the statistics."""
+        """The same without the pictures."""
         return replace(self, frames=torch.zeros((*self.levels.shape, 0), dtype=torch.uint8))
 
     def where(self, keep: Sequence[bool]) -> Ladders:
         """The ladders picked by a mask of length N."""
-        rows = [i for i, kept in enumerate(keep) if kept]
-        return self.take(torch.tensor(rows, dtype=torch.long))
+        return self.take(torch.tensor(keep, dtype=torch.bool).nonzero().flatten())
 
     def take(self, index: Tensor) -> Ladders:
         """The ladders at an int64 index, in its order."""
@@ -97,11 +102,11 @@ def seen_types(heldout: Sequence[str]) -> list[str]:
 
 
 def recipe_of(row: int, names: Sequence[str], stressed: Sequence[str], composed: float, seed: int) -> Recipe:
-    """The recipe of ladder number `row`: of the ladders, each name's share is about equal, stressed ones'
-    twice that.
+    """The recipe of ladder number `row`: all names get about equal shares, and one more each time one is
+    in `stressed`.
 
-    Names come from shuffled rounds, not from independent draws, so that no type is missed in a small set;
-    a share of the ladders, `composed`, gets two to four distortions.
+    Names come from shuffled rounds, not from independent draws, so that a small set misses no type. A share
+    of the ladders, `composed`, gets two to four distortions.
     """
     stream = torch_generator(seed, "recipe", row)
     if float(torch.rand((), generator=stream)) < composed:
@@ -112,9 +117,9 @@ def recipe_of(row: int, names: Sequence[str], stressed: Sequence[str], composed:
     return (pool[shuffled(len(pool), seed, "recipes", turn)[place]],)
 
 
-def levels_of(row: int, rungs: int, seed: int) -> list[int]:
-    """Level 0 and rungs - 1 different levels of 1..5, rising, for ladder number `row`."""
-    drawn = torch.randperm(LEVELS, generator=torch_generator(seed, "levels", row))[: rungs - 1] + 1
+def levels_of(row: int, clips: int, seed: int) -> list[int]:
+    """The severity levels of ladder number `row`: 0 and clips - 1 different ones of 1..5, rising."""
+    drawn = torch.randperm(LEVELS, generator=torch_generator(seed, "levels", row))[: clips - 1] + 1
     return [0, *drawn.sort().values.tolist()]
 
 
@@ -125,9 +130,14 @@ def shuffled(count: int, seed: int, *names: str | int) -> tuple[int, ...]:
 
 
 def family_of(recipe: Recipe) -> int:
-    """Place in FAMILIES of the family that all of a recipe's distortions belong to; -1 where they differ."""
-    found = {(REGISTRY[name] if name in REGISTRY else GENERATIVE[name]).family for name in recipe}
-    return FAMILIES.index(found.pop()) if len(found) == 1 else -1
+    """Index in FAMILIES of the family that all of a recipe's distortions belong to; -1 where they differ."""
+    families = {(REGISTRY[name] if name in REGISTRY else GENERATIVE[name]).family for name in recipe}
+    return FAMILIES.index(families.pop()) if len(families) == 1 else -1
+
+
+def statistics_of(clips: Tensor) -> Tensor:
+    """uint8 (N, T, 3, H, W) -> (N, F) float32 statistics of each clip."""
+    return torch.cat([clip_statistics(part.float() / 255.0) for part in clips.split(CHUNK)])
 
 
 def build(
@@ -141,8 +151,6 @@ def build(
     labelled: bool,
     first: Tensor | None = None,
     stop: StopSignal | None = None,
-    progress: Progress | None = None,
-    device: torch.device | None = None,
     cache: Path | None = None,
 ) -> Ladders:
     """Builds one ladder per row.
@@ -153,16 +161,15 @@ def build(
         recipes: N recipes.
         levels: (N, K) int64, rising, the first 0.
         labelled: whether the clips are pristine, so that the full-reference label means something.
-        first: uint8 (N, T, 3, H, W): clips better than `frames`, put before them at level -1. Their pair
-            with the next rung is a weak one (one level apart) as a reconstruction loses little.
+        first: uint8 (N, T, 3, H, W): clips better than `frames`, put before them at level -1. The pair with
+            the next clip counts little (one level apart), as a reconstruction loses little.
         cache: folder of labels measured before; None measures all.
 
     Returns:
         N ladders of K clips (K + 1 with `first`).
     """
-    count, rungs = levels.shape
-    device = device or torch.device("cpu")
-    table = torch.empty((count, rungs, *frames.shape[1:]), dtype=torch.uint8)
+    count = len(levels)
+    table = torch.empty((*levels.shape, *frames.shape[1:]), dtype=torch.uint8)
     groups: dict[Recipe, list[int]] = {}
     for row, recipe in enumerate(recipes):
         groups.setdefault(tuple(recipe), []).append(row)
@@ -171,21 +178,19 @@ def build(
             if stop is not None:
                 stop.raise_if_requested()
             rows = torch.tensor(members[start : start + CHUNK])
-            clips = frames[rows].to(device).float() / 255.0
+            clips = frames[rows].float() / 255.0
             for level in range(LEVELS + 1):
-                at, rung = (levels[rows] == level).nonzero(as_tuple=True)
+                at, place = (levels[rows] == level).nonzero(as_tuple=True)
                 if not len(at):
                     continue
                 seeds = [derive(seed, source, contents[int(rows[i])], int(rows[i])) for i in at]
-                damaged = apply_recipe(recipe, clips[at.to(device)], level, seeds)
-                table[rows[at], rung] = (damaged * 255.0).round().to(torch.uint8).cpu()
-            if progress is not None:
-                progress.update(len(rows))
+                damaged = apply_recipe(recipe, clips[at], level, seeds)
+                table[rows[at], place] = (damaged * 255.0).round().to(torch.uint8)
     severity = levels.float()
     if first is not None:
         table = torch.cat((first[:, None], table), dim=1)
         severity = torch.cat((torch.full((count, 1), -1.0), severity), dim=1)
-    ladders = of_rungs(table, severity, recipes, contents, source=source, device=device)
+    ladders = ladders_of_clips(table, severity, recipes, contents, source=source)
     if labelled:
         parts = [len(recipe) for recipe in recipes]
         labels, similarity = label(table[:, 0], table, levels, parts, cache=cache, stop=stop)
@@ -193,41 +198,30 @@ def build(
     return ladders
 
 
-def of_rungs(
+def ladders_of_clips(
     table: Tensor,
     severity: Tensor,
     recipes: Sequence[Recipe],
     contents: Sequence[str],
     *,
     source: str,
-    device: torch.device | None = None,
 ) -> Ladders:
-    """Ladders of clips that are there already, with nothing known of them but their order.
+    """Ladders of clips that are there already, of which only the order is known.
 
     Args:
         table: uint8 (N, K, T, 3, H, W), best first.
         severity: (N, K) float32, rising.
         recipes, contents: N each.
     """
-    device = device or torch.device("cpu")
-    count, shape = len(table), table.shape
+    count, length = severity.shape
     unknown = torch.full(severity.shape, float("nan"))
-    flat = table.flatten(0, 1)
-    stats = torch.cat(
-        [
-            clip_statistics(flat[i : i + CHUNK].to(device).float() / 255.0).cpu()
-            for i in range(0, len(flat), CHUNK)
-        ]
-        or [torch.zeros(0, 1)]
-    )
-    seen = torch.zeros(count, shape[1], shape[1])
-    for better in range(shape[1]):
-        for worse in range(better + 1, shape[1]):
-            for i in range(0, count, 4 * CHUNK):
-                part = slice(i, i + 4 * CHUNK)
-                a, b = table[part, better].float(), table[part, worse].float()
-                seen[part, better, worse] = differs(a / 255.0, b / 255.0).float()
+    seen = torch.zeros(count, length, length)
+    for better, worse in combinations(range(length), 2):
+        pairs = zip(table[:, better].split(4 * CHUNK), table[:, worse].split(4 * CHUNK), strict=True)
+        parts = [differs(a.float() / 255.0, b.float() / 255.0).float() for a, b in pairs]
+        seen[:, better, worse] = torch.cat(parts)
     return Ladders(
-        table, severity, unknown, unknown.clone(), stats.reshape(count, shape[1], -1), seen,
+        table, severity, unknown, unknown.clone(),
+        statistics_of(table.flatten(0, 1)).reshape(count, length, -1), seen,
         [tuple(recipe) for recipe in recipes], [source] * count, list(contents),
     )  # fmt: skip

@@ -1,25 +1,19 @@
-"""What a reward keeps of its own making, so that it can be trained further where its material is not at hand.
+"""Ladders that a reward keeps in its artifact, so that it can be refreshed without corpus and generator.
 
-Two small files in the folder `refresh/` of its artifact: some of the ladders it was trained on (so that
-nothing is forgotten), and those its card was measured on (so that a new version can be measured). Only
-statistics, levels and labels, as float16; no pictures, a few megabytes.
+Two files in the folder `refresh/`: some of its training ladders (against forgetting), and those of its card
+(to measure a new version). They hold statistics, levels and labels as float16, no pictures: a few megabytes.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from components.reward.features.handcrafted import clip_statistics
 from components.reward.ladders.batches import Shards
-from components.reward.ladders.ladder import CHUNK, NAMES, TENSORS, Ladders, join
+from components.reward.ladders.ladder import TENSORS, Ladders, join, statistics_of
+from components.reward.ladders.ladder_file import read_ladders, write_ladders
 from components.reward.ladders.sources import Groups
 from components.runtime.errors import InputError
 from components.runtime.io.files import sort_safetensors_header
@@ -27,17 +21,17 @@ from components.runtime.io.files import sort_safetensors_header
 FOLDER = "refresh"
 REPLAY = f"{FOLDER}/replay.safetensors"
 HELDOUT = f"{FOLDER}/heldout.safetensors"
+#: Training ladders kept. Every shard is a mix of all sources, so the first ones are too.
 KEPT = 1024
-"""Training ladders kept. Every shard is a mix of all sources, so the first ones are too."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A generator's samples that an independent judge has seen.
+    """A generator's samples that an independent judge has rated.
 
     Attributes:
         statistics: (P, N, F) float32, N samples for each of P prompts.
-        quality: (P, N) float64, the judge's verdicts.
+        quality: (P, N) float64, the judge's ratings.
     """
 
     statistics: Tensor
@@ -46,12 +40,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Kept:
-    """What `keep` has put by, read back.
+    """What `keep` wrote, read back.
 
     Attributes:
         replay: training ladders.
         heldout: held-out ladders of all six levels.
-        judged: None where no judge can read the samples.
+        judged: None where no judge can rate the samples.
     """
 
     replay: Ladders
@@ -67,7 +61,7 @@ def keep(folder: Path, shards: Shards, heldout: Ladders, samples: Groups, qualit
         shards: its training ladders, of which the first are kept.
         heldout: the ladders of its card.
         samples: those of its card.
-        quality: (P, N) verdicts of the independent judge on the samples, None where there is no judge.
+        quality: (P, N) ratings of the samples by the independent judge, None without one.
     """
     (folder / FOLDER).mkdir(exist_ok=True)
     parts: list[Ladders] = []
@@ -76,11 +70,9 @@ def keep(folder: Path, shards: Shards, heldout: Ladders, samples: Groups, qualit
             break
         parts.append(shards.load(number))
     _write(folder / REPLAY, join(parts), {})
-    extra = {}
+    extra: dict[str, Tensor] = {}
     if quality is not None:
-        flat = samples.frames.flatten(0, 1)
-        found = [clip_statistics(flat[i : i + CHUNK].float() / 255.0) for i in range(0, len(flat), CHUNK)]
-        extra["judged.statistics"] = torch.cat(found).unflatten(0, quality.shape)
+        extra["judged.statistics"] = statistics_of(samples.frames.flatten(0, 1)).unflatten(0, quality.shape)
         extra["judged.quality"] = quality
     _write(folder / HELDOUT, heldout, extra)
 
@@ -102,23 +94,14 @@ def open_kept(folder: Path) -> Kept:
 
 
 def _write(path: Path, ladders: Ladders, extra: dict[str, Tensor]) -> None:
-    table = {name: getattr(ladders.without_frames(), name) for name in TENSORS if name != "frames"}
-    table |= extra
-    about = {name: json.dumps(getattr(ladders, name)) for name in NAMES}
-    save_file({name: value.half().contiguous() for name, value in table.items()}, path, about)
+    small = {name: getattr(ladders, name).half() for name in TENSORS if name != "frames"}
+    halves = {name: value.half() for name, value in extra.items()}
+    write_ladders(path, replace(ladders.without_frames(), **small), halves)
     # Equal ladders are equal files.
     sort_safetensors_header(path)
 
 
 def _read(path: Path) -> tuple[Ladders, dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as opened:
-            table = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
-            about: dict[str, Any] = {name: json.loads(opened.metadata()[name]) for name in NAMES}
-        about["recipes"] = [tuple(recipe) for recipe in about["recipes"]]
-        parts: dict[str, Any] = {name: table.pop(name).float() for name in TENSORS if name != "frames"}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not the ladders that a reward keeps for its refresh ({reason})") from error
-    parts["frames"] = torch.zeros((*parts["levels"].shape, 0), dtype=torch.uint8)
-    return Ladders(**parts, **about), table
+    ladders, extra = read_ladders(path, "not the ladders that a reward keeps for its refresh")
+    full = {name: getattr(ladders, name).float() for name in TENSORS if name != "frames"}
+    return replace(ladders, **full), extra

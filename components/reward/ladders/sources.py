@@ -1,5 +1,7 @@
-"""What the reward learns from and is measured on, read from the corpus and the generator's artifact as it is
-needed."""
+"""The clips that the reward learns from and is measured on: of the corpus and of the generator's artifact.
+
+Most of them stay in their files until they are asked for.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from components.corpus.dataset import Corpus
+from components.corpus.dataset import SOURCES, Corpus
 from components.reward.scoring.trained import Geometry
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import torch_generator
@@ -22,6 +25,8 @@ from components.video.filters import resize
 
 SAMPLES = "samples.safetensors"
 SAMPLE_ROWS = "samples.jsonl"
+#: Tensors of the generator's file beside `frames`: clips through its VAE and back, and the clips before.
+RECONSTRUCTED, ORIGINALS = "reconstructions", "reconstructed_from"
 
 
 class StoredClips:
@@ -46,24 +51,19 @@ class StoredClips:
 
     def __getitem__(self, index: Any) -> Tensor:
         picked = self._rows[index].reshape(-1).tolist()
-        goal, out = self.geometry, []
+        size = self.geometry
+        if not picked:
+            return torch.zeros((0, size.frames, 3, size.height, size.width), dtype=torch.uint8)
         # Opened anew each time: pages of a file that stays mapped would count as this process's memory.
         with safe_open(self.file, "pt") as opened:
             table = opened.get_slice(self.name)
-            lead = table.get_shape()[:-4]
-            for row in picked:
-                where: list[int] = []
-                for length in reversed(lead):
-                    row, place = divmod(row, length)
-                    where.insert(0, place)
-                out.append(_fitted(table[tuple(where)].clone(), goal))
-        if not out:
-            return torch.zeros((0, goal.frames, 3, goal.height, goal.width), dtype=torch.uint8)
-        return torch.stack(out)
+            places = zip(*np.unravel_index(picked, table.get_shape()[:-4]), strict=True)
+            clips = [table[tuple(map(int, place))].clone() for place in places]
+        return torch.stack([_fitted(clip, size) for clip in clips])
 
 
 @dataclass(frozen=True)
-class Clips:
+class SourceClips:
     """uint8 (N, T, 3, H, W) clips, in memory or in a file, and the name of what each one shows.
 
     Clips of one content never meet two splits.
@@ -84,39 +84,39 @@ class Groups:
     prompts: list[str]
     texts: list[str | None]
 
-    def clips(self) -> Clips:
-        """All samples one after the other; the prompt is the content."""
-        return Clips(self.frames.flatten(0, 1), _named(self.prompts, self.frames.shape[1]))
+    def clips(self) -> SourceClips:
+        """All samples one after the other; the content is the prompt."""
+        return SourceClips(self.frames.flatten(0, 1), _named(self.prompts, self.frames.shape[1]))
 
 
 @dataclass(frozen=True)
-class Material:
+class LadderSources:
     """Everything a reward is made from, in one geometry; training and held-out parts share no content.
 
     Attributes:
-        prompts_train: texts of the prompts of `samples_train`, as far as they are known.
+        prompts_train: the known texts of the prompts of `samples_train`.
     """
 
     geometry: Geometry
-    train: dict[str, Clips]
-    test: dict[str, Clips]
-    samples_train: Clips
+    train: dict[str, SourceClips]
+    test: dict[str, SourceClips]
+    samples_train: SourceClips
     prompts_train: list[str]
     samples_card: Groups
-    reconstructed: Clips
-    originals: Clips
+    reconstructed: SourceClips
+    originals: SourceClips
 
 
 def gather(
     corpus: Corpus, generator: Artifact, card_share: float, seed: int, heldout: str = "test"
-) -> Material:
+) -> LadderSources:
     """Opens clips, samples and reconstructions.
 
     Clips of the generator are resized to the corpus's frame size. Its prompts are split at random:
     `card_share` of them is kept away from training.
 
     Args:
-        heldout: the corpus's split that `Material.test` holds; "val" to choose settings by.
+        heldout: the corpus's split that `LadderSources.test` holds; "val" to choose settings by.
 
     Raises:
         InputError: the corpus has no train or no held-out clips, or the generator's samples are missing or
@@ -124,8 +124,8 @@ def gather(
     """
     geometry = Geometry(corpus.num_frames, corpus.height, corpus.width, corpus.fps)
     train, test = _by_source(corpus, "train", geometry), _by_source(corpus, heldout, geometry)
-    for split, found in (("train", train), (heldout, test)):
-        if not any(len(clips) for clips in found.values()):
+    for split, sources in (("train", train), (heldout, test)):
+        if not any(map(len, sources.values())):
             raise InputError(
                 f"{corpus.artifact.path}: no clips in the {split} split; "
                 f"the reward needs both train and {heldout}"
@@ -133,20 +133,16 @@ def gather(
     file = generator.file(SAMPLES)
     try:
         with safe_open(file, "pt") as opened:
-            tables = {
-                key: opened.get_slice(key) for key in ("frames", "reconstructions", "reconstructed_from")
-            }
-            shapes = {key: tuple(table.get_shape()) for key, table in tables.items()}
-            dtypes = {key: table.get_dtype() for key, table in tables.items()}
+            dtype, *shape = opened.get_slice("frames").get_dtype(), *opened.get_slice("frames").get_shape()
+            pairs = {key: opened.get_slice(key).get_shape()[0] for key in (RECONSTRUCTED, ORIGINALS)}
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{file}: must hold the tensors frames, reconstructions and reconstructed_from ({error})"
+            f"{file}: must hold the tensors frames, {RECONSTRUCTED} and {ORIGINALS} ({error})"
         ) from error
-    shape = shapes["frames"]
-    if len(shape) != 6 or dtypes["frames"] != "U8" or shape[0] < 2 or shape[1] < 2:
+    if len(shape) != 6 or dtype != "U8" or min(shape[:2]) < 2:
         raise InputError(
             f"{file}: frames must be uint8 (prompts >= 2, samples >= 2, T, 3, H, W), "
-            f"got {dtypes['frames']} {shape}"
+            f"got {dtype} {tuple(shape)}"
         )
     names, texts = _prompts(generator, shape[0])
     by_id = {prompt.id: prompt.text for prompt in corpus.prompts()}
@@ -159,28 +155,24 @@ def gather(
         rows = [prompt * shape[1] + sample for prompt in prompts for sample in range(shape[1])]
         return StoredClips(file, "frames", rows, geometry)
 
-    def pictures(name: str) -> Clips:
-        count = shapes[name][0]
-        contents = [f"reconstruction/{row}" for row in range(count)]
-        return Clips(StoredClips(file, name, range(count), geometry), contents)
+    def pairs_of(name: str) -> SourceClips:
+        rows = range(pairs[name])
+        return SourceClips(StoredClips(file, name, rows, geometry), [f"reconstruction/{row}" for row in rows])
 
-    return Material(
+    frames = stored(card)[:].unflatten(0, (len(card), shape[1]))
+    return LadderSources(
         geometry=geometry,
         train=train,
         test=test,
-        samples_train=Clips(stored(rest), _named([names[i] for i in rest], shape[1])),
+        samples_train=SourceClips(stored(rest), _named([names[i] for i in rest], shape[1])),
         prompts_train=[text for text in (texts[i] for i in rest) if text is not None],
-        samples_card=Groups(
-            stored(card)[:].unflatten(0, (len(card), shape[1])),
-            [names[i] for i in card],
-            [texts[i] for i in card],
-        ),
-        reconstructed=pictures("reconstructions"),
-        originals=pictures("reconstructed_from"),
+        samples_card=Groups(frames, [names[i] for i in card], [texts[i] for i in card]),
+        reconstructed=pairs_of(RECONSTRUCTED),
+        originals=pairs_of(ORIGINALS),
     )
 
 
-def _by_source(corpus: Corpus, split: str, geometry: Geometry) -> dict[str, Clips]:
+def _by_source(corpus: Corpus, split: str, geometry: Geometry) -> dict[str, SourceClips]:
     file, rows = corpus.artifact.file(f"clips/{split}.safetensors"), corpus.records(split)
     try:
         with safe_open(file, "pt") as opened:
@@ -189,11 +181,12 @@ def _by_source(corpus: Corpus, split: str, geometry: Geometry) -> dict[str, Clip
         raise InputError(f"{file}: not a readable file of clips ({error})") from error
     if count != len(rows):
         raise InputError(f"{file}: {count} clips, but index.jsonl lists {len(rows)}")
-    found = {}
-    for source in ("world", "footage"):
+    clips = {}
+    for source in SOURCES:
         index = [place for place, row in enumerate(rows) if row.source == source]
-        found[source] = Clips(StoredClips(file, "frames", index, geometry), [rows[i].content for i in index])
-    return found
+        contents = [rows[place].content for place in index]
+        clips[source] = SourceClips(StoredClips(file, "frames", index, geometry), contents)
+    return clips
 
 
 def _named(prompts: Sequence[str], each: int) -> list[str]:
@@ -225,10 +218,10 @@ def _fitted(clip: Tensor, geometry: Geometry) -> Tensor:
 
 
 def judge_of(groups: Groups) -> Tensor | None:
-    """(P, N) quality by the miniature world's exact judge, or None if the prompts are not of it."""
+    """(P, N) quality by the oracle judge of the miniature world, or None if the prompts are not of it."""
     from components.corpus.world.judge import judge
     from components.corpus.world.scene import parse_caption
 
-    if not all(text is not None and parse_caption(text) is not None for text in groups.texts):
+    if any(text is None or parse_caption(text) is None for text in groups.texts):
         return None
     return torch.tensor([[judge(clip).quality for clip in group] for group in groups.frames])

@@ -1,11 +1,11 @@
-"""A pretrained vision model as the eyes of a reward: frames in, one vector per time step out."""
+"""A pretrained vision model behind a reward: frames in, one vector per time step out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,56 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from components.reward.features.fragments import Canvas
-from components.reward.model.kinds import IMAGE_FRAMES, KINDS, Kind
-from components.runtime.errors import InputError
+from components.runtime.artifacts.pretrained import open_model
+from components.runtime.errors import InputError, one_line
 
 CONFIG = "config.json"
 PREPROCESSING = "preprocessor_config.json"
+#: Frames of a clip that an image model reads, at most: as many as VideoMAE does.
+IMAGE_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class BackboneKind:
+    """How a family of models is loaded and fed.
+
+    Attributes:
+        model: name of the class in `transformers`.
+        video: whether it reads clips; otherwise single frames.
+        tower: the part of a larger model's config that describes this one, "" for all of it.
+        settings: entries of the config to change: parts of the model that would hold weights without a use.
+        resizable: whether it also reads square frames of another size than its config names.
+        mean, std: of each colour, for pixels in 0..1, where there is no preprocessor_config.json.
+    """
+
+    model: str
+    video: bool = False
+    tower: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    resizable: bool = False
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+_SIGLIP = BackboneKind(
+    "SiglipVisionModel", settings={"vision_use_head": False}, mean=(0.5,) * 3, std=(0.5,) * 3
+)
+
+#: The models that can stand behind a reward, by `model_type` in their config.json.
+KINDS = {
+    "videomae": BackboneKind("VideoMAEModel", video=True),
+    "dinov2": BackboneKind("Dinov2Model", settings={"use_mask_token": False}, resizable=True),
+    "siglip": replace(_SIGLIP, tower="vision_config"),
+    "siglip_vision_model": _SIGLIP,
+}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a model wants its frames.
+    """How a model's frames are prepared.
 
     Attributes:
-        size: height and width in px, None where nothing says so.
+        size: height and width in px, None where the folder does not say.
         mean, std: of each colour, for pixels in 0..1.
     """
 
@@ -38,14 +75,14 @@ class Preprocessing:
 class Backbone(nn.Module):
     """A model of `transformers` without its heads.
 
-    Its tokens are averaged over the frame. An image model sees the frames one by one; either way one vector
-    for each time step is left.
+    Its tokens are averaged over the frame, which leaves one vector for each time step. An image model reads
+    the frames one by one.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Any, kind: Kind, canvas: Canvas, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: Any, kind: BackboneKind, canvas: Canvas, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.model = model
         # A step keeps the activations of the whole batch for its gradients: half a gigabyte a clip in a base
@@ -66,11 +103,11 @@ class Backbone(nn.Module):
             InputError: a file is missing or broken, the model is of no known kind, its weights are pickled
                 or not all there, or its frame size fits neither its patches nor its preprocessing.
         """
-        described = _json(folder / CONFIG)
-        kind = KINDS.get(str(described.get("model_type")))
+        model_type = _json(folder / CONFIG).get("model_type")
+        kind = KINDS.get(str(model_type))
         if kind is None:
             raise InputError(
-                f"{folder / CONFIG}: model type {described.get('model_type')!r} cannot be a backbone; "
+                f"{folder / CONFIG}: model type {model_type!r} cannot be a backbone; "
                 f"allowed: {', '.join(sorted(KINDS))}"
             )
         if not list(folder.glob("*.safetensors")):
@@ -116,8 +153,7 @@ def precision(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps `transformers` from reporting: it lists heads that are left out on purpose; what is missing is
-    checked here."""
+    """Silences the loading report of `transformers`, which lists heads left out on purpose."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -129,43 +165,25 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
 
 
-def _model(folder: Path, kind: Kind) -> Any:
+def _model(folder: Path, kind: BackboneKind) -> Any:
     import transformers
 
     try:
         with _quiet():
-            config = transformers.AutoConfig.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
+            local: dict[str, Any] = {"local_files_only": True}
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **local)
             config = getattr(config, kind.tower) if kind.tower else config
-            for name, value in kind.settings.items():
-                setattr(config, name, value)
-            model, report = getattr(transformers, kind.model).from_pretrained(
-                folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            config.update(dict(kind.settings))
+            return open_model(getattr(transformers, kind.model), folder, config=config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{folder}: the backbone cannot be loaded: {' '.join(str(error).split())}"
-        ) from error
-    absent = sorted({*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])})
-    if absent:
-        raise InputError(
-            f"{folder}: {len(absent)} of the weights that {CONFIG} describes are not there or of another "
-            f"shape, the first {absent[0]}"
-        )
-    return model
+        raise InputError(f"{folder}: the backbone cannot be loaded: {one_line(error)}") from error
 
 
 @torch.no_grad()
 def _resize(model: Any, side: int) -> None:
-    """Gives a DINOv2 model positions for frames of side x side px.
+    """Gives a DINOv2 model position embeddings for frames of side x side px.
 
-    It would do this by itself at every frame, with a gradient that a GPU does not add up in one order.
+    It would interpolate them at every frame, with a gradient that a GPU does not sum in a fixed order.
     """
     embeddings = model.embeddings
     patches = (side // embeddings.patch_embeddings.patch_size[0]) ** 2
@@ -178,13 +196,13 @@ def _resize(model: Any, side: int) -> None:
     model.config.image_size = side
 
 
-def _canvas(folder: Path, kind: Kind, config: Any, preprocessing: Preprocessing) -> Canvas:
-    own, patch = _pair(config.image_size), _pair(config.patch_size)
-    size = preprocessing.size or own
-    if size != own and not (kind.resizable and size[0] == size[1]):
+def _canvas(folder: Path, kind: BackboneKind, config: Any, preprocessing: Preprocessing) -> Canvas:
+    native, patch = _pair(config.image_size), _pair(config.patch_size)
+    size = preprocessing.size or native
+    if size != native and not (kind.resizable and size[0] == size[1]):
         raise InputError(
             f"{folder}: {PREPROCESSING} makes frames of {size[0]}x{size[1]} px, "
-            f"but the model reads {own[0]}x{own[1]}"
+            f"but the model reads {native[0]}x{native[1]}"
         )
     if size[0] < patch[0] or size[1] < patch[1] or config.num_channels != 3:
         raise InputError(
@@ -201,20 +219,20 @@ def _canvas(folder: Path, kind: Kind, config: Any, preprocessing: Preprocessing)
     return Canvas(*size, patch, int(config.num_frames), exact=True)
 
 
-def _preprocessing(folder: Path, kind: Kind) -> Preprocessing:
-    """What preprocessor_config.json says, or what the kind of model is known for."""
+def _preprocessing(folder: Path, kind: BackboneKind) -> Preprocessing:
+    """What preprocessor_config.json says, or the defaults of the kind of model."""
     file = folder / PREPROCESSING
     if not file.is_file():
         return Preprocessing(None, kind.mean, kind.std)
     described = _json(file)
     try:
         # With a centre crop `size` is what the frame is resized to before it.
-        said = described.get("crop_size") if described.get("do_center_crop") else described.get("size")
+        entry = described.get("crop_size") if described.get("do_center_crop") else described.get("size")
         size = None
-        if isinstance(said, int):
-            size = (said, said)
-        elif isinstance(said, dict) and "height" in said:
-            size = (int(said["height"]), int(said["width"]))
+        if isinstance(entry, int):
+            size = (entry, entry)
+        elif isinstance(entry, dict) and "height" in entry:
+            size = (int(entry["height"]), int(entry["width"]))
         if described.get("do_normalize") is False:
             return Preprocessing(size, (0.0,) * 3, (1.0,) * 3)
         mean, std = (
@@ -230,12 +248,12 @@ def _preprocessing(folder: Path, kind: Kind) -> Preprocessing:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        described = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(described, dict):
+            raise ValueError("not a JSON object")
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: not a model's description ({' '.join(str(error).split())})") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: not a model's description (not a JSON object)")
-    return found
+        raise InputError(f"{file}: not a model's description ({one_line(error)})") from error
+    return described
 
 
 def _pair(value: Any) -> tuple[int, int]:

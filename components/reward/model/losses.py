@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def plcc_loss(scores: Tensor, labels: Tensor) -> Tensor:
-    """(1 - Pearson correlation) / 2 of scores[..., N] and labels[N], in 0..1, mean over what leads.
+    """(1 - Pearson correlation) / 2 of scores[..., N] and labels[N], in 0..1, mean over the leading axes.
 
     (VQEG; as used by FAST-VQA, ECCV 2022)
     """
@@ -19,33 +19,32 @@ def plcc_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def ladder_loss(scores: Tensor, levels: Tensor, weights: Tensor, margin: float) -> Tensor:
-    """Weighted mean logistic loss of the pairs of each ladder, with a margin that grows with the gap in
-    levels.
+    """Weighted mean logistic loss of the pairs of each ladder, with a margin in proportion to the level gap.
 
     log(1 + exp(margin * gap / 5 - (s_better - s_worse))), the pairwise loss of RankNet (Burges et al. 2005)
     plus a margin. A pair one level apart counts half of a pair further apart.
 
     Args:
-        scores: (..., N, K) one ladder per row; the mean over what leads.
+        scores: (..., N, K) one ladder per row; the mean over the leading axes.
         levels: (N, K) severity; lower is better. Pairs of equal level do not count.
         weights: (N, K, K) 0 for pairs that must not count (seen as equal), 1 normally.
         margin: in units of the score, for a gap of five levels.
     """
     gap = levels[:, None, :] - levels[:, :, None]  # (N, better, worse)
     counted = (gap > 0).to(scores.dtype) * weights * torch.where(gap > 1, 1.0, 0.5)
-    pairs = F.softplus(margin * gap.clamp_min(0) / 5.0 - _leads(scores))
+    pairs = F.softplus(margin * gap.clamp_min(0) / 5.0 - _differences(scores))
     return (pairs * counted).sum((-3, -2, -1)).mean() / counted.sum().clamp_min(1e-8)
 
 
 def silence_loss(scores: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean square of the leads inside each ladder: what a score must not react to.
+    """Weighted mean square of the differences inside each ladder, for damage a score must not react to.
 
     Args:
-        scores: (..., N, K) one ladder per row; the mean over what leads.
+        scores: (..., N, K) one ladder per row; the mean over the leading axes.
         weights: (N, K, K) which pairs count.
     """
-    return (_leads(scores).square() * weights).sum((-3, -2, -1)).mean() / weights.sum().clamp_min(1e-8)
+    return (_differences(scores).square() * weights).sum((-3, -2, -1)).mean() / weights.sum().clamp_min(1e-8)
 
 
-def _leads(scores: Tensor) -> Tensor:
+def _differences(scores: Tensor) -> Tensor:
     return scores[..., :, None] - scores[..., None, :]

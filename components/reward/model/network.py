@@ -1,5 +1,5 @@
-"""The scoring network: an ensemble of small networks over a clip's statistics and, where there is a
-pretrained backbone, over what that sees in fragments of the clip. No batch statistics anywhere."""
+"""The scoring network: an ensemble of small networks over a clip's statistics and, with a pretrained
+backbone, over its features of fragments of the clip. No layer uses batch statistics."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from components.reward.distortions import FAMILIES
 from components.reward.model import Backbone
 from components.reward.params import NetworkParams
 
+#: The score, then one for each family of damage.
 OUTPUTS = 1 + len(FAMILIES)
-"""The score, then one for each family of damage."""
 
 
 class Packed(nn.Module):
@@ -39,12 +39,12 @@ class Packed(nn.Module):
 
 
 class Coding(nn.Module):
-    """Statistics as a network can use them: cut into quantile bins, and once more as they are.
+    """Statistics as a network can use them: in quantile bins, and once more as they are.
 
     Each column becomes `bins` numbers: how far the value has passed through each bin, 0 to 1 (piecewise
-    linear encoding, Gorishniy et al. 2022), here brought to -1..1. Thresholds then cost the network nothing,
-    and a wild value says no more than "beyond the last". The last number is the value in standard
-    deviations, at most 3: differences of columns, which are ratios of energies, need it.
+    linear encoding, Gorishniy et al. 2022), here scaled to -1..1. So thresholds cost the network nothing, and
+    an outlier counts no more than "beyond the last". The last number is the value in standard deviations, at
+    most 3: differences of columns, which are ratios of energies, need it.
     """
 
     knots: Tensor
@@ -61,14 +61,14 @@ class Coding(nn.Module):
         """Takes quantiles, mean and deviation of every column from (N, F) training statistics."""
         share = torch.linspace(0.0, 1.0, self.knots.shape[1])
         picked = statistics[:: max(1, len(statistics) // 20_000)].cpu()
-        found = torch.quantile(picked, share, dim=0).T
+        knots = torch.quantile(picked, share, dim=0).T
         self.mean.copy_(picked.mean(0))
         self.deviation.copy_(picked.std(0, unbiased=False) + 1e-4)
-        # Equal quantiles of a column that is often constant would make a step out of rounding.
+        # Equal quantiles of an often constant column would turn rounding errors into steps.
         least = 0.01 * picked.std(0, unbiased=False) + 1e-4
-        for k in range(1, found.shape[1]):
-            found[:, k] = torch.maximum(found[:, k], found[:, k - 1] + least)
-        self.knots.copy_(found)
+        for k in range(1, knots.shape[1]):
+            knots[:, k] = torch.maximum(knots[:, k], knots[:, k - 1] + least)
+        self.knots.copy_(knots)
 
     def forward(self, statistics: Tensor) -> Tensor:
         """(B, F) -> (B, F * bins + F)."""
@@ -79,12 +79,11 @@ class Coding(nn.Module):
 
 
 class TemporalHead(nn.Module):
-    """One vector out of a backbone's vectors of the time steps, of any number.
+    """One vector from a backbone's vectors of any number of time steps.
 
     Each step is compared with its neighbours (a convolution over three steps), then the steps are averaged
-    with weights of their own (attention pooling). Flicker and boiling are differences between neighbours,
-    and a single bad moment must not drown in the mean. A transformer would need positions, hence a fixed
-    length, to express the same.
+    with learned weights (attention pooling). Flicker and boiling are differences between neighbours, and a
+    single bad moment must not drown in the mean. A transformer would need positions, hence a fixed length.
     """
 
     mean: Tensor
@@ -102,12 +101,12 @@ class TemporalHead(nn.Module):
     def fit(self, steps: Tensor) -> None:
         """Takes mean and deviation of every entry from (N, T, inputs).
 
-        What all clips have in common is most of a pretrained vector; what damage changes is little of it.
+        Most of a pretrained vector is common to all clips; damage changes little of it.
         """
         flat = steps.float().flatten(0, 1)
-        spread = flat.std(0, unbiased=False)
+        deviation = flat.std(0, unbiased=False)
         self.mean.copy_(flat.mean(0))
-        self.deviation.copy_(spread.clamp_min(0.1 * float(spread.mean()) + 1e-6))
+        self.deviation.copy_(deviation.clamp_min(0.1 * float(deviation.mean()) + 1e-6))
 
     def forward(self, steps: Tensor) -> Tensor:
         """(B, T, inputs) -> (B, width)."""
@@ -120,9 +119,9 @@ class TemporalHead(nn.Module):
 class RewardNet(nn.Module):
     """Scores clips, once by every member.
 
-    Every member reads the clip's statistics; with a backbone also its view of the clip. The two do not
-    replace each other: fragments keep the pixels but show a part of the frame and at most `canvas.frames`
-    frames, the statistics cover the whole frame and every frame.
+    Every member reads the clip's statistics, and with a backbone its features too. Both are needed: fragments
+    keep the pixels but show a part of the frame and at most `canvas.frames` frames; the statistics cover the
+    whole frame and every frame.
     """
 
     def __init__(self, params: NetworkParams, statistics: int, backbone: Backbone | None = None) -> None:

@@ -1,5 +1,5 @@
-"""Training the reward on ladders: fixed steps, every draw named, the same bits after a kill and on any
-number of processes."""
+"""Training the reward on ladders: a fixed number of steps, the same bits after a kill and on any number of
+processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,22 +21,19 @@ from components.reward.model import Backbone, fetch, precision
 from components.reward.model.losses import ladder_loss, plcc_loss, silence_loss
 from components.reward.model.network import OUTPUTS, RewardNet
 from components.reward.params import RewardParams, TrainingParams
-from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
-from components.runtime.errors import InputError
-from components.runtime.progress import Progress
+from components.runtime.errors import InputError, one_line
+from components.runtime.training_loop import TrainingLoop
 
 LOG_EVERY = 10
+#: Parts of a batch, each with its own forward and backward pass, distributed over the processes. Their
+#: gradients are added in a fixed order, so that sums have the same bits on any number of processes. More
+#: processes than slices bring nothing.
 SLICES = 4
-"""Parts of a batch, each with its own forward and backward pass, dealt out to the processes.
-
-Their gradients are added in one order, whoever made them: floating-point sums then have the same bits on any
-number of processes. More processes than slices bring nothing.
-"""
+#: Weight of an aspect's constancy on other families' ladders against its order on its own.
 SILENCE = 0.2
-"""Weight of an aspect's silence on other families' ladders against its order on its own."""
 
 Curve = list[dict[str, float]]
 
@@ -56,7 +54,7 @@ def train(
     shards: Shards,
     params: RewardParams,
     *,
-    checkpoints: Path,
+    checkpoints: Path | None,
     stop: StopSignal,
     device: torch.device,
     ranks: Ranks | None = None,
@@ -67,11 +65,12 @@ def train(
 
     Args:
         shards: training ladders, all of one K.
-        checkpoints: where to save every `checkpoint_every` steps and on a stop.
+        checkpoints: where to save every `checkpoint_every` steps, after the last one and on a stop; None
+            saves nothing.
         ranks: the processes that share the work; all end with the same network.
         report: called with the figures of every tenth step.
-        initial: the weights to start from, with the coding that was fitted to their training's statistics;
-            left as it is.
+        initial: the network to start from, with the coding fitted to its own training's statistics; it is
+            not changed.
 
     Returns:
         The network with averaged weights in eval mode, and the training curve.
@@ -84,69 +83,47 @@ def train(
     training, seed, ranks = params.training, params.run.seed, ranks or Ranks()
     stream = Stream(shards, steps=training.steps, batch=training.batch, window=training.window, seed=seed)
     network = _network(params, stream.sample().statistics.flatten(0, 1), initial).to(device)
-    trained = network.trained()
-    optimiser, scales = _optimiser(network, training)
-    average = {name: value.detach().clone() for name, value in trained.items()}
-    keeper = Checkpointer(checkpoints)
-    curve: Curve = []
-    start = 0
-    found = keeper.latest()
-    if found is not None:
-        saved = {k[6:]: v for k, v in found.tensors.items() if k.startswith("model.")}
-        network.load_state_dict({**network.state_dict(), **saved})
-        average = {k[8:]: v.to(device) for k, v in found.tensors.items() if k.startswith("average.")}
-        unpack_optimizer(optimiser, found.tensors, found.state["optimizer"])
-        start, curve = found.step, found.state["curve"]
-    elif initial is None and network.backbone is not None:
+    loop = TrainingLoop(
+        network.trained(),
+        _optimiser(network, training),
+        checkpoints,
+        steps=training.steps,
+        learning_rate=lambda step: learning_rate(step, training.steps, training),
+        ema_decay=training.average,
+        buffers=network.own_state(),
+    )
+    curve: Curve = loop.record.setdefault("curve", [])
+    if loop.done == 0 and initial is None and network.backbone is not None:
         _fit_temporal(network, Batch.of(stream.batch(0), device), derive(seed, "reward scales"))
 
-    def save(step: int) -> None:
-        if not ranks.is_main:
-            return
-        tensors, state = pack_optimizer(optimiser)
-        tensors = {
-            **tensors,
-            **{f"model.{name}": value for name, value in {**network.own_state(), **trained}.items()},
-            **{f"average.{name}": value for name, value in average.items()},
-        }
-        keeper.save(step, tensors, {"optimizer": state, "curve": curve})
+    def backward(step: int) -> dict[str, float]:
+        batch = Batch.of(stream.batch(step), device)
+        return _gradients(network, batch, training, ranks, derive(seed, "reward dropout", step))
+
+    def log(done: int, figures: dict[str, float]) -> None:
+        if done % LOG_EVERY == 0 or done == training.steps:
+            curve.append({"step": float(done), **figures})
+            if report is not None:
+                report(figures, done)
 
     network.train()
-    with Progress(training.steps, "reward: training steps", start=start) as progress, torch.random.fork_rng():
-        for step in range(start, training.steps):
-            for group, scale in zip(optimiser.param_groups, scales, strict=True):
-                group["lr"] = scale * learning_rate(step, training.steps, training)
-            batch = Batch.of(stream.batch(step), device)
-            figures = _gradients(network, batch, training, ranks, derive(seed, "reward dropout", step))
-            norm = torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
-            _check(step, training, {**figures, "gradient": float(norm)})
-            optimiser.step()
-            decay = min(training.average, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for name, value in trained.items():
-                    average[name].lerp_(value, 1.0 - decay)
-            done = step + 1
-            if done % LOG_EVERY == 0 or done == training.steps:
-                curve.append({"step": float(done), **figures})
-                if report is not None:
-                    report(figures, done)
-            progress.update(1, **figures)
-            stopping = stop.should_stop(ranks)
-            if stopping or (done % training.checkpoint_every == 0 and done < training.steps):
-                save(done)
-            stop.raise_if_requested(ranks)
-    spoilt = {name: math.nan for name, value in average.items() if not bool(torch.isfinite(value).all())}
-    _check(training.steps - 1, training, spoilt)
-    with torch.no_grad():
-        for name, value in trained.items():
-            value.copy_(average[name])
-            value.grad = None
+    with torch.random.fork_rng():
+        loop.run(
+            "reward: training steps",
+            backward,
+            stop=stop,
+            checkpoint_every=training.checkpoint_every,
+            ranks=ranks,
+            check=partial(_check, training),
+            after_step=log,
+        )
+    spoilt = {name: math.nan for name, value in network.trained().items() if not value.isfinite().all()}
+    _check(training, training.steps - 1, spoilt)
     return network.eval(), curve
 
 
-def _check(step: int, training: TrainingParams, figures: dict[str, float]) -> None:
-    """`Diverged` where any figure of this step, counted from 0, is not finite: the settings are to blame,
-    and no later step would mend it."""
+def _check(training: TrainingParams, step: int, figures: dict[str, float]) -> None:
+    """Raises `Diverged` where a figure of this step, counted from 0, is not finite: no later step recovers."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
         raise Diverged(
@@ -159,12 +136,13 @@ def _check(step: int, training: TrainingParams, figures: dict[str, float]) -> No
 
 
 def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None) -> RewardNet:
-    """The network that a training starts with; its coding is fitted to (N, F) statistics, or `initial`'s."""
+    """The network that a training starts with; its coding is `initial`'s, or fitted to (N, F) statistics."""
     sizes = params.network
+    backbone = None
     if initial is not None:
         backbone = deepcopy(initial.backbone)
-    else:
-        backbone = Backbone.load(fetch(sizes.backbone)) if sizes.backbone else None
+    elif sizes.backbone:
+        backbone = Backbone.load(fetch(sizes.backbone, "reward.network.backbone ="))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(params.run.seed, "reward weights"))
         network = RewardNet(sizes, statistics.shape[-1], backbone)
@@ -177,8 +155,7 @@ def _network(params: RewardParams, statistics: Tensor, initial: RewardNet | None
         network.load_own_state(initial.own_state())
     except RuntimeError as error:
         raise InputError(
-            f"reward.network: a training that goes on from a reward must have its sizes "
-            f"({' '.join(str(error).split())})"
+            f"reward.network: a training that continues from a reward must have its sizes ({one_line(error)})"
         ) from error
     return network
 
@@ -193,18 +170,17 @@ def _fit_temporal(network: RewardNet, batch: Batch, seed: int) -> None:
     network.temporal.fit(torch.cat([network.backbone(view) for view in views]))
 
 
-def _optimiser(network: RewardNet, training: TrainingParams) -> tuple[torch.optim.Optimizer, list[float]]:
-    """AdamW over what is trained, and the share of the learning rate that each of its groups gets."""
+def _optimiser(network: RewardNet, training: TrainingParams) -> torch.optim.Optimizer:
+    """AdamW over what is trained; a trained backbone gets its share of the learning rate."""
     groups: dict[float, list[Tensor]] = {}
     for name, value in network.trained().items():
         scale = network.params.backbone_rate if name.startswith("backbone.") else 1.0
         groups.setdefault(scale, []).append(value)
-    optimiser = torch.optim.AdamW(
-        [{"params": members} for members in groups.values()],
+    return torch.optim.AdamW(
+        [{"params": members, "lr_scale": scale} for scale, members in groups.items()],
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
     )
-    return optimiser, list(groups)
 
 
 @dataclass(frozen=True)
@@ -236,7 +212,7 @@ class Batch:
     def views(self, canvas: Canvas, start: int, stop: int, seed: int) -> Tensor:
         """Fragments of ladders start to stop, ((stop - start) * K, frames, 3, height, width), on the device.
 
-        All clips of a ladder are cut at the same places: their order is known of the same pieces only.
+        All clips of a ladder are cut at the same places: their order holds for equal places only.
 
         Raises:
             InputError: the pictures were not kept.
@@ -245,25 +221,22 @@ class Batch:
             raise InputError("training with a backbone needs shards with pixels; these hold statistics only")
         seeds = [derive(seed, "fragments", row) for row in range(start, stop)]
         clips = self.frames[start:stop].to(self.levels.device)
-        return fragments(clips.flatten(0, 1), canvas, [own for own in seeds for _ in range(clips.shape[1])])
+        return fragments(clips.flatten(0, 1), canvas, [seed for seed in seeds for _ in range(clips.shape[1])])
 
     def loss(self, scores: Tensor, training: TrainingParams) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of (M, B, K, outputs) scores, and its parts."""
-        overall = scores[..., 0]
+        overall, known = scores[..., 0], ~self.labels.isnan()
+        zero = scores.sum() * 0.0
         ranked = ladder_loss(overall, self.levels, self.seen, training.margin)
-        known = ~self.labels.isnan()
-        linear = (
-            plcc_loss(overall[:, known], self.labels[known]) if int(known.sum()) > 2 else scores.sum() * 0.0
-        )
-        aspects = scores.sum() * 0.0
+        linear = plcc_loss(overall[:, known], self.labels[known]) if int(known.sum()) > 2 else zero
+        aspects = zero
         for place in range(len(FAMILIES)):
-            own = (self.families == place).to(scores.dtype)[:, None, None] * self.seen
-            others = ((self.families != place) & (self.families >= 0)).to(scores.dtype)[
-                :, None, None
-            ] * self.seen
+            same = (self.families == place).to(scores.dtype)[:, None, None] * self.seen
+            others = (self.families != place) & (self.families >= 0)
+            constant = others.to(scores.dtype)[:, None, None] * self.seen
             aspect = scores[..., 1 + place]
-            aspects = aspects + ladder_loss(aspect, self.levels, own, training.margin)
-            aspects = aspects + SILENCE * silence_loss(aspect, others)
+            aspects = aspects + ladder_loss(aspect, self.levels, same, training.margin)
+            aspects = aspects + SILENCE * silence_loss(aspect, constant)
         aspects = aspects / len(FAMILIES)
         loss = (
             training.rank_weight * ranked
@@ -278,48 +251,47 @@ def _gradients(
 ) -> dict[str, float]:
     """Leaves the gradient of the whole batch in the network of every process; returns the loss and its parts.
 
-    The correlation is one over the whole batch, so the scores are gathered first, the loss is taken of all
-    of them by everyone, and its gradient by the scores is what each process sends back through its own
-    slices.
+    The correlation is one over the whole batch. So the scores are gathered first, every process takes the
+    loss of all of them, and sends its gradient by the scores back through its own slices.
     """
-    rungs = batch.levels.shape[1]
-    bounds = [len(batch.levels) * i // SLICES for i in range(SLICES + 1)]
+    count, length = batch.levels.shape
     device = batch.levels.device
-    mine = {}
+    canvas = network.backbone.canvas if network.backbone is not None else None
+    bounds = [(count * i // SLICES, count * (i + 1) // SLICES) for i in range(SLICES)]
+    local: dict[int, Tensor] = {}
     for number in ranks.mine(SLICES):
-        start, stop = bounds[number], bounds[number + 1]
+        start, stop = bounds[number]
         if start == stop:
             continue
-        canvas = network.backbone.canvas if network.backbone is not None else None
         views = batch.views(canvas, start, stop, seed) if canvas is not None else None
         torch.manual_seed(derive(seed, number))
         with precision(device):
-            mine[number] = network(batch.statistics[start:stop].flatten(0, 1), views)
-    members = next(iter(mine.values())).shape[0] if mine else network.head.weight.shape[0]
-    scores = torch.zeros((members, len(batch.levels) * rungs, OUTPUTS), device=device)
-    for number, own in mine.items():
-        scores[:, bounds[number] * rungs : bounds[number + 1] * rungs] = own.detach().float()
+            local[number] = network(batch.statistics[start:stop].flatten(0, 1), views)
+    rows = {number: slice(*(bound * length for bound in bounds[number])) for number in local}
+    scores = torch.zeros((network.params.members, count * length, OUTPUTS), device=device)
+    for number, part in local.items():
+        scores[:, rows[number]] = part.detach().float()
     _add_up(scores, ranks)
     scores.requires_grad_()
-    loss, parts = batch.loss(scores.unflatten(1, (-1, rungs)), training)
-    (wanted,) = torch.autograd.grad(loss, scores)
+    loss, parts = batch.loss(scores.unflatten(1, (-1, length)), training)
+    (gradient,) = torch.autograd.grad(loss, scores)
     parameters = list(network.trained().values())
-    sums = torch.zeros((SLICES, sum(p.numel() for p in parameters)), device=device)
-    for number, own in mine.items():
-        piece = wanted[:, bounds[number] * rungs : bounds[number + 1] * rungs].to(own.dtype)
-        found = torch.autograd.grad(own, parameters, piece)
-        torch.cat([g.reshape(-1) for g in found], out=sums[number])
+    sizes = [parameter.numel() for parameter in parameters]
+    sums = torch.zeros((SLICES, sum(sizes)), device=device)
+    for number, part in local.items():
+        pieces = torch.autograd.grad(part, parameters, gradient[:, rows[number]].to(part.dtype))
+        torch.cat([piece.reshape(-1) for piece in pieces], out=sums[number])
     _add_up(sums, ranks)
     total = sums[0]
     for number in range(1, SLICES):
         total += sums[number]
-    for parameter, value in zip(parameters, total.split([p.numel() for p in parameters]), strict=True):
+    for parameter, value in zip(parameters, total.split(sizes), strict=True):
         parameter.grad = value.view_as(parameter)
     return {name: float(value.detach()) for name, value in parts.items()}
 
 
 def _add_up(table: Tensor, ranks: Ranks) -> None:
-    """The sum of everybody's table, of which each filled other rows: adding zeros changes no bit."""
+    """The sum of all processes' tables, each filled in other rows: adding zeros changes no bit."""
     if ranks.size > 1:
         ranks.all_reduce_mean([table])
         table *= ranks.size

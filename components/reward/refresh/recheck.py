@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.reward.card.agreement import by_family, by_type, columns, masks
+from components.reward.card.agreement import by_family, by_type, columns, masks, within_groups
 from components.reward.card.attacks import ScoreClips
 from components.reward.card.card import Card, Wins
-from components.reward.card.measure import within_groups
 from components.reward.distortions import ATTACKS, LEVELS
 from components.reward.ladders.ladder import CHUNK, Ladders, seen_types
 from components.reward.ladders.replay import Kept
@@ -41,7 +40,7 @@ def recheck(score: ScoreClips, kept: Kept, heldout_types: Sequence[str]) -> Card
         "a refreshed version is measured on statistics alone, without pictures"
     )})  # fmt: skip
     scores = score_ladders(score, held)
-    columns(card.columns, scores, held, masks(held, set(seen_types(heldout_types))))
+    card.columns = columns(scores, held, masks(held, set(seen_types(heldout_types))))
     card.by_type, card.by_family = by_type(scores, held), by_family(scores, held)
     card.score_per_level = float((scores[:, 0] - scores[:, -1]).mean()) / LEVELS
     card.attacks = attacks_on_ladders(scores, held)

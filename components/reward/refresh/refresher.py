@@ -8,38 +8,37 @@ is adopted only if it is no worse than the reward it comes from on held-out cont
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from components.reward.base import Reward, read_config
+from components.reward.base import Reward, digest_of_folder, read_config
 from components.reward.card import gate
 from components.reward.card.agreement import measure_column
 from components.reward.card.card import Card
-from components.reward.card.markdown import as_markdown
+from components.reward.card.write import write_card
 from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, join, shuffled
+from components.reward.ladders.plan import Pool, ShardPlan
 from components.reward.ladders.replay import HELDOUT, REPLAY, Kept, open_kept
-from components.reward.ladders.shards import Plan, Pool
-from components.reward.ladders.sources import Clips
+from components.reward.ladders.sources import SourceClips
 from components.reward.model.network import RewardNet
 from components.reward.model.training import Diverged, train
 from components.reward.params import RewardParams
 from components.reward.refresh.adoption import compared, objections
 from components.reward.refresh.recheck import recheck, score_ladders
-from components.reward.refresh.versions import Version, digest_of_folder, judging
-from components.reward.scoring.trained import Geometry, Scorer
+from components.reward.refresh.versions import RewardVersion, judging
+from components.reward.scoring.trained import Geometry, TrainedReward
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
 from components.runtime.io.files import replace_dir
+from components.runtime.params import validated
 from components.video.filters import resize
 
 HELD_SHARE = 0.25
@@ -70,16 +69,18 @@ class Samples:
     frames: Tensor
     contents: tuple[str, ...]
 
-    def of(self, contents: Sequence[str]) -> Clips:
+    def of(self, contents: Sequence[str]) -> SourceClips:
         """Those of some contents."""
         rows = [row for row, name in enumerate(self.contents) if name in contents]
-        return Clips(self.frames[rows], [self.contents[row] for row in rows])
+        return SourceClips(self.frames[rows], [self.contents[row] for row in rows])
 
 
 class Refresher:
     """Makes versions of one reward."""
 
-    def __init__(self, first: Scorer, params: RewardParams, kept: Kept, effort: Effort = Effort()) -> None:
+    def __init__(
+        self, first: TrainedReward, params: RewardParams, kept: Kept, effort: Effort = Effort()
+    ) -> None:
         """Args:
         first: version 0.
         params: those that it was made with.
@@ -95,7 +96,7 @@ class Refresher:
         Raises:
             InputError: this reward cannot be trained further; the message says why.
         """
-        if not isinstance(reward, Scorer):
+        if not isinstance(reward, TrainedReward):
             kind = read_config(artifact.path).get("kind")
             raise InputError(
                 f"{artifact.path}: a reward of kind {kind} cannot be refreshed, only one that was trained "
@@ -119,13 +120,11 @@ class Refresher:
                 f"but its reward reads {reward.network.statistics}"
             )
         try:
-            params = RewardParams.model_validate(artifact.manifest.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(["reward", *map(str, first["loc"])])
+            params = validated(RewardParams, artifact.manifest.params, "reward")
+        except InputError as error:
             raise InputError(
-                f"{artifact.path}: made with params of another version of the code ({key}: {first['msg']}); "
-                "to refresh it, make it again: python -m components.reward run"
+                f"{artifact.path}: made with params of another version of the code ({error}); to refresh it, "
+                "make it again: python -m components.reward run"
             ) from error
         return cls(reward, params, kept)
 
@@ -134,8 +133,13 @@ class Refresher:
         return fitted(frames, fps, self.first.geometry)
 
     def refresh(
-        self, folder: Path, versions: Sequence[Version], current: Scorer, samples: Samples, iteration: int
-    ) -> tuple[Version, Scorer]:
+        self,
+        folder: Path,
+        versions: Sequence[RewardVersion],
+        current: TrainedReward,
+        samples: Samples,
+        iteration: int,
+    ) -> tuple[RewardVersion, TrainedReward]:
         """Makes the next version and decides whether it is adopted.
 
         A function of the run's seed, the version's number, the current version and the samples alone.
@@ -156,11 +160,11 @@ class Refresher:
             network = self._trained(current, own, number, seed)
         except Diverged as error:
             # Nothing was made that could judge; what judges stays, and the alignment goes on with it.
-            return Version(
+            return RewardVersion(
                 number, "", judging(versions).number, iteration, self.effort.steps,
                 adopted=False, reasons=(str(error),),
             ), current  # fmt: skip
-        scorer = Scorer(network, current.geometry, current.device)
+        scorer = TrainedReward(network, current.geometry, current.device)
         card = self._recheck(scorer)
         if self._standard is None:
             self._standard = self._recheck(self.first)
@@ -171,16 +175,17 @@ class Refresher:
             aside = Path(temporary) / "made"
             aside.mkdir()
             scorer.save(aside, self.params.network)
-            version = Version(
+            version = RewardVersion(
                 number, digest_of_folder(aside), judging(versions).number, iteration, self.effort.steps,
                 adopted=not reasons, reasons=tuple(reasons), checks=checks, metrics=card.metrics(),
             )  # fmt: skip
             if version.adopted:
-                _write_card(aside, card, gate.checks(card, self.params.gate), version)
+                card.gate = gate.decide(card, self.params.gate)
+                write_card(aside, card, _about(version, missed=not card.gate.passed))
                 replace_dir(aside, folder / version.folder)
         return version, scorer if version.adopted else current
 
-    def _split(self, samples: Samples, seed: int) -> tuple[Clips, Clips]:
+    def _split(self, samples: Samples, seed: int) -> tuple[SourceClips, SourceClips]:
         """Clips to train on and clips to compare versions on, apart by content; with one content none of the
         latter."""
         names = list(dict.fromkeys(samples.contents))
@@ -188,12 +193,12 @@ class Refresher:
         count = max(1, round(HELD_SHARE * len(names))) if len(names) > 1 else 0
         return samples.of(order[count:]), samples.of(order[:count])
 
-    def _ladders(self, clips: Clips, count: int, seed: int) -> Ladders:
+    def _ladders(self, clips: SourceClips, count: int, seed: int) -> Ladders:
         """Unlabelled ladders on these clips, of the types that the reward may learn from."""
-        plan = Plan((Pool("policy", clips, count, False),), self.params.ladders, seed)
+        plan = ShardPlan((Pool("policy", clips, count, False),), self.params.ladders, seed)
         return join([plan.build(shard) for shard in range(plan.shards)])
 
-    def _trained(self, current: Scorer, clips: Clips, number: int, seed: int) -> RewardNet:
+    def _trained(self, current: TrainedReward, clips: SourceClips, number: int, seed: int) -> RewardNet:
         """The current network after some more steps; half of every batch, on average, is old material."""
         fresh = self._ladders(clips, self.effort.ladders, seed)
         old = self.kept.replay
@@ -204,8 +209,6 @@ class Refresher:
                 "steps": self.effort.steps,
                 "learning_rate": self.effort.pace * self.params.training.learning_rate,
                 "warmup": self.effort.steps // 10,
-                # Short enough to be done again: it is never saved half-way.
-                "checkpoint_every": self.effort.steps + 1,
             }
         )
         params = self.params.model_copy(
@@ -215,18 +218,18 @@ class Refresher:
                 "run": self.params.run.model_copy(update={"seed": seed}),
             }
         )
-        with tempfile.TemporaryDirectory() as nowhere:
-            network, _ = train(
-                InMemory(mixed), params, checkpoints=Path(nowhere), stop=StopSignal(), device=current.device,
-                initial=current.network,
-            )  # fmt: skip
+        # Short enough to be done again: it is never saved half-way.
+        network, _ = train(
+            InMemory(mixed), params, checkpoints=None, stop=StopSignal(), device=current.device,
+            initial=current.network,
+        )  # fmt: skip
         return network
 
-    def _recheck(self, scorer: Scorer) -> Card:
+    def _recheck(self, scorer: TrainedReward) -> Card:
         return recheck(scorer.score_prepared, self.kept, self.params.ladders.heldout_types)
 
     def _ordered(
-        self, current: Scorer, made: Scorer, held: Clips, seed: int
+        self, current: TrainedReward, made: TrainedReward, held: SourceClips, seed: int
     ) -> tuple[float | None, float | None] | None:
         """Share of pairs in the right order on ladders over held-out samples, by both; None without any."""
         if not len(held):
@@ -256,17 +259,11 @@ def fitted(frames: Tensor, fps: float, geometry: Geometry) -> Tensor:
     return torch.stack(small).round().clamp(0, 255).to(torch.uint8) if small else clips
 
 
-def _write_card(folder: Path, card: Card, checks: Sequence[gate.Check], version: Version) -> None:
-    """card.json and card.md of a version that is adopted."""
-    card.gate = gate.result(list(checks))
-    text = json.dumps(card.as_json(), indent=2)
-    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
-    missed = gate.refusals(list(checks))
-    title, _, rest = as_markdown(card, checks, missed).partition("\n")
+def _about(version: RewardVersion, missed: bool) -> str:
     about = (
         f"Version {version.number}, trained on from version {version.parent} for {version.steps} steps in "
         f"iteration {version.iteration} of an alignment, and **adopted**."
     )
     if missed:
         about += " Where it misses its gate, it lies within the margin of version 0 on the same clips."
-    (folder / "card.md").write_text(f"{title}\n\n{about}\n{rest}", encoding="utf-8")
+    return about

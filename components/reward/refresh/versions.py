@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.reward.base import scoring_files
-from components.runtime.io.files import sha256_file
-from components.runtime.params import canonical_json
-
 VERSIONS = "versions.json"
 
 
 @dataclass(frozen=True)
-class Version:
+class RewardVersion:
     """One version of a reward; number 0 is the one that the reward step published.
 
     Attributes:
-        digest: of the files that decide its scores, see `digest_of`; empty where its training made none.
+        digest: of the files that decide its scores, see `base.digest_of`; empty where its training made none.
         parent: number of the version whose training it continues.
         iteration: of the alignment, counted from 0, on whose samples it was trained.
         steps: optimiser steps it was trained beyond its parent.
@@ -53,32 +48,17 @@ class Version:
         return asdict(self)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Version:
+    def of(cls, values: Mapping[str, Any]) -> RewardVersion:
         """What `as_json` gave, also by way of a JSON file."""
         return cls(**{**values, "reasons": tuple(values["reasons"])})
 
 
-def digest_of(files: Mapping[str, str]) -> str:
-    """SHA-256 over the SHA-256 of each file that decides a reward's scores, by name; others do not count.
-
-    Two rewards of one digest give every clip the same score.
-    """
-    kept = {name: files[name] for name in scoring_files(files)}
-    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
-
-
-def digest_of_folder(folder: Path) -> str:
-    """`digest_of` the files that lie in a reward's folder."""
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return digest_of({name: sha256_file(folder / name) for name in sorted(names)})
-
-
-def write_versions(folder: Path, versions: Sequence[Version]) -> None:
+def write_versions(folder: Path, versions: Sequence[RewardVersion]) -> None:
     """Writes versions.json."""
     text = json.dumps({"versions": [version.as_json() for version in versions]}, indent=2)
     (folder / VERSIONS).write_text(text + "\n", encoding="utf-8")
 
 
-def judging(versions: Iterable[Version]) -> Version:
+def judging(versions: Iterable[RewardVersion]) -> RewardVersion:
     """The version that judges after all of these: the last that was adopted."""
     return [version for version in versions if version.adopted][-1]

@@ -18,7 +18,7 @@ from typing import Any
 
 from components.runtime.artifacts import outputs, provenance
 from components.runtime.artifacts.artifact import Artifact, open_artifact
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.tracking.mlflow_client import connect, tracking_uri
 
 CODE = Path(__file__).with_name("pyfunc.py")
@@ -60,7 +60,7 @@ def save(reward: str | Path | Artifact, target: str | Path) -> Path:
                 mlflow.pyfunc.save_model(path=f"{aside}/model", **given)
             Path(aside, "model").rename(folder)  # succeeds where nothing or an empty folder is
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise InputError(f"{target}: {_line(error)}") from error
+        raise InputError(f"{target}: {one_line(error)}") from error
     return Path(target)
 
 
@@ -75,7 +75,7 @@ def log(reward: str | Path | Artifact, name: str = REWARD) -> str:
         with _quiet():
             return str(mlflow.pyfunc.log_model(name=name, **given).model_uri)
     except mlflow.exceptions.MlflowException as error:
-        raise InputError(f"{tracking_uri()}: {_line(error)}") from error
+        raise InputError(f"{tracking_uri()}: {one_line(error)}") from error
 
 
 def _arguments(reward: str | Path | Artifact) -> dict[str, Any]:
@@ -120,10 +120,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*input example was not provided")
         yield
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 __all__ = ["CODE", "REWARD", "log", "save"]

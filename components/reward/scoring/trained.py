@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components.reward.base import CONFIG, InputSpec, Rating
 from components.reward.distortions import FAMILIES
 from components.reward.features.fragments import fragments
 from components.reward.features.handcrafted import clip_statistics
@@ -21,11 +22,10 @@ from components.reward.model import Backbone
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
 from components.runtime.compute.devices import resolve
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.video.filters import resize
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 MAX_WINDOWS = 8
 MAX_STATISTICS = 100_000
 """Columns of statistics that a description may claim; ours have some hundred."""
@@ -37,6 +37,8 @@ BLOCK = 16
 BACKBONE_BLOCK = 4
 """The same with a backbone, to which filling up is dear and four clips are a thousand patches and more."""
 DECIMALS = 5
+#: px up to which a clip keeps its own size for a reward with a backbone.
+NATIVE_SIDE = 1080
 
 
 @dataclass(frozen=True)
@@ -49,24 +51,7 @@ class Geometry:
     fps: float
 
 
-@dataclass(frozen=True)
-class Rating:
-    """What a reward says of B clips, each (B,) float32 on the CPU.
-
-    Attributes:
-        score: higher is better.
-        spread: standard deviation of the ensemble's members, in units of the score. Two clips whose scores
-            lie closer
-            than this are not told apart.
-        aspects: one score for each family of damage, higher is better; not on the scale of `score`.
-    """
-
-    score: Tensor
-    spread: Tensor
-    aspects: dict[str, Tensor]
-
-
-class Scorer:
+class TrainedReward:
     """A trained reward.
 
     Any clip is brought to the geometry of training first: frame rate by nearest time stamps, size by
@@ -84,8 +69,18 @@ class Scorer:
         """The sizes of the network."""
         return self.network.params
 
+    @property
+    def input_spec(self) -> InputSpec:
+        """Four times the size of training: its own antialiased resizing decides, not the decoder's.
+
+        With a backbone the clip's own size: it looks at fragments.
+        """
+        if self.params.backbone:
+            return InputSpec(NATIVE_SIDE, BACKBONE_BLOCK)
+        return InputSpec(4 * min(self.geometry.height, self.geometry.width), BLOCK)
+
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu") -> Scorer:
+    def load(cls, folder: str | Path, device: str = "cpu") -> TrainedReward:
         """Loads what `save` (or the reward step) wrote.
 
         Raises:
@@ -110,7 +105,7 @@ class Scorer:
         try:
             network.load_own_state(load_file(weights_file))
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise InputError(f"{weights_file}: not the weights that {CONFIG} describes ({reason})") from error
         return cls(network, geometry, resolve(device))
 
@@ -195,7 +190,7 @@ class Scorer:
         return self.rate_prepared(clips, statistics).score
 
     def rate_prepared(self, clips: Tensor, statistics: Tensor | None = None) -> Rating:
-        """As `score_prepared`, with spread and aspects."""
+        """As `score_prepared`, with uncertainty and aspects."""
         return _rating(self._outputs(clips, statistics))
 
     @torch.no_grad()
@@ -238,8 +233,8 @@ def _unit(clips: Tensor) -> Tensor:
 def _rating(outputs: Tensor) -> Rating:
     """What (members, B, outputs) come to."""
     mean = outputs.mean(0).round(decimals=DECIMALS).float()
-    spread = outputs[..., 0].std(0, unbiased=False).round(decimals=DECIMALS).float()
-    return Rating(mean[:, 0], spread, {name: mean[:, 1 + place] for place, name in enumerate(FAMILIES)})
+    uncertainty = outputs[..., 0].std(0, unbiased=False).round(decimals=DECIMALS).float()
+    return Rating(mean[:, 0], uncertainty, {name: mean[:, 1 + place] for place, name in enumerate(FAMILIES)})
 
 
 def _filled(block: Tensor, size: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.runtime.artifacts import remote_checkpoints as mirror
-from components.runtime.io.files import fsync, sha256_file
+from components.runtime.errors import one_line
+from components.runtime.io.files import atomic_dir, fsync, sha256_file
 
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
@@ -49,10 +49,7 @@ class Checkpointer:
             state: everything else, as JSON values (floats come back exactly).
         """
         final = self.dir / f"step-{step:010d}"
-        aside = self.dir / f".{final.name}.{os.getpid()}"
-        try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
+        with atomic_dir(final) as aside:
             save_file(_on_cpu(tensors), aside / _TENSORS)
             body = {"step": step, "state": dict(state or {}), "tensors_sha256": sha256_file(aside / _TENSORS)}
             text = json.dumps(body)
@@ -60,13 +57,6 @@ class Checkpointer:
             (aside / _STATE).write_text(json.dumps(sealed))
             for path in (aside / _TENSORS, aside / _STATE, aside):
                 fsync(path)
-            if final.exists():
-                shutil.rmtree(final)
-            aside.rename(final)
-            fsync(self.dir)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
         for old in self._folders()[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)
         mirror.saved(final)
@@ -78,7 +68,7 @@ class Checkpointer:
             try:
                 return _read(folder)
             except Exception as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 print(f"warning: checkpoint {folder} is broken, passed over: {reason}", file=sys.stderr)
         return None
 

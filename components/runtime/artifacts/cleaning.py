@@ -44,6 +44,7 @@ def clean(root: Path) -> list[Path]:
         if _is_tracking_store(database):
             for tail in ("", "-journal", "-wal", "-shm"):
                 database.with_name(DATABASE + tail).unlink(missing_ok=True)
+            database.with_name(f".{DATABASE}.lock").unlink(missing_ok=True)
         else:
             kept.append(database)
     for path in _entries(root / "mlruns"):

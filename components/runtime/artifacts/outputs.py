@@ -28,7 +28,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Kind:
+class OutputKind:
     """A kind of result that is a folder.
 
     Attributes:
@@ -45,7 +45,7 @@ class Kind:
     step: str = ""
 
 
-def artifact_of(step: str) -> Kind:
+def artifact_of(step: str) -> OutputKind:
     """Artifacts of a step."""
 
     def listed(text: bytes, where: str) -> Iterable[str]:
@@ -57,10 +57,10 @@ def artifact_of(step: str) -> Kind:
             )
         return manifest.files
 
-    return Kind(f"an artifact of step {step}", MANIFEST, listed, step)
+    return OutputKind(f"an artifact of step {step}", MANIFEST, listed, step)
 
 
-def check(out: str | Path, kind: Kind, reads: Iterable[Any] = ()) -> None:
+def check(out: str | Path, kind: OutputKind, reads: Iterable[Any] = ()) -> None:
     """Check that a result of this kind may be put at `out`. Changes nothing.
 
     Args:
@@ -118,7 +118,7 @@ def never(target: Path) -> None:
         raise InputError(f"{target}: is where a file system begins; name a folder inside it")
 
 
-def check_workspace(partial: Path, kind: Kind) -> None:
+def check_workspace(partial: Path, kind: OutputKind) -> None:
     """Refuse a folder in the place of a result's workspace that no attempt at this kind of result left.
 
     Raises:
@@ -146,7 +146,7 @@ def check_workspace(partial: Path, kind: Kind) -> None:
         )
 
 
-def replaceable(uri: str, kind: Kind) -> set[str]:
+def replaceable(uri: str, kind: OutputKind) -> set[str]:
     """The names under an s3:// prefix that a result of this kind may overwrite or remove.
 
     Raises:
@@ -166,7 +166,7 @@ def replaceable(uri: str, kind: Kind) -> set[str]:
     return ours
 
 
-def foreign_names(folder: Path, kind: Kind, readable: bool = True) -> list[str]:
+def foreign_names(folder: Path, kind: OutputKind, readable: bool = True) -> list[str]:
     """Names in `folder` that are not part of a result of this kind, nor of our work on it.
 
     Raises:
@@ -192,7 +192,7 @@ def foreign_names(folder: Path, kind: Kind, readable: bool = True) -> list[str]:
     ]
 
 
-def recover(target: Path, kind: Kind) -> None:
+def recover(target: Path, kind: OutputKind) -> None:
     """Put back, or finish removing, what a kill left of a result that was being replaced."""
     for previous in previous_of(target):
         if bool(foreign_names(previous, kind, readable=False)):
@@ -204,7 +204,7 @@ def recover(target: Path, kind: Kind) -> None:
             (target / REPLACED).unlink()
 
 
-def remove_result(folder: Path, kind: Kind) -> None:
+def remove_result(folder: Path, kind: OutputKind) -> None:
     """Remove a result that has been replaced: the files that its index lists, and no others.
 
     The index and the mark go last: cut short, the rest is still known as ours. Files that somebody put there
@@ -330,7 +330,7 @@ def _parts(place: str) -> tuple[str, str]:
     return "local", str(storage.local_path(place).resolve())
 
 
-def _refusal(place: str, foreign: list[str], kind: Kind, has_index: bool) -> str:
+def _refusal(place: str, foreign: list[str], kind: OutputKind, has_index: bool) -> str:
     if has_index:
         return (
             f"{place}: holds {kind.about}, and with it what is not part of it ({_examples(foreign)}); move "

@@ -1,70 +1,102 @@
-"""Where a backbone's files come from: a folder, an s3:// mirror, or the hub."""
+"""Pretrained models of others: where their files come from, and how they are opened.
+
+Weights are read from safetensors only, and no code that comes with them is run.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from components.runtime.artifacts.artifact import cache_dir, input_digest
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
-from components.runtime.io.files import replace_dir
+from components.runtime.io.files import atomic_dir
 
+#: What is fetched from the hub; pickled weights are not even downloaded.
 FILES = ("*.json", "*.safetensors")
-"""What is fetched from the hub; pickled weights are not even downloaded."""
 
 
-def fetch(name: str) -> Path:
-    """A local folder with the files of a backbone.
+def fetch(
+    name: str,
+    setting: str = "pretrained model",
+    *,
+    revision: str | None = None,
+    files: Sequence[str] = FILES,
+) -> Path:
+    """A local folder with the files of a pretrained model.
 
-    A folder is taken as it is; an s3:// prefix is copied to the cache once per state of the mirror; a hub id
+    A folder is taken as it is. An s3:// prefix is copied to the cache once for each state of it. A hub id
     goes to the hub's own cache, which alone is looked at where HF_HUB_OFFLINE is set.
 
     Args:
         name: a folder, an s3:// prefix, or `owner/name` on the hub, `owner/name@revision` for one of its
             revisions.
+        setting: how the model was named, for messages: "generator.base =".
+        revision: branch, tag or commit on the hub, if `name` has none.
+        files: glob patterns of what is fetched from the hub.
 
     Raises:
         InputError: nothing there, or it cannot be reached.
     """
     if storage.is_remote(name):
-        return _mirrored(name.rstrip("/"))
+        return mirrored(name)
     folder = storage.local_path(name)
     if folder.is_dir():
         return folder
-    owner_name, _, revision = name.partition("@")
-    if owner_name.count("/") != 1 or name.startswith((".", "/", "~")) or "//" in name:
+    repository, _, pinned = name.partition("@")
+    if repository.count("/") != 1 or name.startswith((".", "/", "~")) or "//" in name:
         raise InputError(
-            f"reward.network.backbone = {name!r}: no such folder; "
+            f"{setting} {name!r}: no such folder; "
             "allowed are a folder, an s3:// prefix or a hub id owner/name"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(owner_name, revision=revision or None, allow_patterns=list(FILES)))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        return Path(snapshot_download(repository, revision=pinned or revision, allow_patterns=list(files)))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise InputError(
-            f"reward.network.backbone = {name!r}: no such folder, and the hub cannot serve it{offline}: "
-            f"{' '.join(str(error).split())}"
+            f"{setting} {name!r}: no such folder, and the hub cannot serve it{offline}: {one_line(error)}"
         ) from error
 
 
-def _mirrored(uri: str) -> Path:
-    """The cache's copy of an s3:// prefix; its folder appears whole, and is named after what it holds."""
-    target = cache_dir() / "backbones" / f"{uri.rsplit('/', 1)[-1]}-{input_digest(uri)[:16]}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        storage.download_dir(uri, aside)
-        aside.chmod(0o755)
-        # Another process of this machine may have been faster; its copy has the same content.
-        replace_dir(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def mirrored(uri: str) -> Path:
+    """The cache's copy of an s3:// prefix; its folder appears whole, and is named after what it holds.
+
+    Raises:
+        InputError: nothing there, or it cannot be reached.
+    """
+    uri = uri.rstrip("/")
+    target = cache_dir() / "pretrained" / f"{uri.rsplit('/', 1)[-1]}-{input_digest(uri)[:16]}"
+    if not target.is_dir():
+        with atomic_dir(target) as aside:  # where another process was faster, its copy has the same content
+            storage.download_dir(uri, aside)
     return target
+
+
+def open_model(cls: Any, folder: Path, device: Any = "cpu", **options: Any) -> Any:
+    """`cls.from_pretrained(folder)` of transformers in float32, for inference, on `device`.
+
+    Safetensors only, and nothing from the network.
+
+    Raises:
+        ValueError: tensors are missing or of another shape; transformers would leave those random.
+    """
+    import torch
+
+    model, report = cls.from_pretrained(
+        folder,
+        use_safetensors=True,
+        local_files_only=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **options,
+    )
+    missing = sorted([*report["missing_keys"], *(str(key[0]) for key in report.get("mismatched_keys", ()))])
+    if missing:
+        raise ValueError(f"{len(missing)} tensors are missing or of another shape, among them {missing[0]}")
+    return model.eval().to(device)

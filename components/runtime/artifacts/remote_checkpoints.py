@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 
 VARIABLE = "ONLINEVPO_CHECKPOINTS"
@@ -110,4 +110,4 @@ def _visible(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def _warn(effect: str, error: Exception) -> None:
-    print(f"warning: {effect}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    print(f"warning: {effect}: {one_line(error)}", file=sys.stderr, flush=True)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from components.runtime.artifacts.remote_checkpoints import VARIABLE, Mirror
 from components.runtime.compute.distributed import from_main, is_node_leader, wait_for_all
 from components.runtime.errors import InputError
+from components.runtime.io.files import file_lock, write_atomically
 
 CHECKPOINTS = ".checkpoints"
 IDENTITY = ".identity.json"
@@ -24,14 +23,24 @@ LOCK = ".lock"
 _LOCK_PATIENCE_S = 10.0
 
 
-def prepare(partial: Path, identity: dict[str, Any], copy: Mirror) -> tuple[int, bool]:
-    """Make the workspace ready: the handle that holds its lock, and whether an attempt left something.
+def prepare(partial: Path, identity: dict[str, Any], copy: Mirror, held: ExitStack) -> bool:
+    """Lock the workspace and make it ready; says whether an earlier attempt left something in it.
 
     The caller has made sure that `partial` is a workspace or not there.
+
+    Args:
+        held: keeps the lock until it is closed.
+
+    Raises:
+        InputError: another process is at work there.
     """
     fresh = not partial.exists()
     partial.mkdir(parents=True, exist_ok=True)
-    lock = _locked(partial)
+    try:
+        # Worker processes of a killed run hold its lock until they notice that it is gone.
+        held.enter_context(file_lock(partial / LOCK, _LOCK_PATIENCE_S))
+    except TimeoutError:
+        raise InputError(f"{partial}: another process is at work here; wait for it to end") from None
     try:
         attempt = 1
         try:
@@ -48,15 +57,14 @@ def prepare(partial: Path, identity: dict[str, Any], copy: Mirror) -> tuple[int,
             attempt += copy.restore()
         elif copy and _several_machines():
             copy.save()  # the other machines fetch what this one has
-        aside = partial / f"{IDENTITY}.new"
-        aside.write_text(json.dumps({**identity, "attempt": attempt, "mark": secrets.token_hex(8)}))
-        aside.replace(partial / IDENTITY)
+        known = {**identity, "attempt": attempt, "mark": secrets.token_hex(8)}
+        write_atomically(partial / IDENTITY, json.dumps(known))
     except BaseException:
         if fresh:
             discard(partial)
-        os.close(lock)
+        held.close()
         raise
-    return lock, attempt > 1
+    return attempt > 1
 
 
 @contextmanager
@@ -94,31 +102,16 @@ def _several_machines() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def _locked(partial: Path) -> int:
-    """Lock the workspace against a second process; a killed process's lock ends with it."""
-    handle = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    patience = time.monotonic() + _LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except BlockingIOError:
-            # Worker processes of a killed run hold its lock until they notice that it is gone.
-            if time.monotonic() > patience:
-                os.close(handle)
-                raise InputError(f"{partial}: another process is at work here; wait for it to end") from None
-            time.sleep(0.2)
-        except OSError:
-            return handle  # a file system without locks
-
-
 def is_workspace(folder: Path) -> bool:
     """Whether an attempt at a step made `folder`: its identity says so, or nothing else is in it yet."""
     if identity_of(folder):
         return True
-    names = {entry.name for entry in folder.iterdir()}
-    empty = CHECKPOINTS not in names or _is_empty_dir(folder / CHECKPOINTS)
-    return empty and names <= {LOCK, CHECKPOINTS, f"{IDENTITY}.new"}
+    return all(
+        entry.name == LOCK
+        or entry.name.endswith(IDENTITY)  # cut short while it was written
+        or (entry.name == CHECKPOINTS and _is_empty_dir(entry))
+        for entry in folder.iterdir()
+    )
 
 
 def identity_of(folder: Path) -> dict[str, Any]:

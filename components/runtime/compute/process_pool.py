@@ -5,21 +5,24 @@ Workers are spawned, never forked: a forked copy of a process whose torch has th
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from components.runtime.compute.devices import one_thread
 from components.runtime.compute.signals import StopSignal
-from components.runtime.compute.workers import begin
 from components.runtime.errors import InputError
 
+#: Seconds between looks at a request to stop.
 WATCH_S = 0.2
-"""Seconds between looks at a request to stop."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -29,17 +32,21 @@ class ProcessPool:
     """`count` processes, or this one if `count` is 0. Use as a context, for many calls.
 
     A worker has one thread, leaves signals to its parent, and ends when the parent is gone, even by kill -9.
+
+    Args:
+        count: number of processes, at least 0.
+        stop: asked between tasks whether to stop; None for never.
     """
 
-    def __init__(self, count: int, stop: StopSignal) -> None:
+    def __init__(self, count: int, stop: StopSignal | None = None) -> None:
         if count < 0:
             raise ValueError(f"{count} workers: at least 0")
-        self.count, self.stop = count, stop
+        self.count, self.stop = count, stop or StopSignal()
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> ProcessPool:
         if self.count:
-            self._pool = ProcessPoolExecutor(self.count, get_context("spawn"), begin)
+            self._pool = ProcessPoolExecutor(self.count, get_context("spawn"), _begin)
         return self
 
     def __exit__(
@@ -48,6 +55,11 @@ class ProcessPool:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+
+    def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Start one call in a worker; it can be cancelled until a worker takes it."""
+        assert self._pool is not None, "submit needs workers"
+        return self._pool.submit(work, *arguments)
 
     def map(self, work: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """What `work` makes of every task, in their order. Function, tasks and results must be picklable.
@@ -87,3 +99,20 @@ class ProcessPool:
         finally:
             for future in ordered:
                 future.cancel()
+
+
+def _begin() -> None:
+    """Initialize a worker: one thread, signals left to the parent, an end when the parent is gone."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:  # too late for the environment
+        sys.modules["torch"].set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

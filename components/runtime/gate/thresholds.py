@@ -1,27 +1,27 @@
-"""The gate file: what an aligned model must show to become the champion. One set of rules, read by the report
-page and by the registry.
+"""The gate file: one set of thresholds for the report page, the registry, and the reward with its refreshes.
 
-Everything but the comparison with the champion can be said of one evaluation, by `Gate.alone`: the page shows
-it, the registry decides by it.
+Everything but the comparison with the champion can be said of one evaluation, by `Gate.without_champion`: the
+page shows it, the registry decides by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.gate.rules import Check, Margin, Rule, apply, figure_of
 from components.runtime.io import storage
 from components.runtime.params import Section, digest, validated
 
+#: The gate that is used where no other is named.
 SHIPPED = Path(__file__).with_name("gate.yaml")
-"""The gate that is used where no other is named."""
+#: Of a gate file; one with more is refused unread: reading YAML takes time by the square of its depth.
 MAX_BYTES, MAX_BRACKETS = 32_768, 500
-"""Of a gate file; one with more is refused unread: reading YAML takes time by the square of its depth."""
 
 
 class SourcedRule(Rule):
@@ -30,6 +30,13 @@ class SourcedRule(Rule):
     source: Literal["evaluation", "reward", "generator", "alignment"] = Field(
         "evaluation", description="step whose metrics.json holds the metric"
     )
+
+    def check(self, metrics: Mapping[str, float]) -> Check:
+        """The rule applied to the metrics of its source."""
+        source = "" if self.source == "evaluation" else f"{self.source} "
+        words = f"{source}{self.metric} {self.bounds}{self.how}"
+        absent = f"the {self.source} has no such metric"
+        return apply(self, figure_of(metrics, self.metric), "absolute", words, absent)
 
 
 class Minimum(Section):
@@ -40,7 +47,7 @@ class Minimum(Section):
 
 
 class Gate(Section):
-    """A gate file. Every line of it must hold."""
+    """The rules of promotion. Every one of them must hold."""
 
     minimum: Minimum = Field(default_factory=Minimum, description="evidence that there must be")
     available: tuple[str, ...] = Field((), description="dimensions that must have been measured")
@@ -53,91 +60,95 @@ class Gate(Section):
         """SHA-256 of the rules as canonical JSON: what they say, not how the file is laid out."""
         return digest(self)
 
-    def alone(
+    def without_champion(
         self, metrics: Mapping[str, Mapping[str, float]], unavailable: Mapping[str, str]
     ) -> list[Check]:
-        """Apply every rule that asks nothing of a champion.
+        """Apply every rule that one evaluation can answer.
 
         Args:
             metrics: by step, that step's metrics.json.
             unavailable: why each dimension that was not measured was not.
         """
         evaluation = metrics.get("evaluation", {})
-        least = {"prompts": self.minimum.prompts, "pairs": self.minimum.pairs}
-        checks = [
-            apply(
-                Rule(metric=name, at_least=number),
-                figure_of(evaluation, name),
-                "minimum",
-                f"{name} >= {number}",
-                "the evaluation has no such metric",
-            )
-            for name, number in least.items()
-        ]
+        checks = []
+        for name, least in self.minimum:
+            words, absent = f"{name} >= {least}", "the evaluation has no such metric"
+            rule = Rule(metric=name, at_least=least)
+            checks.append(apply(rule, figure_of(evaluation, name), "minimum", words, absent))
         checks += [_available(name, evaluation, unavailable) for name in self.available]
-        checks += [absolute(rule, metrics.get(rule.source, {})) for rule in self.absolute]
-        return checks + [against_base(margin, evaluation) for margin in self.base]
+        checks += [rule.check(metrics.get(rule.source, {})) for rule in self.absolute]
+        for margin in self.base:
+            difference = figure_of(evaluation, f"delta/{margin.metric}")
+            checks.append(margin.check(difference, "base", "the base", "was not measured"))
+        return checks
 
 
-def absolute(rule: SourcedRule, metrics: Mapping[str, float]) -> Check:
-    """Apply one rule on a figure by itself."""
-    source = "" if rule.source == "evaluation" else f"{rule.source} "
-    words = f"{source}{rule.metric} {rule.bounds}{rule.how}"
-    return apply(
-        rule, figure_of(metrics, rule.metric), "absolute", words, f"the {rule.source} has no such metric"
+class Refresh(Section):
+    """Whether a refreshed version of the reward is adopted."""
+
+    margin: float = Field(
+        0.02, ge=0, description="how far below version 0 a figure may lie that misses its rule under `reward`"
     )
 
 
-def against_base(margin: Margin, metrics: Mapping[str, float]) -> Check:
-    """Apply one margin against the base: the evaluation's own paired difference."""
-    rule = margin.rule()
-    words = f"{margin.metric} at most {margin.margin:g} below the base{rule.how}"
-    return apply(rule, figure_of(metrics, rule.metric), "base", words, "was not measured")
+class Thresholds(Gate):
+    """The whole gate file: the rules of promotion, and those of the reward."""
+
+    reward: tuple[Rule, ...] = Field((), description="requirements on a reward's card")
+    refresh: Refresh = Field(default_factory=Refresh, description="requirements on a refreshed reward")
+
+
+@cache
+def shipped() -> Thresholds:
+    """The thresholds that are shipped."""
+    return _read(SHIPPED)
 
 
 def load_gate(place: str | Path | None = None) -> Gate:
-    """Read a gate file: a path or s3:// URI, the one that is shipped if none is named.
+    """The rules of promotion in a gate file: a path or s3:// URI, the one that is shipped if none is named.
 
     Raises:
-        InputError: nothing there, not YAML, too large, or a rule that is unknown or malformed; the line names
-            the key.
+        InputError: nothing there, not YAML, too large, a rule that is unknown or malformed (the line names
+            the key), or other thresholds of the reward than those shipped, which would have no effect.
     """
+    thresholds = _read(place) if place else shipped()
+    for name in {"reward", "refresh"} & thresholds.model_fields_set:
+        if getattr(thresholds, name) != getattr(shipped(), name):
+            raise InputError(
+                f"gate file {place}: {name}: has no effect in a file of your own; "
+                "set the params reward.gate.* and leave it out here"
+            )
+    return Gate(**{name: getattr(thresholds, name) for name in Gate.model_fields})
+
+
+def _read(place: str | Path) -> Thresholds:
     import yaml
 
-    where = place or SHIPPED
-    text = storage.read_bytes(where, at_most=MAX_BYTES + 1)
+    text = storage.read_bytes(place, at_most=MAX_BYTES + 1)
     if text is None:
-        raise InputError(f"gate file {where}: nothing there")
+        raise InputError(f"gate file {place}: nothing there")
     if len(text) > MAX_BYTES:
-        raise InputError(f"gate file {where}: more than {MAX_BYTES:,} bytes, which is what is read at most")
+        raise InputError(f"gate file {place}: more than {MAX_BYTES:,} bytes, which is what is read at most")
     if text.count(b"[") + text.count(b"{") > MAX_BRACKETS:
-        raise InputError(f"gate file {where}: at most {MAX_BRACKETS} brackets are read")
+        raise InputError(f"gate file {place}: at most {MAX_BRACKETS} brackets are read")
     try:
         # Anchors can make a small file a huge tree, and a gate has no use for them.
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-            raise InputError(f"gate file {where}: YAML aliases (*name) are not allowed")
+            raise InputError(f"gate file {place}: YAML aliases (*name) are not allowed")
         tree: Any = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(
-            f"gate file {where}: not readable as YAML: {' '.join(str(error).split())[:200]}"
-        ) from error
+        raise InputError(f"gate file {place}: not readable as YAML: {one_line(str(error))[:200]}") from error
     if not isinstance(tree, dict):
-        raise InputError(f"gate file {where}: must hold minimum, available, absolute, base or champion")
+        raise InputError(f"gate file {place}: must hold minimum, available, absolute, base or champion")
     try:
-        return validated(Gate, {str(key): value for key, value in tree.items()})
+        return validated(Thresholds, {str(key): value for key, value in tree.items()})
     except InputError as error:
-        raise InputError(f"gate file {where}: {error}") from None
+        raise InputError(f"gate file {place}: {error}") from None
 
 
 def _available(name: str, evaluation: Mapping[str, float], unavailable: Mapping[str, str]) -> Check:
     value = evaluation.get(f"aligned/{name}")
-    note = "" if value is not None else unavailable.get(name, "was not measured")
-    return Check(
-        "available",
-        f"{name} is measured",
-        value,
-        value is not None,
-        note=note,
-        metric=f"aligned/{name}",
-        shown=value is not None,
-    )
+    known = value is not None
+    note = "" if known else unavailable.get(name, "was not measured")
+    words = f"{name} is measured"
+    return Check("available", words, value, known, note=note, metric=f"aligned/{name}", shown=known)

@@ -9,15 +9,18 @@ import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
+#: Marks a folder that is renamed away because a new one takes its place.
 REPLACED = ".replaced"
-"""Marks a folder that is renamed away because a new one takes its place."""
 
 
 def sha256_file(path: Path) -> str:
@@ -40,6 +43,81 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def atomic_file(target: Path, mode: int = 0o666) -> Iterator[Path]:
+    """A hidden file beside `target` for the block to write; at the end of the block it becomes `target`.
+
+    A reader sees the old file or the whole new one. If the block raises, the old one stays. Missing parent
+    folders are created.
+
+    Args:
+        target: the file to write.
+        mode: permissions from the first byte on, less the umask.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{secrets.token_hex(4)}.{target.name}")  # some writers look at the suffix
+    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    try:
+        yield aside
+        fsync(aside)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_atomically(target: Path, content: str | bytes) -> None:
+    """Write a file in one rename; see `atomic_file`."""
+    with atomic_file(target) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_dir(target: Path, remove: Callable[[Path], object] = shutil.rmtree) -> Iterator[Path]:
+    """An empty hidden folder beside `target` for the block to fill; at its end it becomes `target`.
+
+    Nothing is left if the block raises. See `replace_dir`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        aside.chmod(0o755)
+        yield aside
+        replace_dir(aside, target, remove)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def file_lock(file: Path, timeout_s: float = -1.0) -> Iterator[None]:
+    """Hold the lock `file` for the block; a killed process's lock ends with it.
+
+    The file is created and stays. Where the file system has no locks, the block runs without one.
+
+    Args:
+        file: the lock file; its folder must exist.
+        timeout_s: seconds to wait for another process; negative for no limit.
+
+    Raises:
+        TimeoutError: another process holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file, timeout_s, fallback_to_soft=False)
+    try:
+        lock.acquire(poll_interval=0.1)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def sort_safetensors_header(path: Path) -> None:
     """Rewrite a safetensors file with its header's keys in order; tensors and values stay as they are.
 
@@ -50,9 +128,7 @@ def sort_safetensors_header(path: Path) -> None:
     size = int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8 bytes
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
-    aside.replace(path)
+    write_atomically(path, len(header).to_bytes(8, "little") + header + data[8 + size :])
 
 
 def replace_dir(new: Path, target: Path, remove: Callable[[Path], object] = shutil.rmtree) -> None:

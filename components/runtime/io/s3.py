@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 
 MULTIPART_BYTES = 16 * 2**20
 CONNECT_S, READ_S = 10.0, 60.0
@@ -134,14 +134,14 @@ def explained(uri: str | Path) -> Iterator[None]:
     except (ConnectionError, HTTPClientError) as error:
         raise InputError(f"{uri}: cannot reach the store at {store}; check AWS_ENDPOINT_URL_S3") from error
     except (BotoCoreError, Boto3Error, ValueError) as error:
-        text = " ".join(str(error).split())
+        text = one_line(error)
         code = next((c for c in sorted(_DENIED | {"NoSuchBucket"}) if f"({c})" in text), "")
         raise InputError(_reason(uri, code, text, store)) from error
 
 
 def _why(error: Exception) -> str:
     """What OpenSSL says is wrong with a certificate."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     found = re.search(r"certificate verify failed: ([^(]+?) ?\(_ssl|\[SSL: [A-Z_]+\] ?([^(]+)", text)
     return (found[1] or found[2]).strip() if found else text
 
@@ -153,4 +153,4 @@ def _reason(uri: str | Path, code: str, text: str, store: str) -> str:
         return f"{uri}: no such bucket at {store}; create it first"
     if code in MISSING:
         return f"{uri}: nothing there ({code})"
-    return f"{uri}: the store at {store} failed: {' '.join(text.split())}"
+    return f"{uri}: the store at {store} failed: {one_line(text)}"

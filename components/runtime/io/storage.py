@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from components.runtime.errors import InputError
-from components.runtime.io.files import fsync, sha256_file
+from components.runtime.io.files import atomic_file, sha256_file
 from components.runtime.io.s3 import MISSING, client, explained, transfer
 
 _UPLOADING = ".uploading.json"
@@ -151,15 +150,8 @@ def write_file(src: Path, uri: str | Path) -> None:
             extra = {"Metadata": {"sha256": sha256_file(src)}}
             client().upload_file(str(src), bucket, key, ExtraArgs=extra, Config=transfer())
         return
-    target = local_path(uri)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with atomic_file(local_path(uri)) as aside:
         shutil.copyfile(src, aside)
-        fsync(aside)
-        aside.replace(target)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def remove(uri: str | Path, names: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 
 MAX_YAML_BYTES = 4 * 2**20
 """Of a YAML file. The reader takes about 2 s for each megabyte."""
@@ -34,7 +34,7 @@ def parse_json(text: bytes | str, what: str) -> Any:
             # An escape can be half of a character, which no file and no name can hold.
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{what}: not readable as JSON: {_short(error)}") from error
+        raise InputError(f"{what}: not readable as JSON: {one_line(error)}") from error
     return value
 
 
@@ -83,7 +83,7 @@ def check_yaml(text: bytes | str, what: str) -> None:
         documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
         total = sum(_size(one, sizes, 0, what) for one in documents if one is not None)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{what}: not readable as YAML: {_short(error)}") from error
+        raise InputError(f"{what}: not readable as YAML: {one_line(error)}") from error
     if total > MAX_YAML_VALUES:
         raise InputError(
             f"{what}: its aliases stand for {total:,} values, at most {MAX_YAML_VALUES:,} are read"
@@ -125,7 +125,3 @@ def content(file: Path, what: str, at_most: int = MAX_JSON_BYTES) -> bytes:
     if len(data) > at_most:
         raise InputError(f"{what}: more than {at_most:,} bytes, which is what is read at most")
     return bytes(data)
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
+import socket
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from components.runtime.errors import InputError
+from components.runtime.io.files import file_lock
 
 DATABASE = "mlflow.db"
 DEFAULT_URI = f"sqlite:///{DATABASE}"
 EXPERIMENT = "onlinevpo"
 PIPELINE_TAG = "onlinevpo.pipeline"
+_ANSWER_S = 10.0
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def tracking_uri() -> str:
@@ -40,14 +43,18 @@ def _project_of_experiment() -> Path | None:
 
 
 def without_password(text: str) -> str:
-    """`text` without the passwords of the MLflow URIs in the environment, or of any other URI in it."""
+    """`text` without the passwords of MLflow's URIs in the environment, or of any other URI in it.
+
+    The values in a URI's query go, too: drivers take passwords and keys there.
+    """
     for uri in (tracking_uri(), os.environ.get("MLFLOW_REGISTRY_URI") or ""):
         account, at, _ = uri.partition("://")[2].rpartition("@")
         user, colon, _ = account.partition(":")
         if at and colon:
             text = text.replace(f"{account}@", f"{user}@")
     text = re.sub(r"(://[^\s/:@]*):[^\s/@]+@", r"\1@", text)
-    return re.sub(r"([?&]password=)[^\s&'\"]+", r"\1***", text)
+    query = re.compile(r"(?<=://)([^\s?'\"]*)\?([^\s'\"]*)")
+    return query.sub(lambda uri: f"{uri[1]}?{re.sub(r'=[^&]+', '=***', uri[2])}", text)
 
 
 def database_file(uri: str) -> Path | None:
@@ -68,10 +75,15 @@ def check_uri(uri: str, what: str) -> None:
         what: which of them, for the error.
 
     Raises:
-        InputError: no scheme, a kind that is not supported, or a database without its driver.
+        InputError: no URI, no scheme, a kind that is not supported, a database without its driver, or one
+            whose server does not answer.
     """
     shown = without_password(uri)
     allowed = "allowed: a server (http://...) or a database (sqlite:///mlflow.db, postgresql://...)"
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise InputError(f"{what} at {shown}: not a URI: {error}; {allowed}") from None
     if re.fullmatch(r"(localhost|[\w-]+(\.[\w-]+)*):\d+(/.*)?", uri):
         raise InputError(f"{what} at {shown}: no scheme; did you mean http://{shown}?")
     if uri.split(":")[0] in ("databricks", "databricks-uc", "uc"):
@@ -82,7 +94,8 @@ def check_uri(uri: str, what: str) -> None:
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     try:
-        make_url(uri).get_dialect().import_dbapi()
+        url = make_url(uri)
+        url.get_dialect().import_dbapi()
     except ImportError as error:
         driver = error.name or str(error)
         package = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}.get(driver, driver)
@@ -91,6 +104,12 @@ def check_uri(uri: str, what: str) -> None:
         ) from error
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise InputError(f"{what} at {shown}: not a database's URI; {allowed}") from error
+    port = url.port or _PORTS[url.get_backend_name()]
+    try:
+        if url.host:  # MLflow tries for minutes before it says that nobody answers
+            socket.create_connection((url.host, port), timeout=_ANSWER_S).close()
+    except OSError as error:
+        raise InputError(f"{what} at {shown}: {url.host}:{port} does not answer: {error}") from error
 
 
 def connect(uri: str | None = None) -> Any:
@@ -134,23 +153,10 @@ def _check_place(uri: str) -> None:
         raise InputError(f"{uri}: no database can be kept there: {error}") from error
 
 
-@contextmanager
-def alone_with(uri: str) -> Iterator[None]:
-    """Hold others off the folder of a SQLite URI: two processes that make a database's tables both fail.
-
-    Where a folder cannot be locked, as on some network file systems, nobody is held off.
-    """
+def alone_with(uri: str) -> AbstractContextManager[None]:
+    """Hold others off a SQLite URI for the block: two processes that make a database's tables both fail."""
     file = database_file(uri)
-    handle = None
-    if file is not None:
-        with suppress(OSError):
-            handle = os.open(file.parent, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
+    return nullcontext() if file is None else file_lock(file.with_name(f".{file.name}.lock"))
 
 
 def experiment_id(client: Any) -> str:

@@ -53,7 +53,9 @@ def client(create: bool = False) -> Any:
     # A bar for every file of a few kilobytes would drown what the commands have to say.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with reachable():
-        mlflow = connect()
+        tracked = database_file(tracking_uri())
+        # Where tracking has no database yet, looking at the registry makes none.
+        mlflow = connect(uri if tracked is not None and not create and not tracked.is_file() else None)
         if mlflow.get_registry_uri() != uri:
             mlflow.set_registry_uri(uri)
         made = mlflow.MlflowClient()

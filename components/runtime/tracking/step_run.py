@@ -23,8 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.runtime.artifacts import artifact as artifacts
+from components.runtime.artifacts.artifact import METRICS
 from components.runtime.artifacts.manifest import MANIFEST
+from components.runtime.artifacts.publish import on_publish
 from components.runtime.compute.distributed import is_main_process
 from components.runtime.errors import GateRefused, InputError, Interrupted, one_line, shortened
 from components.runtime.params import StepParams, digest
@@ -130,7 +131,7 @@ def track(step: str, params: StepParams) -> Iterator[StepRun]:
     run = StepRun(step, backend)
     run._guard(lambda mlflow: mlflow.params(params))
     try:
-        with artifacts.on_publish(run.finish):
+        with on_publish(run.finish):
             yield run
     except BaseException as error:
         status, outcome = "FAILED", "failed"
@@ -194,7 +195,7 @@ class _Mlflow:
         return len(self._pending) + self._lost
 
     def artifact(self, folder: Path, step: str) -> None:
-        figures = json.loads((folder / artifacts.METRICS).read_text())
+        figures = json.loads((folder / METRICS).read_text())
         self._flush()
         self._join()
         self._log_metrics(self.run_id, figures)
@@ -204,7 +205,7 @@ class _Mlflow:
             if (folder / name).is_dir():
                 self._client.log_artifacts(self.run_id, str(folder / name), name)
         pages = [path for kind in _SHOWN_PAGES for path in sorted(folder.glob(kind))]
-        for path in [folder / MANIFEST, folder / artifacts.METRICS, *pages]:
+        for path in [folder / MANIFEST, folder / METRICS, *pages]:
             if path.is_file():
                 self._client.log_artifact(self.run_id, str(path))
 

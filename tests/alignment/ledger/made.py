@@ -17,8 +17,9 @@ from components.alignment.ledger.schema import Keep
 from components.corpus import Prompt
 from components.generator import Generator
 from components.generator.params import SamplingParams
-from components.reward.scoring.trained import Rating
-from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
+from components.reward.base import Rating
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 
 PROMPTS = [Prompt(f"p{n}", f"a film of {n} things", "train") for n in range(3)]

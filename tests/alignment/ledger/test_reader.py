@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.alignment.ledger import LedgerReader, LedgerWriter, read_pairs
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import InputError
 from components.runtime.params import StepParams
 from tests.alignment.ledger.made import PROMPTS, group, make_base, make_reward, publish_ledger, write

@@ -17,8 +17,9 @@ from components.alignment.loop import AlignmentLoop
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import FullPolicy, LoraPolicy, Policy
 from components.generator import Generator
-from components.reward.scoring.trained import Rating
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.reward.base import Rating
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.params import StepParams
 from tests.alignment.ledger.made import make_base, make_reward

@@ -17,7 +17,7 @@ from components.alignment.params import AlignmentParams
 from components.alignment.policy import POLICY, REFERENCE
 from components.alignment.strategies import STRATEGIES
 from components.generator import Generator
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from tests.alignment.tiny import PARAMS, Brightness, ledger_rows, make_generator, make_trainer
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.runtime.compute.test_workers import alive
 
 from components.evaluation.dimensions import classical_flow as classical
 from components.evaluation.dimensions.base import Clips
 from components.runtime.errors import InputError, Interrupted
-from tests.runtime.compute.test_workers import alive
 
 PARENT = """
 import time
 import torch
-from components.evaluation.dimensions import classical
+from components.evaluation.dimensions import classical_flow as classical
 from components.evaluation.dimensions.base import Clips
 
 classical.available_cpus = lambda: 2

@@ -9,7 +9,7 @@ import pytest
 
 from components.evaluation.comparison.measure import Side
 from components.evaluation.comparison.verdict import Verdict, as_json, flat_metrics, judge_pairs, put_to_gate
-from components.evaluation.dimensions import catalogue
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.params import EvaluationParams
 from components.runtime.gate.thresholds import Gate, SourcedRule
 from components.runtime.stats import Clusters
@@ -99,7 +99,7 @@ def test_the_worst_semantic_change_has_the_lowest_ends() -> None:
     found = verdict(base, aligned)
     assert found.worst_semantic == found.dimensions["color"].difference
     assert found.worst_semantic is not None and found.worst_semantic.low < -0.1
-    strict = Gate(absolute=(SourcedRule(metric="worst_semantic_delta", at_least=-0.12, proven=True),))
+    strict = Gate(absolute=(SourcedRule(metric="worst_semantic_delta", at_least=-0.12, confident=True),))
     assert "worst_semantic_delta >= -0.12, whole interval" in verdict(base, aligned, strict).headline
 
 

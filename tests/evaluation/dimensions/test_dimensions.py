@@ -12,10 +12,11 @@ import torch
 from components.corpus.world.render import render
 from components.corpus.world.scene import Scene, all_scenes
 from components.evaluation.comparison.measure import measure
-from components.evaluation.dimensions import Clips, Dimension, catalogue
+from components.evaluation.dimensions.base import Clips, Dimension
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.dimensions.motion import flickering, is_dynamic, motion, smoothness
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.models import WEIGHTS, Shelf
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC
 
 SCENES = [
     Scene("circle", "red", "left", "quickly", "black"),

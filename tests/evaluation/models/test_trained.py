@@ -13,7 +13,8 @@ from components.evaluation.step import open_sampler, trained_by
 from components.generator import Generator
 from components.generator.families import ModelFamily
 from components.generator.generator import PIPELINE, SETTINGS
-from components.runtime.artifacts.artifact import Artifact, open_artifact, publish
+from components.runtime.artifacts.artifact import Artifact, open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import InputError
 from components.runtime.params import StepParams
 from tests.alignment.tiny import make_generator, save_tiny

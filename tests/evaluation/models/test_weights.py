@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from components.evaluation.__main__ import app
-from components.evaluation.dimensions import catalogue
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.models import WEIGHTS, Shelf
 from components.evaluation.models.fetch import fetch, verify
 from components.evaluation.models.musiq import Musiq

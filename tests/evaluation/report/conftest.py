@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from components.evaluation.comparison.measure import Side
 from components.evaluation.comparison.verdict import Verdict, flat_metrics, judge_pairs, put_to_gate
-from components.evaluation.dimensions import catalogue
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report import Material, Shown, read_reward, render
 from components.runtime.artifacts.manifest import Manifest

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.evaluation.comparison.verdict import Verdict, flat_metrics
-from components.evaluation.report.recommendation import limits, standing
-from components.registry.gate.gate import Standing, decide
+from components.evaluation.report.recommendation import limits, recommend
+from components.registry.gate.gate import EvaluatedVersion, decide
 from components.runtime.gate.rules import Margin
 from components.runtime.gate.thresholds import Gate, Minimum, SourcedRule
 from tests.evaluation.report.conftest import PAIRS, gate, judged, sides
@@ -86,7 +86,7 @@ CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
 
 
 def decided(verdict: Verdict, metrics: dict[str, float], rules: Gate) -> str:
-    return decide(rules, Standing("", {"evaluation": metrics}, {}), None).outcome
+    return decide(rules, EvaluatedVersion("", {"evaluation": metrics}, {}), None).outcome
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -98,13 +98,13 @@ def test_the_verdict_its_reasons_and_the_registrys_rules_agree(name: str) -> Non
     if not np.isfinite(aligned.motion).any():
         base = replace(base, motion=aligned.motion)
     verdict = judged(base, aligned)
-    found = standing(verdict)
+    found = recommend(verdict)
     assert found.word == word
     assert len(found.against) == len(reasons)
     for one, start in zip(found.against, reasons, strict=True):
         assert one.reason.startswith(start)
     metrics = flat_metrics(verdict, base, aligned, PAIRS // 2)
-    assert (decided(verdict, metrics, gate()) == "accepted") == found.worthy
+    assert (decided(verdict, metrics, gate()) == "accepted") == found.promote
 
 
 @pytest.mark.parametrize(("least", "word"), [(0.75, "Worth promoting"), (0.85, "Not worth promoting")])
@@ -114,7 +114,7 @@ def test_a_gate_that_allows_stiller_clips_is_the_pages_too(least: float, word: s
     aligned = replace(aligned, motion=0.8 * aligned.motion)
     rules = gate(absolute=(SourcedRule(metric="motion_ratio", at_least=least),))
     verdict = judged(base, aligned, rules)
-    assert standing(verdict).word == word
+    assert recommend(verdict).word == word
     metrics = flat_metrics(verdict, base, aligned, PAIRS // 2)
     assert decided(verdict, metrics, rules) == ("accepted" if least == 0.75 else "refused")
 
@@ -129,12 +129,12 @@ def gates(draw: st.DrawFn) -> Gate:
     rules = []
     for name in draw(st.lists(st.sampled_from([*NAMES, "absent"]), max_size=4)):
         bounds = {key: draw(BOUNDS) for key in ("at_least", "above", "at_most")}
-        sure = draw(st.sampled_from([{}, {"proven": True}, {"unless_refuted": True}]))
+        sure = draw(st.sampled_from([{}, {"confident": True}, {"unless_refuted": True}]))
         if any(bound is not None for bound in bounds.values()):
             absent = draw(st.sampled_from(["refuse", "skip"]))
             rules.append(SourcedRule(metric=name, when_absent=absent, **bounds, **sure))  # type: ignore[arg-type]
     margins = [
-        Margin(metric=name, margin=draw(st.floats(0, 0.1)), proven=draw(st.booleans()))
+        Margin(metric=name, margin=draw(st.floats(0, 0.1)), confident=draw(st.booleans()))
         for name in draw(st.lists(st.sampled_from(["judge", "color", "absent"]), max_size=3))
     ]
     return Gate(
@@ -155,11 +155,11 @@ def test_page_and_registry_never_contradict_each_other(
     aligned = replace(aligned, motion=motion * aligned.motion, judge=base.judge + gain if seen else None)
     verdict = judged(base, aligned, rules)
     metrics = flat_metrics(verdict, base, aligned, PAIRS // 2)
-    assert standing(verdict).worthy == (decided(verdict, metrics, rules) == "accepted")
+    assert recommend(verdict).promote == (decided(verdict, metrics, rules) == "accepted")
 
 
 def test_what_only_the_registry_can_decide_is_named() -> None:
-    left = standing(judged(*sides())).left
+    left = recommend(judged(*sides())).left
     assert left == (
         "judge at most 0.02 below the champion's, whole interval",
         "reward at most 0.05 below the champion's, unless refuted",
@@ -178,7 +178,7 @@ def test_a_win_that_may_be_chance_is_called_that() -> None:
     base, _ = sides()
     rng = np.random.default_rng(3)
     judge = np.asarray(base.judge) + rng.permutation([0.1] * 14 + [-0.1] * 10)
-    found = standing(judged(base, sides(judge=judge)[1]))
+    found = recommend(judged(base, sides(judge=judge)[1]))
     assert "in 58 % of 24 pairs (interval 2" in found.against[0].reason
     assert found.against[0].reason.endswith("which may be chance")
 
@@ -199,7 +199,7 @@ def test_too_few_prompts_show_nothing() -> None:
         for side in (base, aligned)
     ]
     verdict = judged(*cut)
-    found = standing(verdict)
+    found = recommend(verdict)
     assert found.word == "Not shown to be worth promoting"
     assert "9 prompts are too few" in found.against[0].reason
     assert verdict.headline == "Nothing is shown: 9 prompts, an interval needs 10 or more."
@@ -211,8 +211,8 @@ def test_too_few_prompts_show_nothing() -> None:
 def test_a_rule_held_by_the_estimate_only_says_so() -> None:
     base, _ = sides()
     color = base.scores["color"] + np.tile([0.3, 0.3, -0.3, -0.25], PAIRS // 4)
-    found = standing(judged(base, sides(scores=STEADY | {"color": color})[1]))
+    found = recommend(judged(base, sides(scores=STEADY | {"color": color})[1]))
     (kept,) = [one for one in found.requirements if one.name == "color change"]
     assert kept.held
-    assert not kept.proven
+    assert not kept.check.sure
     assert "its interval reaches out of it" in kept.reason

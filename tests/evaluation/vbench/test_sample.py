@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from components.evaluation import step
 from components.evaluation.__main__ import app
-from components.evaluation.sample_record import read_record, record_file, write_record
 from components.evaluation.vbench.sample import sample_suite, suite_requests
+from components.evaluation.vbench.sample_record import read_record, record_file, write_record
 from components.evaluation.vbench.suites import Entry, Suite
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.signals import StopSignal

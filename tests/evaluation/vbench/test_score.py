@@ -16,13 +16,14 @@ import pytest
 import torch
 
 from components.evaluation import commands
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.models import Shelf
 from components.evaluation.params import EvaluationParams
 from components.evaluation.vbench import score as scoring
 from components.evaluation.vbench.files import Result, VideoResult
 from components.evaluation.vbench.score import Settings, notes, score
 from components.evaluation.vbench.suites import Suite, load_suite
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC, read_raw
+from components.evaluation.vbench.totals import read_raw
 from components.runtime.errors import InputError
 
 STEP = 51  # grey levels; a fifth of the range

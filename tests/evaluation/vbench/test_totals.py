@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from components.evaluation.__main__ import app
-from components.evaluation.dimensions import catalogue
-from components.evaluation.vbench.totals import QUALITY, SEMANTIC, Raw, read_raw, scale, sums, totals
+from components.evaluation.dimensions.catalogue import catalogue
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
+from components.evaluation.vbench.totals import Raw, read_raw, scale, sums, totals
 from components.runtime.errors import InputError
 
 VIDEOCRAFTER2 = {

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from components.evaluation.dimensions import Dimension, LeftOut, Outcome, Video, catalogue
+from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Video
+from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.dimensions.motion import DYNAMIC_SHARE, STATIC_SHARE, _lengths
 from components.evaluation.models import Shelf
 from components.evaluation.models.musiq import Musiq

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 from pipelines.container import entrypoint as shim
 from pipelines.container.executor_io import ExecutorInput
@@ -82,7 +83,7 @@ class Task:
     def start(self, *more: str, fault: str = "") -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "pipelines.container.entrypoint", self.name]
         words += ["--executor-input", json.dumps(self.given()), *more]
-        repository = Path(__file__).resolve().parents[2]
+        repository = Path(__file__).resolve().parents[3]
         environment = os.environ | self.environment | {
             "PYTHONPATH": f"{self.overlay}{os.pathsep}{repository}",
             FAULTS: json.dumps({self.name: fault}),
@@ -312,7 +313,7 @@ def test_mistakes_in_the_command(task: Task, name: str, message: str | None, par
     words = [sys.executable, "-m", "pipelines.container.entrypoint", name, "--executor-input"]
     done = subprocess.run(
         [*words, message or json.dumps(task.given())],
-        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=60,
+        cwd=Path(__file__).resolve().parents[3], capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
     assert part in done.stderr and done.stderr.count("\n") == 1

@@ -15,7 +15,7 @@ import pytest
 
 from components.headline import HEADLINE
 from components.runtime import step as step_module
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, Interrupted
 from components.runtime.params import StepParams
 from components.runtime.tracking import step_run as tracking

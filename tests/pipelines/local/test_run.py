@@ -195,7 +195,7 @@ def test_a_step_that_dies_once_resumes(run: Run, tmp_path: Path) -> None:
               for part in (f"--{name}", str(hurt.folder / name / "artifact"))]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "components.alignment", "run", *inputs, "--out", str(undisturbed)],
-        env={**os.environ, "PYTHONPATH": f"{os.environ['PYTHONPATH']}{os.pathsep}{Path(__file__).parents[2]}",
+        env={**os.environ, "PYTHONPATH": f"{os.environ['PYTHONPATH']}{os.pathsep}{Path(__file__).parents[3]}",
              "ONLINEVPO_CHECKPOINTS": "", FAULTS: "{}"}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.outputs import artifact_of, replaceable
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.io import storage
 from components.runtime.params import StepParams

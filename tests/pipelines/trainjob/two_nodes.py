@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from components.generator.params import SamplingParams
 from components.reward.params import RewardParams
 from components.reward.step import run as train_reward
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.io import storage
 from components.runtime.params import StepParams
 from pipelines.steps import step

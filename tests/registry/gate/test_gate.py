@@ -9,27 +9,32 @@ import pytest
 from scipy import stats
 
 from components.registry.gate.champion import difference
-from components.registry.gate.gate import Standing, decide
+from components.registry.gate.gate import EvaluatedVersion, decide
 from components.runtime.gate.rules import Margin
-from components.runtime.gate.thresholds import Gate, SourcedRule, absolute, against_base, load_gate
+from components.runtime.gate.thresholds import Gate, SourcedRule, load_gate
+from components.runtime.stats import Interval
 from tests.registry.conftest import GOOD, pair_rows
 
 DIGESTS = {"requests_digest": "r", "reward_digest": "w", "lora_digest": "l", "generator_digest": "g"}
 GATE = load_gate()
 
 
-def standing(version: str = "", rows: Any = (), lora: str = "l", **changes: float | None) -> Standing:
+def standing(version: str = "", rows: Any = (), lora: str = "l", **changes: float | None) -> EvaluatedVersion:
     metrics = {key: value for key, value in (GOOD | changes).items() if value is not None}
     unavailable = {"dynamic_degree": "no weights here"}
-    return Standing(version, {"evaluation": metrics}, DIGESTS | {"lora_digest": lora}, rows, unavailable)
+    return EvaluatedVersion(
+        version, {"evaluation": metrics}, DIGESTS | {"lora_digest": lora}, rows, unavailable
+    )
 
 
-def outcome(champion: Standing | None = None, rows: Any = (), **changes: Any) -> tuple[str, tuple[str, ...]]:
+def outcome(
+    champion: EvaluatedVersion | None = None, rows: Any = (), **changes: Any
+) -> tuple[str, tuple[str, ...]]:
     decision = decide(GATE, standing(rows=rows, **changes), champion)
     return decision.outcome, decision.reasons
 
 
-def champion(rows: Any = (), **changes: Any) -> Standing:
+def champion(rows: Any = (), **changes: Any) -> EvaluatedVersion:
     return standing("3", rows=rows, lora="other", **changes)
 
 
@@ -71,30 +76,30 @@ def test_an_absent_figure_refuses_unless_the_rule_says_skip(metric: str) -> None
     verdict, reasons = outcome(**{metric: None})
     assert verdict == "refused"
     assert "absent" in reasons[0]
-    assert absolute(SourcedRule(metric=metric, above=0.5, when_absent="skip"), {}).passed is None
+    assert SourcedRule(metric=metric, above=0.5, when_absent="skip").check({}).passed is None
 
 
 def test_bounds_are_inclusive_and_above_is_not() -> None:
-    assert absolute(SourcedRule(metric="x", at_least=1), {"x": 1.0}).passed
-    assert absolute(SourcedRule(metric="x", at_most=1), {"x": 1.0}).passed
-    assert not absolute(SourcedRule(metric="x", above=1), {"x": 1.0}).passed
+    assert SourcedRule(metric="x", at_least=1).check({"x": 1.0}).passed
+    assert SourcedRule(metric="x", at_most=1).check({"x": 1.0}).passed
+    assert not SourcedRule(metric="x", above=1).check({"x": 1.0}).passed
 
 
-def test_proven_asks_the_whole_interval_and_fails_without_one() -> None:
+def test_confident_asks_the_whole_interval_and_fails_without_one() -> None:
     figures = {"x": 1.0, "x_low": 0.9, "x_high": 1.2}
     for bound, passes in (({"at_least": 0.95}, False), ({"at_least": 0.9}, True), ({"at_most": 1.1}, False)):
-        assert absolute(SourcedRule(metric="x", proven=True, **bound), figures).passed is passes
-        assert absolute(SourcedRule(metric="x", **bound), figures).passed
-    assert absolute(SourcedRule(metric="x", at_least=0, proven=True), {"x": 1.0}).passed is False
-    margin = Margin(metric="x", margin=0.1, proven=True)
-    assert against_base(margin, {"delta/x": 0.0, "delta_low/x": -0.2, "delta_high/x": 0.2}).passed is False
-    assert against_base(margin, {"delta/x": 0.0, "delta_low/x": -0.1, "delta_high/x": 0.1}).passed
+        assert SourcedRule(metric="x", confident=True, **bound).check(figures).passed is passes
+        assert SourcedRule(metric="x", **bound).check(figures).passed
+    assert SourcedRule(metric="x", at_least=0, confident=True).check({"x": 1.0}).passed is False
+    margin = Margin(metric="x", margin=0.1, confident=True)
+    for half, passes in ((0.2, False), (0.1, True)):
+        assert margin.check(Interval(0.0, -half, half), "base", "the base", "").passed is passes
 
 
 def test_rules_reach_other_steps_metrics() -> None:
     rule = SourcedRule(metric="srcc", source="reward", at_least=0.85)
-    assert absolute(rule, {"srcc": 0.9}).rule == "reward srcc >= 0.85"
-    one = Standing("", {"reward": {"srcc": 0.9}, "evaluation": {**GOOD, "srcc": 0.1}}, DIGESTS)
+    assert rule.check({"srcc": 0.9}).rule == "reward srcc >= 0.85"
+    one = EvaluatedVersion("", {"reward": {"srcc": 0.9}, "evaluation": {**GOOD, "srcc": 0.1}}, DIGESTS)
     assert decide(Gate(absolute=(rule,)), one, None).outcome == "accepted"
 
 
@@ -130,11 +135,11 @@ def test_few_prompts_show_nothing_against_a_champion() -> None:
 
 
 def test_a_page_that_went_by_other_rules_is_named() -> None:
-    candidate = Standing("", {"evaluation": GOOD}, DIGESTS | {"gate_digest": "0123456789abcdef"})
+    candidate = EvaluatedVersion("", {"evaluation": GOOD}, DIGESTS | {"gate_digest": "0123456789abcdef"})
     decision = decide(GATE, candidate, None)
     assert decision.outcome == "accepted"
     assert decision.note == "the report page went by other rules (gate 0123456789ab)"
-    same = Standing("", {"evaluation": GOOD}, DIGESTS | {"gate_digest": GATE.digest})
+    same = EvaluatedVersion("", {"evaluation": GOOD}, DIGESTS | {"gate_digest": GATE.digest})
     assert decide(GATE, same, None).note == ""
 
 
@@ -173,7 +178,7 @@ def test_other_prompts_or_another_reward_are_never_compared(
     digest: str, word: str, theirs: str | None
 ) -> None:
     digests = {name: value for name, value in (DIGESTS | {digest: theirs}).items() if value is not None}
-    other = Standing("3", {"evaluation": GOOD}, digests | {"lora_digest": "other"})
+    other = EvaluatedVersion("3", {"evaluation": GOOD}, digests | {"lora_digest": "other"})
     verdict, reasons = outcome(other, **{"aligned/judge": 0.99})
     assert verdict == "refused"
     assert len(reasons) == 1
@@ -206,5 +211,5 @@ def test_a_figure_only_one_side_has_is_not_passed_over() -> None:
 
 
 def test_the_champions_own_weights_are_not_compared_with_themselves() -> None:
-    same = Standing("3", {"evaluation": GOOD}, DIGESTS | {"requests_digest": "other"})
+    same = EvaluatedVersion("3", {"evaluation": GOOD}, DIGESTS | {"requests_digest": "other"})
     assert outcome(same) == ("accepted", ())

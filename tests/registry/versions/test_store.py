@@ -111,6 +111,8 @@ def test_show_names_the_store_that_has_nothing(
         ("mysql+aiomysql://u:hidden@h/d", "pip install aiomysql"),
         ("postgresql+nosuch://u:hidden@h/d", "not a database's URI"),
         ("nonsense://u:hidden@h", "nonsense"),
+        ("http://[::1", "not a URI"),
+        ("postgresql+psycopg2://u:hidden@127.0.0.1:9/d?sslpassword=hidden", "127.0.0.1:9 does not answer"),
     ],
 )
 @pytest.mark.parametrize("variable", ["MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"])
@@ -132,6 +134,17 @@ def test_neither_of_two_passwords_is_shown(here: Path, monkeypatch: pytest.Monke
         Models("m", create=True).versions()
     assert "model registry at http://someone@127.0.0.1:9" in str(caught.value)
     assert "hid/d@en" not in str(caught.value)
+
+
+def test_looking_at_a_registry_makes_no_tracking_database(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match=r"model registry at http://127\.0\.0\.1:9"):
+        Models("m").versions()
+    assert list(here.iterdir()) == []
 
 
 def _runs() -> list[object]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from components.reward.card.card import Agreement, Card, Column, Slowed, Stillness, Wins
-from components.reward.card.gate import Check, checks, least_room, refusals
+from components.reward.card.gate import checks, least_room, line, refusals
 from components.reward.params import GateParams
-from components.runtime.stats import mean_over_clusters
+from components.runtime.gate.rules import Check, Rule, apply
+from components.runtime.gate.thresholds import shipped
+from components.runtime.stats import Interval, mean_over_clusters, without_interval
 
 GOOD = Column(clips=100, srcc=0.9, reference_above=0.97, adjacent_ordered=0.9, two_apart_ordered=0.97)
 WINS = {"frozen": 100, "blurred": 95, "blank": 100, "erased": 92}
@@ -92,12 +95,10 @@ def test_an_attack_of_the_generator_alone_is_asked_for_once() -> None:
 
 def test_a_score_that_rewards_stillness_refuses() -> None:
     bad = card()
-    bad.stillness = Stillness(
-        slowed={"a": Slowed(Wins.counted(1, 2), -1.0), "b": Slowed(Wins.counted(1, 2), 0.75)}
-    )
+    bad.stillness = Stillness(slowed={"a": Slowed(Wins(1, 2), -1.0), "b": Slowed(Wins(1, 2), 0.75)})
     found = checks(bad, GateParams())
     assert refusals(found) == ["stillness_gain is 0.750, must be at most 0.4"]
-    assert "stillness_gain 0.750 <= 0.4" in [check.line() for check in found]
+    assert "stillness_gain 0.750 <= 0.4" in [line(check) for check in found]
 
 
 def test_a_judge_no_better_than_chance_refuses() -> None:
@@ -110,7 +111,7 @@ def test_a_judge_of_few_prompts_shows_nothing() -> None:
     few = card()
     found = mean_over_clusters([0.8, 0.7, 0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.75], bound=1.0)
     few.judge = Agreement(found.value, *found.ends, found.clusters)
-    assert "judge_srcc_low: unavailable" in [check.line() for check in checks(few, GateParams())]
+    assert "judge_srcc_low: unavailable" in [line(check) for check in checks(few, GateParams())]
 
 
 def test_an_attacks_interval_goes_by_content() -> None:
@@ -140,15 +141,31 @@ def test_the_default_run_does_not_pass_by_a_hair(repository: Path) -> None:
     assert figures["gate_room"] >= ROOM
 
 
+def checked(figure: Interval | None, **rule: Any) -> Check:
+    return apply(Rule(metric="x", when_absent="skip", **rule), figure, "reward", "x")
+
+
 def test_the_room_is_what_lies_between_the_figure_that_counts_and_its_bound() -> None:
-    low, high = Check("a", 0.93, 0.92), Check("b", 0.1, 0.4, most=True)
-    by_interval = Check("c", 0.85, 0.9, upper=0.95)
-    assert [one.room for one in (low, high, by_interval)] == pytest.approx([0.01, 0.3, 0.05])
-    assert least_room([low, high, by_interval, Check("d", None, 1.0)]) == pytest.approx(0.01)
-    assert least_room([Check("e", 0.5, 0.6), low]) == pytest.approx(-0.1)
-    assert least_room([Check("d", None, 1.0)]) is None
-    for check in (low, high, by_interval, Check("e", 0.5, 0.6)):
+    low = checked(without_interval(0.93), at_least=0.92)
+    high = checked(without_interval(0.1), at_most=0.4)
+    by_interval = checked(Interval(0.85, 0.8, 0.95), at_least=0.9, unless_refuted=True)
+    confident = checked(Interval(0.85, 0.8, 0.95), at_least=0.7, confident=True)
+    outside = checked(without_interval(0.5), at_least=0.6)
+    absent = checked(None, at_least=1.0)
+    rooms = [one.room for one in (low, high, by_interval, confident, outside)]
+    assert rooms == pytest.approx([0.01, 0.3, 0.05, 0.1, -0.1])
+    assert least_room([low, high, by_interval, absent]) == pytest.approx(0.01)
+    assert least_room([outside, low]) == pytest.approx(-0.1)
+    assert least_room([absent]) is None
+    for check in (low, high, by_interval, confident, outside):
         assert (check.room is not None and check.room >= 0) == check.passed
+
+
+def test_a_param_overrides_the_bound_of_the_gate_file() -> None:
+    bounds = {rule.metric: rule.bounds for rule in GateParams(srcc_world=0.5, judge_low=-0.1).rules()}
+    shipped_bounds = {rule.metric: rule.bounds for rule in shipped().reward}
+    assert bounds == shipped_bounds | {"srcc_world": ">= 0.5", "judge_srcc_low": "> -0.1"}
+    assert GateParams().rules() == list(shipped().reward)  # also: one bound where a param sets two
 
 
 def test_without_a_world_the_rest_still_decides() -> None:
@@ -157,7 +174,7 @@ def test_without_a_world_the_rest_still_decides() -> None:
     footage.judge = footage.stillness = None
     found = checks(footage, GateParams())
     assert refusals(found) == []
-    assert {check.line() for check in found if check.passed is None} == {
+    assert {line(check) for check in found if check.passed is None} == {
         "srcc_world: unavailable",
         "stillness_gain: unavailable",
         "judge_srcc_low: unavailable",

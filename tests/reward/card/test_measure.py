@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from torch import Tensor
 from components.corpus.dataset import Corpus
 from components.generator.generator import Generator, load_family
 from components.generator.params import SamplingParams
-from components.reward.card.agreement import by_family, by_type, columns, masks, measure_column
-from components.reward.card.measure import measure, throughput, within_groups
+from components.reward.base import Rating
+from components.reward.card.agreement import by_family, by_type, columns, masks, measure_column, within_groups
+from components.reward.card.measure import measure, throughput
 from components.reward.ladders.ladder import Ladders, build
-from components.reward.ladders.sources import Material, gather, judge_of
+from components.reward.ladders.sources import LadderSources, gather
 from components.reward.params import CardParams
-from components.reward.scoring.trained import Rating
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
@@ -122,8 +123,7 @@ def test_columns_part_the_ladders_by_source_and_by_what_was_trained_on(ladders: 
         "world": [0, 3], "footage": [1, 5], "all": [0, 1, 3, 5], "heldout_types": [], "generated": [2],
         "heldout_types_generated": [4],
     }  # fmt: skip
-    found: dict = {}
-    columns(found, labels(mixed), mixed, rows)
+    found = columns(labels(mixed), mixed, rows)
     assert "heldout_types" not in found and found["all"].ladders == 4
 
 
@@ -163,7 +163,7 @@ def test_groups_without_spread_are_left_out() -> None:
 
 
 @pytest.fixture(scope="module")
-def material(inputs: tuple[Path, Path]) -> Material:
+def material(inputs: tuple[Path, Path]) -> LadderSources:
     return gather(Corpus.open(inputs[0]), open_artifact(inputs[1], step="generator"), 0.5, 0)
 
 
@@ -176,11 +176,16 @@ def bright(frames: Tensor, statistics: Tensor | None) -> Rating:
     return Rating(score, torch.full_like(score, 0.01), {"spatial": score, "temporal": -score})
 
 
-def test_everything_is_measured_on_real_material(material: Material, tmp_path: Path) -> None:
+def alone(frames: Tensor, statistics: Tensor | None) -> Rating:
+    """Without an ensemble."""
+    return Rating(brightness(frames, statistics), torch.zeros(len(frames)), {})
+
+
+def test_everything_is_measured_on_real_material(material: LadderSources, tmp_path: Path) -> None:
     """A reward that is brightness: darkening is seen through, brightening is not."""
     found = measure(
-        brightness, material, CardParams(contents_per_type=1, attacks=4), heldout_types=("darken",), seed=0,
-        stop=StopSignal(), judged=judge_of(material.samples_card), rate=bright, cache=tmp_path / "labels",
+        bright, material, CardParams(contents_per_type=1, attacks=4), heldout_types=("darken",), seed=0,
+        stop=StopSignal(), cache=tmp_path / "labels",
     )  # fmt: skip
     card, held = found.card, found.ladders
     assert found.scores.shape == (len(held), 6) and held.frames.numel() == 0
@@ -202,24 +207,22 @@ def test_everything_is_measured_on_real_material(material: Material, tmp_path: P
     assert all(a > b for row in dark for a, b in pairwise(row))
 
 
-def test_a_small_budget_and_one_source(material: Material) -> None:
+def test_a_small_budget_and_one_source(material: LadderSources) -> None:
     params = CardParams(contents_per_type=1, attacks=4, baselines=False)
-    found = measure(
-        brightness, material, params, heldout_types=(), seed=0, stop=StopSignal(), sources=("generated",)
-    )
+    found = measure(alone, replace(material, test={}), params, heldout_types=(), seed=0, stop=StopSignal())
     assert set(found.card.columns) == {"generated"} and not found.card.baselines
     assert found.card.uncertainty is None and set(found.card.attacks) == {"generated"}
     assert set(found.ladders.sources) == {"generated"}
-    assert "world" not in found.card.unavailable
+    assert "no world clips" in found.card.unavailable["world"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_score_that_is_no_number_is_one_clear_line(material: Material, value: float) -> None:
+def test_a_score_that_is_no_number_is_one_clear_line(material: LadderSources, value: float) -> None:
     params = CardParams(contents_per_type=1, attacks=4, baselines=False)
     with pytest.raises(InputError, match="held-out clips got a score that is not a finite number") as caught:
         measure(
-            lambda clips, statistics: torch.full((len(clips),), value), material, params, heldout_types=(),
-            seed=0, stop=StopSignal(), sources=("generated",),
+            lambda clips, _: Rating(torch.full((len(clips),), value), torch.zeros(len(clips)), {}),
+            replace(material, test={}), params, heldout_types=(), seed=0, stop=StopSignal(),
         )  # fmt: skip
     assert "\n" not in str(caught.value)
 
@@ -235,11 +238,11 @@ def test_constant_scores_are_measured_and_pass_nothing(ladders: Ladders) -> None
     assert found.srcc is None and found.plcc is None and found.pairs_ordered == 1.0
 
 
-def test_the_generators_own_attacks_stand_with_its_samples(material: Material, repository: Path) -> None:
+def test_the_generators_own_attacks_stand_with_its_samples(material: LadderSources, repository: Path) -> None:
     family = load_family(repository / "models" / "miniature", torch.device("cpu"))
     params = CardParams(contents_per_type=1, attacks=4, generator_attacks=3, baselines=False)
     found = measure(
-        brightness, material, params, heldout_types=(), seed=0, stop=StopSignal(), sources=("generated",),
+        alone, replace(material, test={}), params, heldout_types=(), seed=0, stop=StopSignal(),
         generator=Generator(family, SamplingParams()),
     )  # fmt: skip
     tried = found.card.attacks["generated"]
@@ -249,7 +252,7 @@ def test_the_generators_own_attacks_stand_with_its_samples(material: Material, r
         assert attack not in " ".join(found.card.unavailable)
 
 
-def test_throughput_counts_clips_of_every_source(material: Material) -> None:
+def test_throughput_counts_clips_of_every_source(material: LadderSources) -> None:
     sizes: list[int] = []
 
     def score(frames: Tensor, statistics: Tensor | None) -> Tensor:

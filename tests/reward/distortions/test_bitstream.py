@@ -223,5 +223,5 @@ def test_one_that_always_stands_still_is_an_error(
 ) -> None:
     monkeypatch.setattr(bitstream, "PATIENCE_S", 0.05)
     stalling(3, monkeypatch)
-    with pytest.raises(RuntimeError, match=r"libsvtav1 stood still for 0\.05 s, 3 times"):
+    with pytest.raises(RuntimeError, match=r"libsvtav1 hung for 0\.05 s, 3 times"):
         bitstream.encode(planes, "libsvtav1", {"preset": "12"})

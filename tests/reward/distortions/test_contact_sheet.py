@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from components.corpus.dataset import Corpus
-from components.reward.distortions import CONTROLS, GENERATIVE, REGISTRY
+from components.reward.distortions import GENERATIVE, REGISTRY
 from components.reward.distortions import contact_sheet as catalogue
 from tests.reward.conftest import textured, world
 
@@ -20,10 +20,10 @@ def pair() -> Tensor:
     return torch.cat((world(1, 6, 24), textured(1, 6, 24)))
 
 
-def test_the_table_has_a_line_for_every_ladder_and_control() -> None:
+def test_the_table_has_a_line_for_every_ladder() -> None:
     lines = catalogue.table()
-    assert len(lines) == 1 + len(REGISTRY) + len(GENERATIVE) + len(CONTROLS)
-    assert sorted(line.split()[1] for line in lines[1:]) == sorted([*REGISTRY, *GENERATIVE, *CONTROLS])
+    assert len(lines) == 1 + len(REGISTRY) + len(GENERATIVE)
+    assert sorted(line.split()[1] for line in lines[1:]) == sorted([*REGISTRY, *GENERATIVE])
     column = lines[0].index("levels 1-5")
     assert all(line[column - 1] == " " and line[column] in "-0123456789" for line in lines[1:])
 
@@ -63,9 +63,9 @@ def test_a_frame_stands_on_the_sheet_as_it_is(pair: Tensor) -> None:
 def test_damage_to_an_object_is_shown_on_the_clip_that_has_one() -> None:
     """The plain scene for what takes an object away, although a texture loses more in numbers."""
     pixels = torch.cat((world(1, 6, 48), textured(1, 6, 48))).float() / 255
-    erased = catalogue._rungs(REGISTRY["erase"], pixels, 5, 0)
+    erased = catalogue._levels(REGISTRY["erase"], pixels, 5, 0)
     assert torch.equal(erased[0], (pixels[0] * 255).round().to(torch.uint8))
-    blurred = catalogue._rungs(REGISTRY["blur"], pixels, 5, 0)
+    blurred = catalogue._levels(REGISTRY["blur"], pixels, 5, 0)
     assert torch.equal(blurred[0], (pixels[1] * 255).round().to(torch.uint8))
 
 

@@ -21,7 +21,6 @@ from components.corpus.footage import FootageSource, draw_clips, packaged_source
 from components.corpus.params import CorpusParams
 from components.reward.distortions import (
     ATTACKS,
-    CONTROLS,
     FAMILIES,
     GENERATED_ATTACKS,
     GENERATIVE,
@@ -184,24 +183,13 @@ def test_the_registry_covers_the_families() -> None:
         assert len(set(d.levels)) == LEVELS and list(d.levels) in (sorted(d.levels), sorted(d.levels)[::-1])
 
 
-def test_every_attack_and_control_is_there_and_no_control_is_ranked() -> None:
+def test_every_attack_is_a_distortion_at_a_level() -> None:
     assert set(ATTACKS) >= {
         "frozen", "blank", "oversmoothed", "looped", "flickering", "ramped", "latticed", "erased", "ghosted",
         "oversaturated",
     }  # fmt: skip
     assert all(name in REGISTRY and 1 <= level <= LEVELS for name, level in ATTACKS.values())
     assert all(name in GENERATIVE and 1 <= level <= LEVELS for name, level in GENERATED_ATTACKS.values())
-    assert not set(CONTROLS) & (set(REGISTRY) | set(GENERATIVE))
-
-
-def test_reversed_time_twice_is_nothing_and_signed_controls_go_both_ways(clips: Tensor) -> None:
-    backwards = CONTROLS["reversed_time"]
-    assert torch.equal(backwards(backwards(clips)), clips)
-    for name in ("mean_shift", "linear_contrast"):
-        assert min(CONTROLS[name].values) < 0 < max(CONTROLS[name].values)
-    grey = torch.full((1, 2, 3, 8, 8), 0.5)
-    assert torch.allclose(CONTROLS["mean_shift"](grey, -0.15), grey - 0.15)
-    assert torch.allclose(CONTROLS["linear_contrast"](grey, 0.3), grey)
 
 
 def test_one_decorated_function_is_a_whole_distortion() -> None:
@@ -221,7 +209,7 @@ def test_one_decorated_function_is_a_whole_distortion() -> None:
 
 def test_declaring_a_name_twice_or_too_few_levels_is_refused() -> None:
     with pytest.raises(ValueError, match="twice"):
-        distortion("spatial", (1, 2, 3, 4, 5), "px")(REGISTRY["blur"].damage)
+        distortion("spatial", (1, 2, 3, 4, 5), "px")(REGISTRY["blur"].function)
     with pytest.raises(ValueError, match="needs 5"):
 
         @distortion("spatial", (1, 2), "px")

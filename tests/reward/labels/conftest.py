@@ -8,6 +8,8 @@ from torch import Tensor
 
 from components.corpus.packaged import PACKAGED
 from components.reward.distortions import LEVELS, REGISTRY
+from components.reward.labels.calibration import CALIBRATION
+from components.reward.labels.losses import picture_losses
 from components.video import read_video
 from tests.reward.conftest import textured, world
 
@@ -33,7 +35,12 @@ def real() -> Tensor:
     return torch.cat((world(4, FRAMES, SIDE), footage(4)))
 
 
-def rungs(clips: Tensor, name: str, levels: range = range(LEVELS + 1)) -> Tensor:
+def fidelity(reference: Tensor, distorted: Tensor) -> Tensor:
+    """(B,) similarity of (B, T, 3, H, W) float clips by the losses that need no ffmpeg, 1 for equal ones."""
+    return 1.0 - CALIBRATION.damage(picture_losses(reference, distorted)).float()
+
+
+def at_levels(clips: Tensor, name: str, levels: range = range(LEVELS + 1)) -> Tensor:
     """uint8 (N, levels, T, 3, H, W): ladders of one distortion."""
     seeds = list(range(len(clips)))
     damaged = [REGISTRY[name](clips.float() / 255.0, level, seeds) for level in levels]

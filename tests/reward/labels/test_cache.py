@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from components.reward.labels import cache as module
-from components.reward.labels import label
 from components.reward.labels import label as labelling
-from components.reward.labels import losses as measures
 from components.reward.labels.cache import FILE, LabelCache, clip_digest, pair_key
+from components.reward.labels.label import label
 from components.runtime.errors import InputError
-from tests.reward.labels.conftest import rungs
+from tests.reward.labels.conftest import at_levels
 
 KEYS = [bytes([i]) * 32 for i in range(5)]
 ROWS = {key: (0.1 * i, 1.0, 2.0, 3.5) for i, key in enumerate(KEYS)}
@@ -46,19 +45,19 @@ def test_many_keys_are_asked_in_parts(tmp_path: Path) -> None:
 
 
 def test_a_second_run_computes_nothing(real: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ladder, levels = rungs(real[2:6], "blur"), torch.arange(6)
+    ladder, levels = at_levels(real[2:6], "blur"), torch.arange(6)
     fresh = label(real[2:6], ladder, levels)
     first = label(real[2:6], ladder, levels, cache=tmp_path)
 
     def never(*_: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(measures, "losses", never)
+    monkeypatch.setattr(labelling, "losses", never)
     second = label(real[2:6], ladder, levels, cache=tmp_path)
     for one, two, three in zip(fresh, first, second, strict=True):
         assert torch.equal(one, two) and torch.equal(one, three)
     with pytest.raises(AssertionError, match="measured again"):
-        label(real[1:5], rungs(real[1:5], "blur"), levels, cache=tmp_path)
+        label(real[1:5], at_levels(real[1:5], "blur"), levels, cache=tmp_path)
     monkeypatch.setattr(labelling, "VERSION", "another")
     with pytest.raises(AssertionError, match="measured again"):
         label(real[2:6], ladder, levels, cache=tmp_path)
@@ -82,7 +81,7 @@ def test_a_row_under_another_key_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_damaged_row_leaves_the_label_right(real: Tensor, tmp_path: Path) -> None:
-    ladder, levels = rungs(real[:2], "blur"), torch.arange(6)
+    ladder, levels = at_levels(real[:2], "blur"), torch.arange(6)
     fresh, _ = label(real[:2], ladder, levels, cache=tmp_path)
     base = sqlite3.connect(tmp_path / FILE)
     with base:

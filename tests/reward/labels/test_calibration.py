@@ -13,11 +13,11 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from components.reward.distortions import LEVELS
-from components.reward.labels import calibration, differs, fidelity, label, quality, severity
-from components.reward.labels.calibration import CALIBRATION, Calibration, Curve
-from components.reward.labels.label import measured
+from components.reward.labels.calibration import CALIBRATION, Calibration, CalibrationCurve, quality, severity
+from components.reward.labels.label import label, measured
 from components.reward.labels.losses import MEASURES
-from tests.reward.labels.conftest import rungs
+from components.reward.labels.ms_ssim import differs
+from tests.reward.labels.conftest import at_levels, fidelity
 
 
 def test_a_clip_is_perfectly_faithful_to_itself(clips: Tensor) -> None:
@@ -37,7 +37,7 @@ def test_fidelity_notices_what_plain_ssim_does_not(real: Tensor) -> None:
     """Lost colour and lost motion keep most of each luma frame."""
     clips = real.float() / 255.0
     for name in ("desaturate", "freeze", "flicker_white", "colour_drift"):
-        similar = fidelity(clips, rungs(real, name)[:, 5].float() / 255.0)
+        similar = fidelity(clips, at_levels(real, name)[:, 5].float() / 255.0)
         assert float(similar.median()) < 0.4 and float(similar.max()) < 0.95
 
 
@@ -45,7 +45,7 @@ def test_fidelity_notices_what_plain_ssim_does_not(real: Tensor) -> None:
     "name", ["blur", "shuffle", "erase", "h264", "lattice", "flicker_sine", "desaturate"]
 )
 def test_labels_fall_along_every_ladder(real: Tensor, name: str) -> None:
-    labels, similarity = label(real, rungs(real, name), torch.arange(LEVELS + 1))
+    labels, similarity = label(real, at_levels(real, name), torch.arange(LEVELS + 1))
     assert torch.equal(labels[:, 0], torch.ones(8)) and torch.equal(similarity[:, 0], torch.ones(8))
     assert bool((labels[:, 1:] <= labels[:, :-1]).all())
     assert float((labels[:, 0] - labels[:, -1]).mean()) > 0.5
@@ -55,7 +55,7 @@ def test_labels_fall_along_every_ladder(real: Tensor, name: str) -> None:
 def test_level_means_of_unlike_types_lie_on_one_scale(real: Tensor) -> None:
     """What VMAF, MS-SSIM, colour and time see, each by itself, comes out alike: level 3 near the middle."""
     for name in ("blur", "frame_noise", "flicker_white", "desaturate", "h264", "stutter"):
-        damage = 1.0 - label(real, rungs(real, name), torch.arange(LEVELS + 1))[1]
+        damage = 1.0 - label(real, at_levels(real, name), torch.arange(LEVELS + 1))[1]
         assert 0.3 < float(damage[:, 3].mean()) < 0.85, name
 
 
@@ -97,7 +97,6 @@ def test_the_label_never_rises_and_stays_in_range(
 
 def test_severity_of_one_distortion_is_its_level_over_five() -> None:
     levels = torch.arange(6)
-    assert calibration.LEVELS == LEVELS
     assert torch.allclose(severity(levels), levels / 5)
     assert bool((severity(levels, 3)[1:5] > severity(levels, 1)[1:5]).all())
 
@@ -122,7 +121,7 @@ def test_damage_is_that_of_the_worst_aspect() -> None:
 
 
 def test_fitting_spreads_every_measure_evenly() -> None:
-    """Losses on four scales that say the same: each reading is then the share of milder clips."""
+    """Losses on four scales that say the same: each damage is then the share of milder clips."""
     ranks = (np.arange(2000) + 0.5) / 2000
     common = -np.log1p(-ranks)
     scales, shapes = (0.7, 0.05, 3.0, 0.2), (1.1, 0.5, 0.8, 2.0)
@@ -130,21 +129,21 @@ def test_fitting_spreads_every_measure_evenly() -> None:
     found = Calibration.fit(torch.from_numpy(losses), (0.0,) * len(MEASURES))
     for curve, scale, shape in zip(found.curves, scales, shapes, strict=True):
         assert curve.scale == pytest.approx(scale, rel=0.01) and curve.shape == pytest.approx(shape, rel=0.01)
-    readings = found.readings(torch.from_numpy(losses)).numpy()
-    assert np.abs(readings - ranks[:, None]).max() < 0.01
+    hazards = [curve.hazard(torch.from_numpy(losses[:, i])) for i, curve in enumerate(found.curves)]
+    assert np.abs(1 - torch.exp(-torch.stack(hazards)).numpy() - ranks).max() < 0.01
     damage = found.damage(torch.from_numpy(losses)).numpy()
     assert damage[ranks.searchsorted(0.5)] == pytest.approx(0.6, abs=0.03), "the middle clip is a level 3"
 
 
 def test_a_curve_starts_at_its_floor() -> None:
-    curve = Curve(scale=0.5, shape=2.0, floor=0.1)
+    curve = CalibrationCurve(scale=0.5, shape=2.0, floor=0.1)
     assert curve.hazard(torch.tensor([0.0, 0.1, 0.6])).tolist() == pytest.approx([0.0, 0.0, 1.0])
 
 
 def test_the_whole_agrees_better_with_severity_than_any_part(real: Tensor) -> None:
     """Across types: that is what the one scale is for."""
     names = ("blur", "h264", "frame_noise", "desaturate", "hue_flicker", "flicker_white", "shuffle", "erase")
-    losses = torch.stack([measured(real, rungs(real, name)) for name in names])[:, :, 1:]
+    losses = torch.stack([measured(real, at_levels(real, name)) for name in names])[:, :, 1:]
     levels = torch.arange(1, 6).expand(losses.shape[:3]).flatten()
     parts = [spearmanr(losses[..., i].flatten(), levels).statistic for i in range(len(MEASURES))]
     assert spearmanr(CALIBRATION.damage(losses).flatten(), levels).statistic > max(parts) + 0.05

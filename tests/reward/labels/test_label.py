@@ -6,19 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward.labels import label
 from components.reward.labels.calibration import CALIBRATION
-from components.reward.labels.label import fidelity, measured
+from components.reward.labels.label import label, measured
 from components.reward.labels.losses import MEASURES, losses
 from components.reward.labels.temporal import pool_over_time
 from components.reward.labels.vmaf import vmaf
 from components.runtime.errors import InputError
-from components.runtime.progress import Progress
-from tests.reward.labels.conftest import rungs
+from tests.reward.labels.conftest import at_levels, fidelity
 
 
 def test_losses_are_the_four_measures(real: Tensor) -> None:
-    damaged = rungs(real, "h264")[:, 4]
+    damaged = at_levels(real, "h264")[:, 4]
     found = losses(real, torch.arange(8), damaged)
     fall = pool_over_time((vmaf(real, real) - vmaf(real, damaged)) / 100)
     assert torch.allclose(found[:, 0], fall.clamp_min(0), atol=1e-6)
@@ -30,7 +28,7 @@ def test_losses_are_the_four_measures(real: Tensor) -> None:
 
 
 def test_rows_do_not_depend_on_their_company(real: Tensor) -> None:
-    ladder = torch.cat((rungs(real[:4], "blur"), rungs(real[4:], "freeze")))
+    ladder = torch.cat((at_levels(real[:4], "blur"), at_levels(real[4:], "freeze")))
     whole = measured(real, ladder)
     order = torch.tensor([5, 0, 7, 2])
     assert torch.equal(measured(real[order], ladder[order]), whole[order])
@@ -41,11 +39,9 @@ def test_an_untouched_clip_loses_exactly_nothing(real: Tensor) -> None:
     assert torch.equal(measured(real, real[:, None]), torch.zeros(8, 1, 4, dtype=torch.float64))
 
 
-def test_levels_may_be_shared_and_progress_counts_ladders(real: Tensor) -> None:
-    ladder, levels = rungs(real[:3], "pixelate"), torch.arange(6)
-    with Progress(3, "labels") as progress:
-        one = label(real[:3], ladder, levels, progress=progress)
-        assert progress.done == 3
+def test_levels_may_be_shared(real: Tensor) -> None:
+    ladder, levels = at_levels(real[:3], "pixelate"), torch.arange(6)
+    one = label(real[:3], ladder, levels)
     other = label(real[:3], ladder, levels.expand(3, -1), [1, 1, 1])
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert one[0].dtype == one[1].dtype == torch.float32

@@ -22,7 +22,7 @@ from components.reward.labels.ms_ssim import (
 )
 from components.runtime.errors import InputError
 from components.video.filters import luma
-from tests.reward.labels.conftest import rungs
+from tests.reward.labels.conftest import at_levels
 
 
 def pair(height: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +104,7 @@ def test_range_and_symmetry(real: Tensor) -> None:
 
 
 def test_colour_sees_what_luma_does_not(real: Tensor) -> None:
-    grey = rungs(real, "desaturate")[:, 5].float() / 255.0
+    grey = at_levels(real, "desaturate")[:, 5].float() / 255.0
     assert float(structure_loss(real.float() / 255.0, grey).max()) < 0.01
     assert float(colour_loss(real.float() / 255.0, grey).mean()) > 0.05
 

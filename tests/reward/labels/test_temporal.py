@@ -10,7 +10,7 @@ from torch import Tensor
 from components.reward.labels.temporal import C, pool_over_time, temporal_loss
 from components.reward.labels.vmaf import vmaf
 from components.video.filters import gaussian_blur, luma
-from tests.reward.labels.conftest import rungs
+from tests.reward.labels.conftest import at_levels
 
 
 def loss(reference: Tensor, distorted: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def test_tells_steady_from_restless_where_vmaf_cannot(real: Tensor, kind: str) -
     "name", ["shuffle", "stutter", "freeze", "flicker_white", "flicker_sine", "jump", "low_frame_rate"]
 )
 def test_rises_with_the_level_of_temporal_ladders(real: Tensor, name: str) -> None:
-    ladder = rungs(real, name)
+    ladder = at_levels(real, name)
     means = torch.stack([loss(real, ladder[:, level]) for level in range(6)], dim=1).mean(0)
     assert float(means[0]) == 0 and float(means[5]) > 0.3
     assert spearmanr(means, range(6)).statistic > 0.9
@@ -57,7 +57,7 @@ def test_rises_with_the_level_of_temporal_ladders(real: Tensor, name: str) -> No
 
 @pytest.mark.parametrize("name", ["lattice", "fixed_noise"])
 def test_is_blind_to_what_stands_still(real: Tensor, name: str) -> None:
-    standing, boiling = rungs(real, name)[:, 3], rungs(real, "boiling")[:, 3]
+    standing, boiling = at_levels(real, name)[:, 3], at_levels(real, "boiling")[:, 3]
     assert float(loss(real, standing).mean()) < 0.1 * float(loss(real, boiling).mean())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from components.reward.labels import vmaf as module
 from components.reward.labels.vmaf import ffmpeg, vmaf
 from components.runtime.errors import InputError
-from tests.reward.labels.conftest import rungs
+from tests.reward.labels.conftest import at_levels
 
 
 def plainly(reference: Tensor, distorted: Tensor, folder: Path, factor: int) -> list[float]:
@@ -43,7 +43,7 @@ def plainly(reference: Tensor, distorted: Tensor, folder: Path, factor: int) -> 
 
 def test_every_frame_scores_as_in_a_process_of_its_own(real: Tensor, tmp_path: Path) -> None:
     """Also next to its own original and to a copy of itself, where motion across the seam would be small."""
-    damaged = rungs(real, "h264")[:, 3]
+    damaged = at_levels(real, "h264")[:, 3]
     reference = torch.cat((real, real[:1], real[:1]))
     together = vmaf(reference, torch.cat((damaged, real[:1], damaged[:1])))
     for row in (0, 3, 5, 7):
@@ -56,7 +56,7 @@ def test_every_frame_scores_as_in_a_process_of_its_own(real: Tensor, tmp_path: P
 @pytest.mark.parametrize("name", ["blur", "jpeg", "ghost", "oversharpen", "darken"])
 def test_losses_are_those_of_video_in_limited_range(real: Tensor, name: str, tmp_path: Path) -> None:
     """What the label reads, original against itself less original against copy; also at the range's ends."""
-    damaged = rungs(real, name)[:, 4]
+    damaged = at_levels(real, name)[:, 4]
     ours = vmaf(real, real) - vmaf(real, damaged)
     for row in (1, 6):
         alone = np.subtract(
@@ -87,13 +87,13 @@ def test_labels_measured_by_another_graph_are_not_reused(monkeypatch: pytest.Mon
 
 
 def test_without_its_guards_a_clip_would_see_its_neighbour(real: Tensor, tmp_path: Path) -> None:
-    damaged = rungs(real, "h264")[:, 3]
+    damaged = at_levels(real, "h264")[:, 3]
     run = plainly(torch.cat((real[5], real[6])), torch.cat((damaged[5], damaged[6])), tmp_path, 2)
     assert run[9] != pytest.approx(float(vmaf(real[6:7], damaged[6:7])[0, 0]), abs=0.01)
 
 
 def test_parts_and_company_make_no_difference(real: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    damaged = rungs(real, "blur")[:, 2]
+    damaged = at_levels(real, "blur")[:, 2]
     whole = vmaf(real, damaged)
     monkeypatch.setattr(module, "BATCH_BYTES", 1)
     assert torch.equal(vmaf(real, damaged), whole)
@@ -102,7 +102,7 @@ def test_parts_and_company_make_no_difference(real: Tensor, monkeypatch: pytest.
 
 @pytest.mark.parametrize("name", ["blur", "frame_noise", "jpeg", "h264", "oversharpen", "warp"])
 def test_falls_with_severity_on_world_and_footage(real: Tensor, name: str) -> None:
-    ladder = rungs(real, name)
+    ladder = at_levels(real, name)
     reference = real[:, None].expand_as(ladder).flatten(0, 1)
     means = vmaf(reference, ladder.flatten(0, 1)).reshape(8, 6, 9).mean(2)
     assert float((means[:, 1:] < means[:, :-1]).float().mean()) > 0.9

@@ -1,4 +1,4 @@
-"""Label workers: the same bits with any number of them, one error, nothing left behind."""
+"""Labels in worker processes: the same bits with any number of them, one error, nothing left behind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,71 +15,56 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward.labels import LabelWorkers, label
-from components.reward.labels.workers import Task
-from components.runtime.compute.signals import StopSignal
-from components.runtime.errors import InputError, Interrupted
-from tests.reward.labels.conftest import rungs
+from components.reward.labels.label import LabelTask, measure, measured
+from components.runtime.compute.process_pool import ProcessPool
+from components.runtime.errors import InputError
+from tests.reward.labels.conftest import at_levels
 
 
-def task(side: int = 48) -> Task:
+def task(side: int = 48) -> LabelTask:
     clips = np.zeros((1, 3, 3, side, side), dtype=np.uint8)
     return clips, np.zeros(1, dtype=np.int64), clips + 9
 
 
 @pytest.fixture(scope="module")
-def two() -> LabelWorkers:
-    with LabelWorkers(2) as crew:
-        yield crew
+def two() -> Iterator[ProcessPool]:
+    with ProcessPool(2) as pool:
+        yield pool
 
 
 def test_same_labels_with_no_one_and_two_workers(
-    real: Tensor, two: LabelWorkers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    real: Tensor, two: ProcessPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from components.reward.labels import label as labelling
 
-    ladder, levels = torch.cat([rungs(real, name) for name in ("blur", "shuffle")]), torch.arange(6)
-    clips = torch.cat((real, real))
-    here = label(clips, ladder, levels)
+    clips, ladder = (
+        torch.cat((real, real)),
+        torch.cat([at_levels(real, name) for name in ("blur", "shuffle")]),
+    )
+    here = measured(clips, ladder)
     monkeypatch.setattr(labelling, "TASK_CLIPS", 25)
-    for crew in (0, two):
-        there = label(clips, ladder, levels, workers=crew, cache=tmp_path / str(crew == 0))
-        assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
-    alone = label(clips[3:4], ladder[3:4], levels, workers=1)
-    assert all(torch.equal(a[3:4], b) for a, b in zip(here, alone, strict=True))
+    for pool in (None, two):
+        assert torch.equal(here, measured(clips, ladder, pool=pool, cache=tmp_path / str(pool is None)))
+    with ProcessPool(1) as one:
+        assert torch.equal(here[3:4], measured(clips[3:4], ladder[3:4], pool=one))
 
 
-def test_an_error_in_a_worker_is_one_error_here(two: LabelWorkers) -> None:
+def test_an_error_in_a_worker_is_one_error_here(two: ProcessPool) -> None:
     with pytest.raises(InputError, match="at least 11 x 11 px"):
-        list(two.run([task(), task(8), task()]))
-    assert len(list(two.run([task(), task()]))) == 2, "the workers go on"
-
-
-def test_a_killed_worker_is_one_error() -> None:
-    with LabelWorkers(1) as crew:
-        assert len(list(crew.run([task()]))) == 1
-        assert crew._pool is not None
-        os.kill(next(iter(crew._pool._processes)), signal.SIGKILL)
-        with pytest.raises(InputError, match="label worker died"):
-            list(crew.run([task()] * 3))
-
-
-@pytest.mark.parametrize("number", [0, 2])
-def test_a_stop_ends_the_work(number: int, two: LabelWorkers) -> None:
-    stop = StopSignal()
-    stop.requested = True
-    with pytest.raises(Interrupted):
-        list((two if number else LabelWorkers()).run([task()] * 4, stop))
+        list(two.map(measure, [task(), task(8), task()]))
+    assert len(list(two.map(measure, [task(), task()]))) == 2, "the workers go on"
 
 
 SCRIPT = """
 import torch
-from components.reward.labels import label
+from components.reward.labels.label import measured
+from components.runtime.compute.process_pool import ProcessPool
 
 if __name__ == "__main__":
     clips = torch.randint(0, 256, (64, 60, 3, 64, 64), dtype=torch.uint8)
     print("ready", flush=True)
-    label(clips, torch.stack((clips, 255 - clips), dim=1), torch.tensor([0, 5]), workers=2)
+    with ProcessPool(2) as pool:
+        measured(clips, torch.stack((clips, 255 - clips), dim=1), pool=pool)
 """
 
 

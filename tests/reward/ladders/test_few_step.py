@@ -13,8 +13,8 @@ from components.generator.params import SamplingParams
 from components.reward.distortions import GENERATIVE
 from components.reward.ladders.few_step import draw
 from components.reward.ladders.ladder import family_of
-from components.reward.ladders.shards import Plan, Pool
-from components.reward.ladders.sources import Clips
+from components.reward.ladders.plan import Pool, ShardPlan
+from components.reward.ladders.sources import SourceClips
 from components.reward.params import LadderParams
 from components.reward.scoring.trained import Geometry
 from components.runtime.compute.seeds import derive
@@ -57,13 +57,13 @@ def test_what_is_there_is_not_drawn_again(generator: Generator, file: Path) -> N
 
 def test_a_shard_holds_them_in_order_and_varied_alike(file: Path) -> None:
     found = draw(None, PROMPTS, 3, 3, GEOMETRY, 5, file, StopSignal())
-    pool = Pool("few_steps", Clips(found.clips, found.prompts), len(found), False, drawn=found)
-    shard = Plan((pool,), LadderParams(rungs=3), 5, pixels=True).build(0)
+    pool = Pool("few_steps", SourceClips(found.clips, found.prompts), len(found), False, drawn=found)
+    shard = ShardPlan((pool,), LadderParams(severity_levels=3), 5, pixels=True).build(0)
     assert shard.sources == ["few_steps"] * 3 and {family_of(recipe) for recipe in shard.recipes} == {3}
     assert torch.equal(shard.levels, found.levels.float()) and bool(shard.labels.isnan().all())
     stored = load_file(file)["frames"]
     for row in range(3):
-        # Varied alike, the rungs stay about as far apart as they were.
+        # Varied alike, the levels stay about as far apart as they were.
         before = (stored[row, 0].float() - stored[row, -1].float()).abs().mean()
         after = (shard.frames[row, 0].float() - shard.frames[row, -1].float()).abs().mean()
         assert 0.2 < float(after / before) < 3.0

@@ -16,29 +16,30 @@ import pytest
 import torch
 
 from components.reward.distortions import REGISTRY
-from components.reward.ladders import shards
+from components.reward.ladders import plan as plan_module
 from components.reward.ladders.ladder import NAMES, TENSORS, Ladders
-from components.reward.ladders.shards import Plan, Pool, ShardFolder
-from components.reward.ladders.sources import Clips, StoredClips
+from components.reward.ladders.plan import Pool, ShardPlan
+from components.reward.ladders.shards import ShardFolder
+from components.reward.ladders.sources import SourceClips, StoredClips
 from components.reward.params import LadderParams
 from components.reward.scoring.trained import Geometry
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
 from tests.reward.conftest import textured, world
-from tests.runtime.compute.test_workers import alive
+from tests.runtime.compute.test_process_pool import alive
 
 DEAR = tuple(name for name in REGISTRY if name not in ("blur", "fixed_noise", "freeze", "ghost"))
 """All types but four that cost little."""
 
 
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
-    monkeypatch.setattr(shards, "SHARD", 6)
+def plan(monkeypatch: pytest.MonkeyPatch) -> ShardPlan:
+    monkeypatch.setattr(plan_module, "SHARD", 6)
     pools = (
-        Pool("world", Clips(world(5), [f"w{i}" for i in range(5)]), 12, True),
-        Pool("generated", Clips(textured(4), [f"g{i}" for i in range(4)]), 8, False),
+        Pool("world", SourceClips(world(5), [f"w{i}" for i in range(5)]), 12, True),
+        Pool("generated", SourceClips(textured(4), [f"g{i}" for i in range(4)]), 8, False),
     )
-    return Plan(pools, LadderParams(rungs=3, composed=0.0, heldout_types=DEAR), seed=3)
+    return ShardPlan(pools, LadderParams(severity_levels=3, composed=0.0, heldout_types=DEAR), seed=3)
 
 
 def same(a: Ladders, b: Ladders) -> bool:
@@ -48,20 +49,20 @@ def same(a: Ladders, b: Ladders) -> bool:
     return tensors and all(getattr(a, name) == getattr(b, name) for name in NAMES)
 
 
-def test_every_planned_ladder_is_in_one_shard(plan: Plan) -> None:
+def test_every_planned_ladder_is_in_one_shard(plan: ShardPlan) -> None:
     assert len(plan) == 20 and plan.shards == 4
     numbers = [sorted(n for i in range(4) for n in plan.members(i)[pool]) for pool in range(2)]
     assert numbers == [list(range(12)), list(range(8))]
     assert sum(1 for i in range(4) if all(plan.members(i))) >= 3  # mixed, not one source after the other
 
 
-def test_contents_take_turns(plan: Plan) -> None:
+def test_contents_take_turns(plan: ShardPlan) -> None:
     contents = [name.split("#")[0] for i in range(4) for name in plan.build(i).contents]
     assert all(contents.count(f"g{i}") == 2 for i in range(4))
     assert all(contents.count(f"w{i}") in (2, 3) for i in range(5))
 
 
-def test_a_shard_is_read_back_as_it_was_built_and_not_built_again(plan: Plan, tmp_path: Path) -> None:
+def test_a_shard_is_read_back_as_it_was_built_and_not_built_again(plan: ShardPlan, tmp_path: Path) -> None:
     folder = ShardFolder(tmp_path, plan)
     first = folder.load(2)
     assert same(first, plan.build(2)) and len(first) == folder.rows(2) == 6
@@ -71,19 +72,18 @@ def test_a_shard_is_read_back_as_it_was_built_and_not_built_again(plan: Plan, tm
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["000002.safetensors", "000003.safetensors"]
 
 
-def test_the_pictures_are_kept_where_they_are_wanted(plan: Plan) -> None:
-    full, bare = Plan(plan.pools, plan.params, plan.seed, pixels=True).build(0), plan.build(0)
+def test_the_pictures_are_kept_where_they_are_wanted(plan: ShardPlan) -> None:
+    full, bare = ShardPlan(plan.pools, plan.params, plan.seed, pixels=True).build(0), plan.build(0)
     assert full.frames.shape == (6, 3, 5, 3, 32, 32) and same(full.without_frames(), bare)
 
 
-def test_labels_stand_on_pristine_clips_alone(plan: Plan) -> None:
+def test_labels_stand_on_pristine_clips_alone(plan: ShardPlan) -> None:
     built = plan.build(0)
     known = ~built.labels.isnan().any(1)
     assert known.tolist() == [source == "world" for source in built.sources]
 
 
-def test_two_that_build_the_same_shards_get_the_same(plan: Plan, tmp_path: Path) -> None:
-    plan = plan
+def test_two_that_build_the_same_shards_get_the_same(plan: ShardPlan, tmp_path: Path) -> None:
     single = ShardFolder(tmp_path / "a", plan)
     with single.workers(0):
         alone = [single.load(i) for i in range(4)]
@@ -97,17 +97,17 @@ def test_two_that_build_the_same_shards_get_the_same(plan: Plan, tmp_path: Path)
 
 
 def test_a_process_of_many_threads_builds_what_a_worker_builds(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: ShardPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sums over a shard's frames differ in their last digits with the number of threads that share them."""
     threads: list[int] = []
-    true = shards.build
+    true = plan_module.build
 
     def build(*given: Any, **more: Any) -> Ladders:
         threads.append(torch.get_num_threads())
         return true(*given, **more)
 
-    monkeypatch.setattr(shards, "build", build)
+    monkeypatch.setattr(plan_module, "build", build)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
@@ -118,7 +118,7 @@ def test_a_process_of_many_threads_builds_what_a_worker_builds(
     assert threads and set(threads) == {1}
 
 
-def test_a_damaged_shard_is_named(plan: Plan, tmp_path: Path) -> None:
+def test_a_damaged_shard_is_named(plan: ShardPlan, tmp_path: Path) -> None:
     folder = ShardFolder(tmp_path, plan)
     folder.load(0)
     path = folder.path(0)
@@ -127,7 +127,7 @@ def test_a_damaged_shard_is_named(plan: Plan, tmp_path: Path) -> None:
         folder.load(0)
 
 
-def test_who_does_not_build_waits_until_told_to_stop(plan: Plan, tmp_path: Path) -> None:
+def test_who_does_not_build_waits_until_told_to_stop(plan: ShardPlan, tmp_path: Path) -> None:
     stop = StopSignal()
     waiting = ShardFolder(tmp_path, plan, stop, builds=False)
     threading.Timer(0.3, lambda: setattr(stop, "requested", True)).start()
@@ -141,18 +141,19 @@ def test_who_does_not_build_waits_until_told_to_stop(plan: Plan, tmp_path: Path)
 WORKERS = """
 import sys, time
 from pathlib import Path
-from components.reward.ladders.sources import Clips
+from components.reward.ladders.sources import SourceClips
 from components.reward.params import LadderParams
-from components.reward.ladders.shards import Plan, Pool, ShardFolder
+from components.reward.ladders.plan import Pool, ShardPlan
+from components.reward.ladders.shards import ShardFolder
 from tests.reward.conftest import textured
 from components.reward.distortions import REGISTRY
 
 DEAR = tuple(name for name in REGISTRY if name not in ("blur", "fixed_noise", "freeze", "ghost"))
 
 def main():
-    clips = Clips(textured(4), [f"g{i}" for i in range(4)])
-    params = LadderParams(rungs=2, composed=0, heldout_types=DEAR)
-    folder = ShardFolder(Path(sys.argv[1]), Plan((Pool("generated", clips, 800, False),), params, 0))
+    clips = SourceClips(textured(4), [f"g{i}" for i in range(4)])
+    params = LadderParams(severity_levels=2, composed=0, heldout_types=DEAR)
+    folder = ShardFolder(Path(sys.argv[1]), ShardPlan((Pool("generated", clips, 800, False),), params, 0))
     with folder.workers(1):
         for shard in range(int(sys.argv[2])):
             folder.load(shard)
@@ -192,9 +193,9 @@ def test_killed_in_the_middle_nothing_half_made_stays_and_no_worker_lives_on(
     )
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in left.items())
-    alone = Plan(
-        (Pool("generated", Clips(textured(4), [f"g{i}" for i in range(4)]), 800, False),),
-        LadderParams(rungs=2, composed=0, heldout_types=DEAR),
+    alone = ShardPlan(
+        (Pool("generated", SourceClips(textured(4), [f"g{i}" for i in range(4)]), 800, False),),
+        LadderParams(severity_levels=2, composed=0, heldout_types=DEAR),
         0,
     )
     assert same(ShardFolder(folder, alone).load(1), alone.build(1))
@@ -219,8 +220,11 @@ def test_a_plan_is_small_to_send(tmp_path: Path) -> None:
     import pickle
 
     clips = StoredClips(tmp_path / "none", "frames", range(1000), Geometry(5, 32, 32, 8.0))
-    plan = Plan(
-        (Pool("world", Clips(clips, [str(i) for i in range(1000)]), 10_000, True),), LadderParams(), 0
+    plan = ShardPlan(
+        (Pool("world", SourceClips(clips, [str(i) for i in range(1000)]), 10_000, True),), LadderParams(), 0
     )
     assert len(pickle.dumps(plan)) < 40_000
-    assert json.loads(json.dumps(plan.params.model_dump(mode="json")))["rungs"] == plan.params.rungs
+    assert (
+        json.loads(json.dumps(plan.params.model_dump(mode="json")))["severity_levels"]
+        == plan.params.severity_levels
+    )

@@ -10,7 +10,7 @@ from components.reward.ladders.replay import Kept
 from components.reward.model.network import RewardNet
 from components.reward.params import LadderParams, NetworkParams, RewardParams, TrainingParams
 from components.reward.refresh.refresher import Effort, Refresher
-from components.reward.scoring.trained import Geometry, Scorer
+from components.reward.scoring.trained import Geometry, TrainedReward
 from tests.reward.conftest import textured
 
 #: All types of damage but four that cost little.
@@ -32,7 +32,7 @@ def make_refresher() -> Refresher:
     sizes = NetworkParams(members=2, hidden=8, embedding=8, bins=3)
     params = RewardParams(
         network=sizes,
-        ladders=LadderParams(rungs=3, composed=0.0, stressed=(), heldout_types=HELD_OUT),
+        ladders=LadderParams(severity_levels=3, composed=0.0, stressed=(), heldout_types=HELD_OUT),
         training=TrainingParams(batch=8, learning_rate=6e-2),
     )
     replay, heldout = small_ladders([0, 2, 5]), small_ladders([0, 1, 2, 3, 4, 5])
@@ -42,4 +42,4 @@ def make_refresher() -> Refresher:
     network.coding.fit(replay.statistics.flatten(0, 1))
     kept = Kept(replay, heldout, None)
     effort = Effort(ladders=24, compared=24, steps=60)
-    return Refresher(Scorer(network, geometry), params, kept, effort)
+    return Refresher(TrainedReward(network, geometry), params, kept, effort)

@@ -6,7 +6,8 @@ import pytest
 
 from components.reward.card.card import Card, Column, Wins
 from components.reward.params import GateParams
-from components.reward.refresh.adoption import MARGIN, compared, objections
+from components.reward.refresh.adoption import compared, objections
+from components.runtime.gate.thresholds import shipped
 
 GATE = GateParams(srcc_world=0.8, attacks=0.9)
 
@@ -50,7 +51,7 @@ def test_an_attack_may_lose_one_clip_and_all_together_no_more_than_the_margin() 
 
 
 def test_the_policys_own_samples_count() -> None:
-    assert objections(compared(card(), card(), GATE, (0.90, 0.90 - MARGIN))) == []
+    assert objections(compared(card(), card(), GATE, (0.90, 0.90 - shipped().refresh.margin))) == []
     reasons = objections(compared(card(), card(), GATE, (0.90, 0.87)))
     assert reasons == ["policy_pairs_ordered is 0.870, was 0.900"]
     assert objections(compared(card(), card(), GATE, (None, 0.1))) == []

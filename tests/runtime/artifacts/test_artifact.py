@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from components.runtime.artifacts import artifact as artifacts
-from components.runtime.artifacts.artifact import MANIFEST, open_artifact, publish
+from components.runtime.artifacts import publish as publishing
+from components.runtime.artifacts.artifact import input_digest, open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError, Interrupted
 from components.runtime.io import files
 from components.runtime.params import StepParams
@@ -137,7 +139,7 @@ def test_kill_leaves_no_artifact(tmp_path: Path, repository: Path) -> None:
     out = tmp_path / "a"
     code = f"""
 import os, signal
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 with publish({str(out)!r}, step="example", params=StepParams()) as workspace:
     (workspace.dir / "x").write_text("x")
@@ -237,11 +239,11 @@ def test_plain_folders_and_files_are_inputs_too(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
     (folder / "a.mp4").write_bytes(b"1")
-    before = artifacts.input_digest(folder)
-    assert artifacts.input_digest(f"file://{folder}") == before
+    before = input_digest(folder)
+    assert input_digest(f"file://{folder}") == before
     (folder / "a.mp4").write_bytes(b"2")
-    assert artifacts.input_digest(folder) != before
-    assert artifacts.input_digest(folder / "a.mp4") == files.sha256_file(folder / "a.mp4")
+    assert input_digest(folder) != before
+    assert input_digest(folder / "a.mp4") == files.sha256_file(folder / "a.mp4")
 
 
 def test_links_are_not_published(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_full_disk_while_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     out = make(tmp_path / "a", "old")
-    monkeypatch.setattr(artifacts, "fsync", full)
+    monkeypatch.setattr(publishing, "fsync", full)
     with pytest.raises(InputError, match="No space left"):
         make(out, "new")
     assert open_artifact(out).file("plots/curve.txt").read_text() == "old"

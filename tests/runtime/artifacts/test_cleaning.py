@@ -4,8 +4,8 @@ import sqlite3
 from pathlib import Path
 
 from components.runtime.artifacts import workspace
-from components.runtime.artifacts.artifact import publish
 from components.runtime.artifacts.cleaning import clean
+from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 
 

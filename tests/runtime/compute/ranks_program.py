@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.compute.distributed import process_group
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused

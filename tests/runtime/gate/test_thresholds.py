@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from components.runtime.errors import InputError
-from components.runtime.gate.thresholds import MAX_BYTES, SHIPPED, load_gate
+from components.runtime.gate.thresholds import MAX_BYTES, SHIPPED, load_gate, shipped
 
 
 def written(folder: Path, text: str) -> Path:
@@ -57,3 +57,25 @@ def test_a_file_that_is_missing_or_huge_is_refused(tmp_path: Path) -> None:
         load_gate(tmp_path / "none.yaml")
     with pytest.raises(InputError, match="at most"):
         load_gate(written(tmp_path, "#" * (MAX_BYTES + 1)))
+
+
+def test_the_old_name_of_confident_is_read_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = "absolute: [{metric: x, above: 1, proven: true}]\nbase: [{metric: y, proven: true}]"
+    gate = load_gate(written(tmp_path, old))
+    assert gate == load_gate(written(tmp_path, old.replace("proven", "confident")))
+    assert gate.absolute[0].confident and gate.base[0].confident
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {rule}.proven is deprecated; use {rule}.confident" for rule in ("absolute.0", "base.0")
+    ]
+
+
+def test_thresholds_of_the_reward_are_read_from_the_shipped_file_alone(tmp_path: Path) -> None:
+    assert shipped().reward
+    copied = load_gate(written(tmp_path, SHIPPED.read_text()))
+    assert copied == load_gate()
+    for section, changed in (("reward", "srcc_world, at_least: 0.85"), ("refresh", "margin: 0.02")):
+        other = SHIPPED.read_text().replace(changed, f"{changed}1")
+        with pytest.raises(InputError, match=f"{section}: has no effect in a file of your own"):
+            load_gate(written(tmp_path, other))

@@ -1,15 +1,80 @@
-"""Local files: equal weights are equal bytes."""
+"""Local files: whole or absent, locked between processes; equal weights are equal bytes."""
 
 from __future__ import annotations
 
 import json
+import os
+import stat
+from multiprocessing import get_context
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from components.runtime.io.files import sort_safetensors_header
+from components.runtime.io.files import (
+    atomic_dir,
+    atomic_file,
+    file_lock,
+    sort_safetensors_header,
+    write_atomically,
+)
+
+
+def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "clip.mp4"
+    with atomic_file(target) as aside:
+        assert aside.suffix == ".mp4" and aside.parent == target.parent and not target.exists()
+        aside.write_text("first")
+    with pytest.raises(KeyError), atomic_file(target) as aside:
+        aside.write_text("half")
+        raise KeyError
+    assert target.read_text() == "first"
+    write_atomically(target, "ü")
+    write_atomically(target.with_name("bytes"), b"\x00")
+    assert target.read_text(encoding="utf-8") == "ü"
+    assert sorted(path.name for path in target.parent.iterdir()) == ["bytes", "clip.mp4"]
+
+
+def test_secret_file_is_never_readable_by_others(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "password", mode=0o600) as aside:
+        assert stat.S_IMODE(aside.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
+
+
+def test_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    for content in ("first", "second"):
+        with atomic_dir(target) as aside:
+            (aside / "file").write_text(content)
+    with pytest.raises(KeyError), atomic_dir(target) as aside:
+        (aside / "file").write_text("half")
+        raise KeyError
+    assert (target / "file").read_text() == "second"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+    assert os.listdir(tmp_path) == ["made"]
+
+
+def locked_for(file: Path, timeout_s: float) -> bool:
+    try:
+        with file_lock(file, timeout_s):
+            return True
+    except TimeoutError:
+        return False
+
+
+def test_lock_holds_off_another_process(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    with get_context("spawn").Pool(1) as pool:
+        with file_lock(file):
+            assert not pool.apply(locked_for, (file, 0.0))
+        assert pool.apply(locked_for, (file, 0.0))
+
+
+def test_no_lock_where_the_file_cannot_be_locked(tmp_path: Path) -> None:
+    with file_lock(tmp_path / "absent" / "lock"):
+        pass
 
 
 def reordered(path: Path, header: dict[str, object]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.artifacts.artifact import MANIFEST, input_digest, open_artifact, publish
+from components.runtime.artifacts.artifact import input_digest, open_artifact
+from components.runtime.artifacts.manifest import MANIFEST
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.io import s3, storage
 from components.runtime.params import StepParams, load_tree

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from components.runtime.artifacts.artifact import publish
+from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, Interrupted
 from components.runtime.params import Section, StepParams, digest
 from components.runtime.tracking import mlflow_client

@@ -14,6 +14,7 @@ from typing import Any
 
 from components.evaluation.vbench.files import write_lines
 from components.runtime.errors import InputError
+from components.runtime.io.files import atomic_file
 from components.runtime.io.untrusted import read_json_lines
 
 #: Its name inside the folder, where earlier releases wrote it. It is still read there.
@@ -61,10 +62,9 @@ def write_record(folder: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     file = record_file(folder)
     if os.path.lexists(file) and (not file.is_file() or not _is_ours(file)):
         raise InputError(f"{file}: holds something else than the note of drawn videos; move it away")
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        write_lines(aside, lines)
-        aside.replace(file)
+        with atomic_file(file) as aside:
+            write_lines(aside, lines)
     except OSError as error:
         raise InputError(
             f"{file}: {error.strerror}; the note of the videos' seeds lies beside their folder: name one "
