@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from components.alignment.params import AlignmentParams
-    from components.corpus import Prompt
-    from components.generator import Generator
+    from components.corpus.prompts import Prompt
+    from components.generator.generator import Generator
 
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = ("red", "green", "blue", "yellow", "cyan", "magenta", "white", "orange")
@@ -120,7 +120,7 @@ def measure(side: str, name: str, folder: Path, iterations: int) -> dict[str, An
     import torch
 
     import components.alignment.loop  # noqa: F401
-    from components.corpus import Prompt
+    from components.corpus.prompts import Prompt
 
     torch.set_num_threads(1)
     size = SIZES[name]
@@ -190,7 +190,7 @@ def bare_calls(generator: Generator, trainer: Any, pairs: int) -> None:
     clips, rows = params.prompts * params.candidates, 2 * pairs * params.noise_draws
     text = generator.embeddings([""])
     latents = torch.randn(max(clips, rows), *shape)
-    time_of = family.process.draw_times(max(clips, rows), torch.Generator().manual_seed(0))
+    time_of = family.noise_process.sample_times(max(clips, rows), torch.Generator().manual_seed(0))
 
     def call(count: int) -> Tensor:
         embeddings = text.expand(count, *text.shape[1:])
@@ -261,8 +261,7 @@ def make_generator(name: str, size: Size, folder: Path) -> Generator:
     """The committed miniature, or a Wan with random weights, drawn once for both sides."""
     import torch
 
-    from components.generator import Generator
-    from components.generator.generator import load_family
+    from components.generator.generator import Generator, load_family
     from components.generator.params import SamplingParams
 
     settings = SamplingParams(

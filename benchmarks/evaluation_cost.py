@@ -29,7 +29,7 @@ import torch
 from benchmarks.full_size_weights import make
 from components.evaluation.dimensions.base import Dimension, Video
 from components.evaluation.dimensions.catalogue import catalogue
-from components.evaluation.models import Shelf
+from components.evaluation.models import ModelStore
 from components.video.clip import Clip
 from components.video.codec import read_video, write_video
 
@@ -77,8 +77,8 @@ class Timed:
         return timed
 
 
-class TimedShelf(Shelf):
-    """A shelf of timed models."""
+class TimedModelStore(ModelStore):
+    """A store of timed models."""
 
     def open(self, name: str) -> Any:
         fresh = name not in self._models
@@ -95,22 +95,22 @@ class TimedShelf(Shelf):
 def measure(name: str, needs: str, weights: str, paths: list[str], device: str) -> dict[str, float]:
     """Seconds and megabytes of one dimension over the clips; runs in a process of its own."""
     torch.set_num_threads(1)
-    shelf = TimedShelf(weights, device)
+    store = TimedModelStore(weights, device)
     dimension = next(one for one in catalogue()[name] if one.needs == needs)
-    with _watched(shelf.device) as peak:
-        _one(dimension, shelf, paths[0])  # opens the models, outside the clock
-        before, began = shelf.seconds, _now(shelf.device)
-        decode = sum(_one(dimension, shelf, path) for path in paths)
-        seconds = _now(shelf.device) - began
-    return {"seconds": seconds, "decode": decode, "model": shelf.seconds - before, "megabytes": peak()}
+    with _watched(store.device) as peak:
+        _one(dimension, store, paths[0])  # opens the models, outside the clock
+        before, began = store.seconds, _now(store.device)
+        decode = sum(_one(dimension, store, path) for path in paths)
+        seconds = _now(store.device) - began
+    return {"seconds": seconds, "decode": decode, "model": store.seconds - before, "megabytes": peak()}
 
 
-def _one(dimension: Dimension, shelf: Shelf, path: str) -> float:
-    began = _now(shelf.device)
+def _one(dimension: Dimension, store: ModelStore, path: str) -> float:
+    began = _now(store.device)
     clip = read_video(path)
-    decoded = _now(shelf.device) - began
+    decoded = _now(store.device) - began
     prompt = "a red car" if dimension.name == "color" else "A person is juggling balls"
-    dimension.of(Video(clip.frames, clip.fps, prompt, FACTS, Path(path).name), shelf)
+    dimension.of(Video(clip.frames, clip.fps, prompt, FACTS, Path(path).name), store)
     return decoded
 
 
@@ -185,7 +185,7 @@ def main() -> None:
             for one in providers:
                 if one.needs == "world" or (given.dimension and name not in given.dimension):
                     continue
-                if one.missing(Shelf(weights)):
+                if one.missing(ModelStore(weights)):
                     print(f"{name:24} unavailable")
                     continue
                 found = _in_own_process(name, one.needs, weights, paths, given.device)

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from components.alignment.candidates.rollout import candidate_seed, prompts_of_iteration
 from components.alignment.params import AlignmentParams
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.generator.sampling import sample_latents
 from components.reward.base import Reward
 from components.runtime.compute.seeds import torch_generator
@@ -74,15 +74,15 @@ class PlainLoop:
 
     def loss(self, prompt: Prompt, winner: Tensor, loser: Tensor, names: tuple[int, ...]) -> Tensor:
         """The DPO loss with the winner's own error, four forward passes for one draw of noise."""
-        process, params = self.family.process, self.params
+        process, params = self.family.noise_process, self.params
         own, reference = [], []
         for frames in (winner, loser):
             clean = self.family.encode(frames)
             text = self.family.encode_prompts([prompt.text])
             draws = torch_generator(params.run.seed, "dpo noise", *names, prompt.id)
             noise = torch.randn(clean.shape[1:], generator=draws)[None]
-            moment = process.draw_times(1, draws)
-            noisy, target = process.noisy(clean, noise, moment), process.target(clean, noise, moment)
+            moment = process.sample_times(1, draws)
+            noisy, target = process.add_noise(clean, noise, moment), process.target(clean, noise, moment)
             own.append((self.predict(self.policy, noisy, moment, text) - target).square().mean())
             with torch.no_grad():
                 reference.append((self.predict(self.reference, noisy, moment, text) - target).square().mean())

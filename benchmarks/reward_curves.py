@@ -27,11 +27,10 @@ from components.corpus.camera import draw_move, film
 from components.corpus.dataset import Corpus
 from components.reward.card.agreement import measure_column
 from components.reward.card.heldout import built, pieces, pools
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, join, seen_types
-from components.reward.ladders.plan import Pool, ShardPlan, plan_of
+from components.reward.ladders.plan import ShardPlan, plan_of
 from components.reward.ladders.shards import ShardFolder
-from components.reward.ladders.sources import LadderSources, SourceClips, gather
+from components.reward.ladders.sources import LadderSources, Pool, SourceClips, gather
 from components.reward.model.training import train
 from components.reward.params import RewardParams
 from components.runtime.artifacts.artifact import cache_dir, open_artifact
@@ -129,7 +128,7 @@ class Bench:
     def _built(self, plan: ShardPlan) -> Ladders:
         folder = ShardFolder(self.scratch / f"{len(list(self.scratch.iterdir()))}", plan, self.stop)
         with folder.workers(1):
-            return join([folder.load(number) for number in range(len(folder))])
+            return join([folder[number] for number in range(len(folder))])
 
     def _trained(self, arm: str, value: float, ladders: Ladders, steps: int) -> Point:
         training = self.params.training.model_copy(update={"steps": steps})
@@ -140,7 +139,7 @@ class Bench:
             contextlib.redirect_stderr(io.StringIO()),
         ):
             network, _ = train(
-                InMemory(ladders),
+                [ladders],
                 params,
                 checkpoints=Path(checkpoints),
                 stop=self.stop,

@@ -57,17 +57,17 @@ def measure(clips: int, ladders: int, steps: int, workers: int | None, factor: i
     import torch
     from safetensors import safe_open
 
-    from components.reward.ladders.plan import Pool, ShardPlan
+    from components.reward.ladders.plan import ShardPlan
     from components.reward.ladders.shards import ShardFolder
-    from components.reward.ladders.sources import SourceClips, StoredClips
+    from components.reward.ladders.sources import Pool, SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
-    from components.reward.scoring.trained import Geometry
     from components.runtime.compute.devices import configure_threads
     from components.runtime.compute.signals import StopSignal
+    from components.video.clip import ClipFormat
 
     configure_threads()
-    geometry = Geometry(9, 48, 48, 8.0)
+    geometry = ClipFormat(9, 48, 48, 8.0)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         file = folder / "clips.safetensors"

@@ -53,15 +53,16 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Tra
     """One training while workers build its ladders, and the same once more with every ladder there."""
     import torch
 
-    from components.reward.ladders.plan import Pool, ShardPlan
+    from components.reward.ladders.plan import ShardPlan
     from components.reward.ladders.shards import ShardFolder
-    from components.reward.ladders.sources import SourceClips, StoredClips
+    from components.reward.ladders.sources import Pool, SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
-    from components.reward.scoring.trained import Geometry, TrainedReward
+    from components.reward.scoring.trained import TrainedReward
     from components.runtime.compute.signals import StopSignal
+    from components.video.clip import ClipFormat
 
-    geometry = Geometry(9, 48, 48, 8.0)
+    geometry = ClipFormat(9, 48, 48, 8.0)
     file = folder / "clips.safetensors"
     write_clips(file, 120, geometry.frames, geometry.height, geometry.width)
     stored = StoredClips(file, "frames", range(120), geometry)
@@ -100,7 +101,8 @@ def scoring(folder: Path, scorer: TrainedReward, videos: int, frames: int, heigh
 
     from components.reward.base import input_spec_of
     from components.reward.scoring import videos as files
-    from components.video import Clip, write_video
+    from components.video.clip import Clip
+    from components.video.codec import write_video
 
     stream = torch.Generator().manual_seed(0)
     for number in range(DISTINCT):

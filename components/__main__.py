@@ -49,13 +49,13 @@ def digests(
     from components import places
     from components.params import load_params, resolved
 
-    found = places.digests(resolved(load_params(params_file or default_params(), overrides or ())))
+    by_section = places.digests(resolved(load_params(params_file or default_params(), overrides or ())))
     if out is None:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(by_section, indent=1))
         return
     if is_remote(out):
         raise InputError(f"--out {out}: digests are written to a local folder")
-    files = {local_path(out) / f"{section}.json": content for section, content in found.items()}
+    files = {local_path(out) / f"{section}.json": content for section, content in by_section.items()}
     for file, content in files.items():
         _check(file, set(content))
     for file, content in files.items():
@@ -84,8 +84,8 @@ def _check(file: Path, names: Set[str]) -> None:
     """
 
     def ours(path: Path) -> bool:
-        found = json.loads(path.read_bytes())
-        return isinstance(found, dict) and set(found) <= names and not path.is_symlink()
+        content = json.loads(path.read_bytes())
+        return isinstance(content, dict) and set(content) <= names and not path.is_symlink()
 
     if os.path.lexists(file.parent) and not file.parent.is_dir():
         raise InputError(f"{file.parent}: cannot be written: it is no folder")

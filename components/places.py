@@ -59,14 +59,14 @@ def digest_of(place: str | None, remembered: Remembered) -> str | None:
     """
     if not place:
         return None
-    one = storage.find_file(place)
-    files = [one] if one else [file for file in storage.list_files(place) if not _hidden(file.name)]
+    single = storage.find_file(place)
+    files = [single] if single else [file for file in storage.list_files(place) if not _hidden(file.name)]
     if storage.is_remote(place):
         content = [[file.name, file.size, file.etag] for file in files]
     else:
         path = storage.local_path(place)
         content = [
-            [file.name, file.size, remembered.sha256(path if one else path / file.name)] for file in files
+            [file.name, file.size, remembered.sha256(path if single else path / file.name)] for file in files
         ]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest() if content else None
 
@@ -81,8 +81,8 @@ class Remembered:
 
     def __enter__(self) -> Remembered:
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads(self._file.read_text(encoding="utf-8"))
-            self._known = found if isinstance(found, dict) else {}
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+            self._known = content if isinstance(content, dict) else {}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,14 +94,14 @@ class Remembered:
 
     def sha256(self, path: Path) -> str:
         """SHA-256 of a file's bytes, hex."""
-        found = path.stat()
-        state = [found.st_size, found.st_mtime_ns, found.st_ino]
+        stat = path.stat()
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         key = os.path.abspath(path)
         known = self._known.get(key)
         if isinstance(known, list) and known[:3] == state and len(known) == 4:
             return str(known[3])
         digest = sha256_file(path)
-        if time.time() - found.st_mtime > SETTLED_S:
+        if time.time() - stat.st_mtime > SETTLED_S:
             self._used[key] = [*state, digest]
         return digest
 

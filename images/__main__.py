@@ -18,6 +18,12 @@ FamilyOption = Annotated[
     list[str] | None, typer.Option(help="image family; may be repeated [default: all]", show_default=False)
 ]
 VariantOption = Annotated[str, typer.Option(help="cpu or cuda: the build of torch")]
+TorchOption = Annotated[
+    str | None,
+    typer.Option(
+        help="index, or folder (`build`: inside the build), with the CPU build of torch", envvar="TORCH_INDEX"
+    ),
+]
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
@@ -38,12 +44,7 @@ def build(
     index: Annotated[
         str | None, typer.Option(help="package index, instead of pip's own default", envvar="PIP_INDEX_URL")
     ] = None,
-    torch_index: Annotated[
-        str | None,
-        typer.Option(
-            help="index, or folder inside the build, with the CPU build of torch", envvar="TORCH_INDEX"
-        ),
-    ] = None,
+    torch_index: TorchOption = None,
 ) -> None:
     """Build images and write the images file. What follows ` -- ` goes to the engine's build as it is."""
     from images.build import Build, build_images
@@ -68,9 +69,7 @@ def wheelhouse(
     to: Annotated[Path, typer.Option(help="folder to fill")],
     family: FamilyOption = None,
     variant: VariantOption = "cpu",
-    torch_index: Annotated[
-        str | None, typer.Option(help="index or folder with the CPU build of torch", envvar="TORCH_INDEX")
-    ] = None,
+    torch_index: TorchOption = None,
 ) -> None:
     """Download every locked file, for `build --wheelhouse` where there is no network."""
     from images.wheelhouse import fill
@@ -80,9 +79,7 @@ def wheelhouse(
 
 @app.command()
 def lock(
-    torch_index: Annotated[
-        str | None, typer.Option(help="index or folder with the CPU build of torch", envvar="TORCH_INDEX")
-    ] = None,
+    torch_index: TorchOption = None,
     upgrade: Annotated[
         bool, typer.Option(help="newest versions of what constraints.txt leaves open")
     ] = False,

@@ -12,7 +12,7 @@ from typing import Any
 
 from components.runtime.artifacts.outputs import check_file
 from components.runtime.errors import InputError
-from images.catalogue import LOCKS, NAMES, ROOT, Variant, chain, sources
+from images.catalogue import LOCKS, NAMES, ROOT, Variant, locks
 from images.lock import entries
 
 _PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*])?==([^\s;\\]+)")
@@ -47,7 +47,7 @@ class Audit:
 
 
 def write_bills(folder: Path, variant: Variant) -> list[tuple[Path, int]]:
-    """Write ``<image>.cdx.json`` for every image: each Python package in it with version and hashes.
+    """Write `<image>-<variant>.cdx.json` for every image: each Python package in it with version and hashes.
 
     The system's packages are the base image's and are not among them.
 
@@ -57,29 +57,22 @@ def write_bills(folder: Path, variant: Variant) -> list[tuple[Path, int]]:
     Raises:
         InputError: the generator of the bills is not installed, or fails.
     """
-    for image in chain(NAMES):
-        check_file(_bill(folder, image.name, variant), "a bill of materials", _is_bill)
+    files = {name: folder / f"{name}-{variant}.cdx.json" for name in NAMES}
+    for file in files.values():
+        check_file(file, "a bill of materials", _is_bill)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for image in chain(NAMES):
-        locks = [
-            path for path in sources(image, variant) if Path(path).parent == LOCKS and path.endswith(".txt")
-        ]
+    for image, file in files.items():
         packages = {
-            name: entry for lock in locks for name, entry in entries((ROOT / lock).read_text()).items()
+            name: entry
+            for lock in locks(image, variant)
+            for name, entry in entries((ROOT / lock).read_text()).items()
         }
-        file = _bill(folder, image.name, variant)
-        if not packages:
-            continue
         # Reproducible: without the time and a random serial number, so that a difference is one of packages.
         command = ["cyclonedx_py", "requirements", "--output-reproducible", "-o", str(file), "-"]
         _call(command, "".join(packages[name] for name in sorted(packages)))
         written.append((file, len(json.loads(file.read_text())["components"])))
     return written
-
-
-def _bill(folder: Path, image: str, variant: Variant) -> Path:
-    return folder / f"{image}-{variant}.cdx.json"
 
 
 def _is_bill(file: Path) -> bool:
@@ -88,7 +81,7 @@ def _is_bill(file: Path) -> bool:
 
 
 def pins(root: Path = ROOT) -> list[str]:
-    """``name==version`` of all that constraints.txt and the locks pin, once each, without local suffixes."""
+    """`name==version` of all that constraints.txt and the locks pin, once each, without local suffixes."""
     files = [root / "constraints.txt", *sorted((root / LOCKS).glob("*.txt"))]
     found = {
         f"{match[1].lower().replace('_', '-')}=={match[2].partition('+')[0]}"
@@ -103,7 +96,7 @@ def audit(requirements: list[str]) -> Audit:
     """Ask PyPI's advisory service about versions.
 
     Args:
-        requirements: ``name==version`` each.
+        requirements: `name==version` each.
 
     Raises:
         InputError: the service cannot be reached, or pip-audit is not installed.
@@ -128,7 +121,7 @@ def read_answer(answer: dict[str, Any]) -> Audit:
 
 
 def _call(module: list[str], text: str, fine: tuple[int, ...] = (0,)) -> str:
-    """What ``python -m module`` writes to its standard output, given a text."""
+    """What `python -m module` writes to its standard output, given a text."""
     done = subprocess.run([sys.executable, "-m", *module], input=text, capture_output=True, text=True)
     if done.returncode not in fine or (done.returncode and not done.stdout.startswith("{")):
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -1,4 +1,4 @@
-"""Build the images, parents first, and write the images file that the pipeline is compiled with."""
+"""Build the images and write the images file that the pipeline is compiled with."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import yaml
 
 from components.runtime.errors import InputError, one_line
 from components.runtime.io.files import write_atomically
-from images.catalogue import NAMES, ROOT, Image, Variant, chain, sources
-from images.engines import Engine
+from images.catalogue import DESCRIPTIONS, ROOT, Variant, selected, sources
+from images.engines import BuildEngine
 from pipelines.steps import FAMILIES
 
 
@@ -52,6 +52,11 @@ class Revision:
         """The time as ISO 8601, for the label."""
         return datetime.fromtimestamp(self.epoch, UTC).isoformat().replace("+00:00", "Z")
 
+    def tag(self, variant: Variant) -> str:
+        """The tag of an image that is made from it."""
+        commit, _, dirty = self.commit.partition("-")
+        return f"{commit[:12]}-{variant}{'-dirty' if dirty else ''}"
+
 
 def revision(paths: tuple[str, ...] = (), root: Path = ROOT) -> Revision:
     """The last commit that touched any of `paths`, all of the repository if there are none.
@@ -81,65 +86,49 @@ def build_images(settings: Build, families: tuple[str, ...], output: Path) -> di
         BuildError: if the engine fails.
     """
     known = _known(output)
-    engine = Engine.found(settings.engine)
+    engine = BuildEngine.found(settings.engine)
     if settings.wheelhouse is not None and not settings.wheelhouse.is_dir():
         raise InputError(
             f"--wheelhouse {settings.wheelhouse}: no such folder; see python -m images wheelhouse"
         )
-    images = chain(families)
     prefix = f"{settings.push.rstrip('/')}/" if settings.push else engine.prefix
-    references = {
-        image.name: f"{prefix}{image.repository}:{settings.tag or _tag(image, settings.variant)}"
-        for image in images
-    }
-    took = {}
-    for image in images:
-        print(f"== {image.name} -> {references[image.name]}", file=sys.stderr, flush=True)
+    references: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    for name in selected(families):
+        state = revision(sources(name, settings.variant))
+        references[name] = f"{prefix}onlinevpo-{name}:{settings.tag or state.tag(settings.variant)}"
+        print(f"== {name} -> {references[name]}", file=sys.stderr, flush=True)
         began = time.monotonic()
-        engine.build(_command(engine, settings, image, references))
-        took[image.name] = time.monotonic() - began
-
-    built: dict[str, str] = {}
-    for image in images:
-        if image.name in NAMES:
-            reference = references[image.name]
-            built[image.name] = engine.push(reference) if settings.push else engine.pinned(reference)
+        engine.build(_command(engine, settings, name, references[name], state))
+        seconds[name] = time.monotonic() - began
+    publish = engine.push if settings.push else engine.pinned
+    built = {name: publish(reference) for name, reference in references.items()}
     _write(output, known | built)
-    for image in images:
-        size = engine.size(references[image.name])
-        print(f"{image.name:<11} {size:>8} {took[image.name]:6.0f} s  {built.get(image.name, '')}".rstrip())
+    for name, reference in references.items():
+        print(f"{name:<11} {engine.size(reference):>8} {seconds[name]:6.0f} s  {built[name]}")
     return built
 
 
-def _command(engine: Engine, settings: Build, image: Image, references: dict[str, str]) -> list[str]:
-    state = revision(sources(image, settings.variant))
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def _command(engine: BuildEngine, settings: Build, name: str, reference: str, state: Revision) -> list[str]:
     arguments = {
         "BASE_IMAGE": settings.base_image,
         "REVISION": state.commit,
-        "VERSION": project["version"],
-        "CREATED": state.created,
-    }
-    if image.parent is not None:
-        arguments["PARENT"] = references[image.parent]
-    known = (ROOT / image.containerfile).read_text()
-    optional = {
         "VARIANT": settings.variant,
         "PIP_INDEX_URL": settings.index,
         "PIP_CERT": os.environ.get("PIP_CERT"),
         "TORCH_INDEX": settings.torch_index,
     }
-    arguments |= {name: value for name, value in optional.items() if value and f"ARG {name}=" in known}
-    wheelhouse = settings.wheelhouse if " AS wheelhouse" in known else None
-    return engine.build_command(
-        image.containerfile, references[image.name], arguments, wheelhouse, settings.extra, ROOT
-    )
-
-
-def _tag(image: Image, variant: Variant) -> str:
-    """The image's own revision: its parents' names are written down in it, and may not change with HEAD."""
-    commit, _, dirty = revision(sources(image, variant)).commit.partition("-")
-    return f"{commit[:12]}-{variant}{'-dirty' if dirty else ''}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    labels = {
+        "title": f"onlinevpo-{name}",
+        "description": f"OnlineVPO: {DESCRIPTIONS[name]}",
+        "licenses": project["license"],
+        "version": project["version"],
+        "revision": state.commit,
+        "created": state.created,
+    }
+    given = {name: value for name, value in arguments.items() if value}
+    return engine.build_command(name, reference, given, labels, settings.wheelhouse, settings.extra)
 
 
 def _known(output: Path) -> dict[str, str]:

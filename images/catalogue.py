@@ -1,9 +1,9 @@
-"""Which images there are, what each is built on, and which files it is built from."""
+"""Which images there are, and which files each is built from, as images/Containerfile says it."""
 
 from __future__ import annotations
 
+import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,85 +14,69 @@ Variant = Literal["cpu", "cuda"]
 VARIANTS: tuple[Variant, ...] = ("cpu", "cuda")
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = Path("images/locks")
+#: Relative to the root of the repository, which is the build context. Each image is a target of it.
+CONTAINERFILE = Path("images/Containerfile")
+#: What each image is, for its label: the families of steps, and what manifests/ runs beside them.
+DESCRIPTIONS: dict[str, str] = {
+    "data": "the corpus step",
+    "model": "the generator, reward and alignment steps",
+    "evaluation": "the evaluation step",
+    "control": "the registry step, the exit handler, the TrainJob launcher",
+    "services": "MLflow's server and an S3 server, for manifests/",
+}
+NAMES: tuple[str, ...] = tuple(DESCRIPTIONS)
 
 
-@dataclass(frozen=True)
-class Image:
-    """One image.
-
-    Attributes:
-        name: its folder under images/.
-        parent: the image of ours that it is built on; None for the one built on BASE_IMAGE.
-    """
-
-    name: str
-    parent: str | None
-
-    @property
-    def containerfile(self) -> Path:
-        """Relative to the root of the repository, which is the build context."""
-        return Path("images") / self.name / "Containerfile"
-
-    @property
-    def repository(self) -> str:
-        """Its name in a registry, without the registry."""
-        return f"onlinevpo-{self.name}"
-
-
-#: In the order they can be built in.
-IMAGES: tuple[Image, ...] = (
-    Image("base", None),
-    Image("control", "base"),
-    Image("services", "base"),
-    Image("compute", "base"),
-    Image("data", "compute"),
-    Image("generation", "compute"),
-    Image("model", "generation"),
-    Image("evaluation", "generation"),
-)
-
-
-#: What can be asked for: the families of steps, and what manifests/ runs beside them.
-NAMES: tuple[str, ...] = (*FAMILIES, "services")
-
-
-def chain(names: tuple[str, ...]) -> tuple[Image, ...]:
-    """The images that must be built to have these, parents first; every family of steps if none is named.
+def selected(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The images that were asked for, in the order of `NAMES`; every family of steps if none is named.
 
     Raises:
         InputError: for a name that is none of `NAMES`.
     """
-    by_name = {image.name: image for image in IMAGES}
-    wanted: set[str] = set()
-    for asked in names or FAMILIES:
-        if asked not in NAMES:
-            raise InputError(f"--family {asked}: must be one of {', '.join(NAMES)}")
-        name: str | None = asked
-        while name is not None:
-            wanted.add(name)
-            name = by_name[name].parent
-    return tuple(image for image in IMAGES if image.name in wanted)
+    for name in names:
+        if name not in NAMES:
+            raise InputError(f"--family {name}: must be one of {', '.join(NAMES)}")
+    return tuple(name for name in NAMES if name in (names or FAMILIES))
 
 
-def instructions(containerfile: str) -> list[list[str]]:
-    """A Containerfile's instructions as words, the instruction's name first and in capitals."""
-    joined = "\n".join(line for line in containerfile.splitlines() if not line.lstrip().startswith("#"))
-    lines = joined.replace("\\\n", " ").splitlines()
-    found = []
-    for line in lines:
-        if line.strip():
-            name, _, rest = line.strip().partition(" ")
-            found.append([name.upper(), *shlex.split(rest)])
+def stages(containerfile: str) -> dict[str, list[list[str]]]:
+    """Instructions of a Containerfile by stage, each as words, the name first and in capitals."""
+    text = "\n".join(line for line in containerfile.splitlines() if not line.lstrip().startswith("#"))
+    found: dict[str, list[list[str]]] = {}
+    name = ""
+    for line in text.replace("\\\n", " ").splitlines():
+        if not line.strip():
+            continue
+        instruction, _, rest = line.strip().partition(" ")
+        words = [instruction.upper(), *shlex.split(rest)]
+        if words[0] == "FROM":
+            name = words[-1]
+        found.setdefault(name, []).append(words)
     return found
 
 
-def sources(image: Image, variant: Variant, root: Path = ROOT) -> tuple[str, ...]:
-    """Paths, relative to the root, of what goes into an image: its own and its parents'."""
-    found = {str(image.containerfile)}
-    for name, *words in instructions((root / image.containerfile).read_text()):
-        if name == "COPY" and not any(word.startswith("--from=") for word in words):
-            paths = [word for word in words if not word.startswith("--")][:-1]
-            found.update(path.replace("${VARIANT}", variant).rstrip("/") for path in paths)
-    if image.parent is not None:
-        found.update(sources(next(i for i in IMAGES if i.name == image.parent), variant, root))
-    return tuple(sorted(found))
+def needed(target: str, found: dict[str, list[list[str]]]) -> list[str]:
+    """The stages that a target is made of (FROM, COPY --from, RUN --mount), parents first."""
+    order: list[str] = []
+    for instruction, *words in found[target]:
+        names = words[:1] if instruction == "FROM" else re.findall(r"from=([\w-]+)", " ".join(words))
+        for name in names:
+            if name in found:
+                order += [stage for stage in needed(name, found) if stage not in order]
+    return [*order, target]
+
+
+def sources(target: str, variant: Variant, root: Path = ROOT) -> tuple[str, ...]:
+    """Paths, relative to the root, of what goes into a target, its parents' included."""
+    found = stages((root / CONTAINERFILE).read_text())
+    paths = {str(CONTAINERFILE)}
+    for stage in needed(target, found):
+        for instruction, *words in found[stage]:
+            if instruction == "COPY" and not words[0].startswith("--from="):
+                paths.update(path.replace("${VARIANT}", variant).rstrip("/") for path in words[:-1])
+    return tuple(sorted(paths))
+
+
+def locks(target: str, variant: Variant) -> tuple[str, ...]:
+    """The lock files that are installed in a target, or to build it."""
+    return tuple(path for path in sources(target, variant) if Path(path).parent == LOCKS)

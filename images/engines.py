@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from components.runtime.errors import InputError, OnlineVPOError
+from images.catalogue import CONTAINERFILE, ROOT
 
 EngineName = Literal["docker", "podman", "buildah"]
 #: The time of every file and layer, 1980-01-01: equal packages are then an equal layer, whatever commit they
@@ -25,13 +26,13 @@ class BuildError(OnlineVPOError):
 
 
 @dataclass(frozen=True)
-class Engine:
-    """A container engine on this machine."""
+class BuildEngine:
+    """A container engine on this machine, as far as it builds and pushes images."""
 
     name: EngineName
 
     @classmethod
-    def found(cls, name: str) -> Engine:
+    def found(cls, name: str) -> BuildEngine:
         """The engine called `name`.
 
         Raises:
@@ -50,25 +51,28 @@ class Engine:
 
     def build_command(
         self,
-        containerfile: Path,
+        target: str,
         reference: str,
         arguments: Mapping[str, str],
+        labels: Mapping[str, str],
         wheelhouse: Path | None,
         extra: Sequence[str],
-        context: Path,
     ) -> list[str]:
-        """The command that builds `containerfile` as `reference`, with the same times in it every time."""
+        """The command that builds `target` as `reference`, with the same times in it every time."""
         if self.name == "docker":
-            command = ["docker", "build", "--tag", reference]
+            command = ["docker", "build"]
             arguments = {**arguments, "SOURCE_DATE_EPOCH": str(TIME)}
         else:
             command = [self.name, "build", "--layers", "--format", "oci", "--timestamp", str(TIME)]
-            command += ["--identity-label=false", "--tag", reference]
+            command += ["--identity-label=false"]
+        command += ["--target", target, "--tag", reference]
         if wheelhouse is not None:
             command += ["--build-context", f"wheelhouse={wheelhouse.resolve()}"]
         for name, value in arguments.items():
             command += ["--build-arg", f"{name}={value}"]
-        return [*command, "--file", str(context / containerfile), *extra, str(context)]
+        for name, value in labels.items():
+            command += ["--label", f"org.opencontainers.image.{name}={value}"]
+        return [*command, "--file", str(ROOT / CONTAINERFILE), *extra, str(ROOT)]
 
     def build(self, command: Sequence[str]) -> None:
         """Run a build command, its output shown.

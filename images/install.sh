@@ -1,31 +1,35 @@
 #!/bin/sh
-# Installs a lock file under /opt/packages, laid out like the virtual environment /opt/venv of the base image, for
-# the last stage to copy over it. Runs in a stage that is thrown away: no installer reaches an image.
-#   sh install.sh LOCK
-# Reads PIP_INDEX_URL, PIP_CERT, TORCH_INDEX (an index, or a folder of wheels) and, where there are files in it, /wheelhouse,
-# which then is the only source.
+# Runs in stages that are thrown away: no installer reaches an image.
+#   sh install.sh prepare   makes the environment that installs, and keeps its settings, for every LOCK after it
+#   sh install.sh LOCK      installs a lock file under /opt/packages, laid out like the virtual environment /opt/venv of
+#                           the base image, for the last stage to copy over it
+# `prepare` reads PIP_INDEX_URL, PIP_CERT and TORCH_INDEX (an index, or a folder of wheels). Where there are files in
+# /wheelhouse, that is the only source.
 set -eu
-lock=$1
 here=$(dirname "$0")
 
-# An empty setting is not the same to pip as none.
-[ -n "${PIP_INDEX_URL:-}" ] || unset PIP_INDEX_URL
-[ -n "${PIP_CERT:-}" ] || unset PIP_CERT
 if [ -n "$(ls -A /wheelhouse 2>/dev/null)" ]; then
-    unset PIP_INDEX_URL
     export PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheelhouse
-elif [ -n "${TORCH_INDEX:-}" ]; then
-    case $TORCH_INDEX in
-        /*) export PIP_FIND_LINKS="$TORCH_INDEX" ;;
-        *) export PIP_EXTRA_INDEX_URL="$TORCH_INDEX" ;;
-    esac
 fi
 export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_DEPS=1 PIP_REQUIRE_HASHES=1
 
-# At the very path of the last stage's environment, because scripts name their interpreter.
-python3 -m venv --clear /opt/venv
-/opt/venv/bin/python -m pip install --quiet -r "$here/build.txt"
-/opt/venv/bin/python -m pip install --quiet --no-build-isolation --no-compile --ignore-installed --prefix /opt/packages -r "$lock"
+if [ "$1" = prepare ]; then
+    case ${TORCH_INDEX:-} in
+        /*) torch="find-links = $TORCH_INDEX" ;;
+        ?*) torch="extra-index-url = $TORCH_INDEX" ;;
+        *) torch= ;;
+    esac
+    printf '%s\n' '[global]' "${PIP_INDEX_URL:+index-url = $PIP_INDEX_URL}" "${PIP_CERT:+cert = $PIP_CERT}" "$torch" \
+        > /etc/pip.conf
+    # An empty setting is not the same to pip as none.
+    unset PIP_INDEX_URL PIP_CERT
+    # At the very path of the last stage's environment, because scripts name their interpreter.
+    python3 -m venv --clear /opt/venv
+    /opt/venv/bin/python -m pip install --quiet -r "$here/build.txt"
+    exit
+fi
+
+/opt/venv/bin/python -m pip install --quiet --no-build-isolation --no-compile --ignore-installed --prefix /opt/packages -r "$1"
 
 cd /opt/packages/lib/python3*/site-packages
 # Tests, headers and static libraries: nothing compiles or tests inside an image.

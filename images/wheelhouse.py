@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from components.runtime.errors import InputError
-from images.catalogue import LOCKS, ROOT, Variant, chain, sources
+from images.catalogue import ROOT, Variant, locks, selected
 from images.engines import BuildError
 from images.lock import PYTHON
 
@@ -35,8 +35,7 @@ def fill(folder: Path, families: tuple[str, ...], variant: Variant, torch_index:
     if torch_index:
         name = "PIP_FIND_LINKS" if Path(torch_index).is_dir() else "PIP_EXTRA_INDEX_URL"
         environment[name] = torch_index
-    paths = {path for image in chain(families) for path in sources(image, variant)}
-    for lock in sorted(path for path in paths if Path(path).parent == LOCKS):
+    for lock in sorted({lock for name in selected(families) for lock in locks(name, variant)}):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
         print(f"{lock} ...", file=sys.stderr, flush=True)
         if subprocess.run(

@@ -25,8 +25,8 @@ from components.alignment.policy.reference import Reference
 from components.alignment.policy.updater import Pair, Updater
 from components.alignment.strategies import Drawn, Setting, strategy_of
 from components.alignment.versioned_reward import CurrentReward
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import Reward
 from components.reward.refresh.refresher import Refresher
 from components.runtime.artifacts.checkpoints import Checkpointer, pack_optimizer, unpack_optimizer

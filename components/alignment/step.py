@@ -6,7 +6,6 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,13 +15,14 @@ from components.alignment.ledger import LedgerReader, read_pairs
 from components.alignment.loop import CURVE, AlignmentLoop
 from components.alignment.monitor.heldout_judge import HeldOutJudge, choose_judge, hold_back
 from components.alignment.params import AlignmentParams
-from components.corpus import Corpus, Prompt
-from components.generator import Generator
+from components.corpus.dataset import Corpus
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import digest_of
 from components.reward.refresh.refresher import Refresher
 from components.reward.scoring.load import open_reward
 from components.runtime.artifacts.artifact import Artifact, open_artifact
-from components.runtime.artifacts.publish import publish
+from components.runtime.artifacts.publish import StepResult, publish
 from components.runtime.compute.devices import (
     configure_determinism,
     configure_threads,
@@ -34,18 +34,10 @@ from components.runtime.compute.seeds import derive
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.tracking.step_run import track
 from components.video.clip import Clip
-from components.video.sheets import contact_sheet
+from components.video.contact_sheets import contact_sheet
 
 #: Training prompts shown before and after on the contact sheet.
 SHOWN = 6
-
-
-@dataclass(frozen=True)
-class AlignmentResult:
-    """Where the aligned weights lie, and their figures."""
-
-    out: Path
-    metrics: dict[str, float]
 
 
 def run(
@@ -57,7 +49,7 @@ def run(
     out: str | Path,
     judge: str | Path | None = None,
     ledger: str | Path | None = None,
-) -> AlignmentResult:
+) -> StepResult:
     """Align the generator to the reward and publish the aligned weights at ``out``.
 
     Runs on 1 .. N processes under torchrun.
@@ -151,7 +143,7 @@ def run(
             workspace.publish_on_refusal = True
             raise GateRefused(trainer.untrained)
     assert workspace.published is not None
-    return AlignmentResult(workspace.published, metrics)
+    return StepResult(workspace.published, metrics)
 
 
 def _check_options(params: AlignmentParams, judge: str | Path | None, ledger: str | Path | None) -> None:

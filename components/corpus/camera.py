@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.video.filters import resize, to_uint8
+
 SUPERSAMPLING = 2
 ZOOM_RANGE = 0.22  # largest change of log scale over a clip
 TURN_RANGE = math.radians(9.0)  # largest turn over a clip
@@ -73,7 +75,7 @@ def film(photo: Tensor, move: CameraMove, size: tuple[int, int], frames: int) ->
         (T, 3, height, width) uint8.
     """
     shrunk_size = (max(1, round(photo.shape[1] / move.scale)), max(1, round(photo.shape[2] / move.scale)))
-    shrunk = F.interpolate(photo[None], size=shrunk_size, mode="bicubic", antialias=True, align_corners=False)
+    shrunk = resize(photo[None], *shrunk_size, "bicubic")
     rows, columns = (length * SUPERSAMPLING for length in size)
     y, x = torch.meshgrid(
         (torch.arange(rows) + 0.5) / SUPERSAMPLING - size[0] / 2,
@@ -95,4 +97,4 @@ def film(photo: Tensor, move: CameraMove, size: tuple[int, int], frames: int) ->
         padding_mode="reflection",
         align_corners=False,
     )
-    return (F.avg_pool2d(sampled, SUPERSAMPLING).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    return to_uint8(F.avg_pool2d(sampled, SUPERSAMPLING))

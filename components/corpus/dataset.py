@@ -44,6 +44,10 @@ class ClipRecord:
     caption: str | None
 
 
+#: A clip, uint8 (T, 3, H, W), and where it comes from.
+RecordedClip = tuple[ClipRecord, Tensor]
+
+
 class _Header(BaseModel):
     """corpus.json: rate in frames per second, and the shape of every clip."""
 
@@ -109,7 +113,7 @@ class Corpus:
 def write_corpus(
     folder: Path,
     header: dict[str, Any],
-    clips: Sequence[tuple[ClipRecord, Tensor]],
+    clips: Sequence[RecordedClip],
     prompts: Iterable[Prompt],
 ) -> None:
     """Write the files that `Corpus` reads into a folder; clips are uint8 (T, 3, H, W), all alike."""

@@ -5,12 +5,19 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from components.corpus.footage import FootageReport, FootageSource, draw_clips, read_footage, video_draw
+from components.corpus.dataset import RecordedClip
+from components.corpus.footage import (
+    FootageReport,
+    FootageSource,
+    draw_clips,
+    footage_records,
+    read_footage,
+    video_draw,
+)
 from components.corpus.params import CorpusParams
 from components.corpus.world.splits import ClipSplit
 from components.runtime.errors import InputError
@@ -21,18 +28,9 @@ REASONS_SHOWN = 5
 STILL = "no part of it both shows something and moves"
 
 
-@dataclass(frozen=True)
-class FolderVideo:
-    """One of the user's videos and the clips taken from it."""
-
-    content: str
-    split: ClipSplit
-    clips: list[Tensor]
-
-
 def take_folder(
     uri: str, params: CorpusParams, after_each: Callable[[], None] = lambda: None
-) -> tuple[list[FolderVideo], list[FootageReport]]:
+) -> tuple[list[RecordedClip], list[FootageReport]]:
     """Clips from every usable video under a folder, file or s3 prefix, and one report for each file.
 
     Videos are split whole. Their order for that is the order of their digests, so it depends neither on names
@@ -63,23 +61,20 @@ def take_folder(
                     raise InputError(f"the same bytes as {taken[digest][0]}")
                 taken[digest] = (name, _take(file, name, params))
             except InputError as error:
-                left_out.append(_left_out(name, uri, str(error).removeprefix(f"{file}: ")))
+                reason = str(error).removeprefix(f"{file}: ")
+                left_out.append(FootageReport(name, uri, None, 0, reason))
             after_each()
     if not taken:
         reasons = "; ".join(f"{report.name}: {report.reason}" for report in left_out[:REASONS_SHOWN])
         more = f"; and {len(left_out) - REASONS_SHOWN} more" if len(left_out) > REASONS_SHOWN else ""
         raise InputError(f"{uri}: none of its {len(files)} video files can be used ({reasons}{more})")
-    videos = [
-        FolderVideo(f"file/{name}", split, clips)
-        for (_, (name, clips)), split in zip(
-            sorted(taken.items()), splits_of(len(taken), params), strict=True
-        )
-    ]
-    kept = [
-        FootageReport(video.content.removeprefix("file/"), uri, video.split, len(video.clips), None)
-        for video in videos
-    ]
-    return videos, kept + left_out
+    records: list[RecordedClip] = []
+    kept = []
+    for digest, split in zip(sorted(taken), splits_of(len(taken), params), strict=True):
+        name, clips = taken[digest]
+        records += footage_records(f"file/{name}", split, clips)
+        kept.append(FootageReport(name, uri, split, len(clips), None))
+    return records, kept + left_out
 
 
 def splits_of(count: int, params: CorpusParams) -> list[ClipSplit]:
@@ -118,10 +113,6 @@ def _video_files(root: Path, uri: str) -> list[Path]:
     if not files:
         raise InputError(f"{uri}: no video files in it ({' '.join(sorted(VIDEO_SUFFIXES))})")
     return files
-
-
-def _left_out(name: str, origin: str, reason: str) -> FootageReport:
-    return FootageReport(name, origin, None, 0, reason)
 
 
 def _digest(file: Path) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from components.corpus.camera import draw_move, film
+from components.corpus.dataset import ClipRecord, RecordedClip
 from components.corpus.packaged import PACKAGED, PackagedFile
 from components.corpus.params import CorpusParams
 from components.corpus.world.splits import ClipSplit
@@ -19,7 +20,8 @@ from components.runtime.compute.seeds import numpy_rng
 from components.runtime.errors import InputError
 from components.video.clip import Clip
 from components.video.codec import probe, read_video
-from components.video.resample import crop, luma, resample_fps, resize, window
+from components.video.filters import luma, to_float
+from components.video.resample import crop, resample_fps, resize, window
 from components.video.shots import shots
 
 TRIES = 16  # draws before a content's next clip is given up
@@ -97,20 +99,28 @@ def draw_clips(source: FootageSource, count: int, seed: int) -> list[Tensor]:
     return clips
 
 
+def footage_records(content: str, split: str, clips: Sequence[Tensor]) -> list[RecordedClip]:
+    """The clips of one content, numbered."""
+    return [
+        (ClipRecord(f"{content}/{index}", "footage", content, split, None), frames)
+        for index, frames in enumerate(clips)
+    ]
+
+
 def detail(frames: Tensor) -> float:
     """Standard deviation of luma over space, mean over frames, of 1. Frames (T, 3, H, W) uint8."""
-    return float(luma(frames.float() / 255).flatten(1).std(dim=1).mean())
+    return float(luma(to_float(frames)).flatten(1).std(dim=1).mean())
 
 
 def sharpness(frames: Tensor) -> float:
     """Mean absolute luma difference of neighbouring pixels, of 1. Frames (T, 3, H, W) uint8."""
-    light = luma(frames.float() / 255)
+    light = luma(to_float(frames))
     return float((light.diff(dim=-1).abs().mean() + light.diff(dim=-2).abs().mean()) / 2)
 
 
 def changes(frames: Tensor) -> Tensor:
     """(T-1,) mean absolute change of luma from frame to frame, of 1. Frames (T, 3, H, W) uint8."""
-    return luma(frames.float() / 255).diff(dim=0).abs().flatten(1).mean(dim=1)
+    return luma(to_float(frames)).diff(dim=0).abs().flatten(1).mean(dim=1)
 
 
 def why_dropped(frames: Tensor) -> str | None:
@@ -126,12 +136,12 @@ def why_dropped(frames: Tensor) -> str | None:
 
 def load_photo(file: Path) -> Tensor:
     """A photograph as (3, H, W) float32 in 0..1; grey ones get three equal channels."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(file) as image:
             pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
-    except (OSError, UnidentifiedImageError) as error:
+    except OSError as error:  # UnidentifiedImageError is one
         raise InputError(f"{file}: not a readable picture ({error})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

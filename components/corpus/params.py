@@ -1,4 +1,4 @@
-"""What the corpus step can be told."""
+"""Params of the corpus step."""
 
 from __future__ import annotations
 

@@ -6,12 +6,10 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from torch import Tensor
-
-from components.corpus.dataset import SOURCES, SPLITS, ClipRecord, write_corpus, write_rows
+from components.corpus.dataset import SOURCES, SPLITS, ClipRecord, RecordedClip, write_corpus, write_rows
 from components.corpus.folder import STILL, take_folder
 from components.corpus.footage import (
     FootageReport,
@@ -19,6 +17,7 @@ from components.corpus.footage import (
     changes,
     detail,
     draw_clips,
+    footage_records,
     packaged_sources,
     share,
 )
@@ -27,7 +26,7 @@ from components.corpus.prompts import Prompt, read_prompts, world_prompts
 from components.corpus.world.render import render
 from components.corpus.world.scene import all_scenes
 from components.corpus.world.splits import clip_split_of, slug
-from components.runtime.artifacts.publish import publish
+from components.runtime.artifacts.publish import StepResult, publish
 from components.runtime.compute.devices import configure_threads
 from components.runtime.compute.seeds import derive, numpy_rng
 from components.runtime.compute.signals import StopSignal
@@ -35,22 +34,12 @@ from components.runtime.errors import InputError
 from components.runtime.progress import Progress
 from components.runtime.tracking.step_run import track
 from components.video.clip import Clip
-from components.video.sheets import contact_sheet
+from components.video.contact_sheets import contact_sheet
 
 SHEET_CLIPS = 2  # rows of the contact sheet for each split and source
 
-Gathered = tuple[ClipRecord, Tensor]
 
-
-@dataclass(frozen=True)
-class CorpusResult:
-    """Where the corpus lies, and its figures."""
-
-    out: Path
-    metrics: dict[str, float]
-
-
-def run(params: CorpusParams, *, out: str | Path) -> CorpusResult:
+def run(params: CorpusParams, *, out: str | Path) -> StepResult:
     """Build a corpus and publish it at `out`.
 
     Raises:
@@ -63,12 +52,7 @@ def run(params: CorpusParams, *, out: str | Path) -> CorpusResult:
         inputs = {"footage": params.footage, "prompts": params.prompts}
         with publish(out, step="corpus", params=params, inputs=inputs) as workspace, StopSignal() as stop:
             clips, reports = gather(params, stop)
-            header = {
-                "fps": params.fps,
-                "frames": params.frames,
-                "height": params.height,
-                "width": params.width,
-            }
+            header = {name: getattr(params, name) for name in ("fps", "frames", "height", "width")}
             write_corpus(workspace.dir, header, clips, prompts)
             write_rows(workspace.dir / "footage.jsonl", [asdict(report) for report in reports])
             (workspace.dir / "plots").mkdir(exist_ok=True)
@@ -78,23 +62,20 @@ def run(params: CorpusParams, *, out: str | Path) -> CorpusResult:
             workspace.write_metrics(metrics)
         published = workspace.published or Path(out)
         tracked.finish(published)
-    return CorpusResult(published, metrics)
+    return StepResult(published, metrics)
 
 
-def gather(params: CorpusParams, stop: StopSignal) -> tuple[list[Gathered], list[FootageReport]]:
+def gather(params: CorpusParams, stop: StopSignal) -> tuple[list[RecordedClip], list[FootageReport]]:
     """Every clip of the corpus and what became of each footage file.
 
     Raises:
         InputError: no clip at all in the train split, or footage named by the user that gives none.
     """
-    clips: list[Gathered] = []
+    clips: list[RecordedClip] = []
     reports: list[FootageReport] = []
     # The user's videos first: what is wrong with them is then said at once.
     if params.footage is not None:
-        videos, outcomes = take_folder(params.footage, params, after_each=stop.raise_if_requested)
-        for video in videos:
-            clips += _as_footage(video.content, video.split, video.clips)
-        reports += outcomes
+        clips, reports = take_folder(params.footage, params, after_each=stop.raise_if_requested)
     with Progress(len(clips) + _expected(params), "corpus: clips", start=len(clips)) as progress:
         if "world" in params.sources:
             for item in world_clips(params):
@@ -102,15 +83,20 @@ def gather(params: CorpusParams, stop: StopSignal) -> tuple[list[Gathered], list
                 progress.update(1)
                 stop.raise_if_requested()
         if "packaged" in params.sources:
-            found = []
+            sources: list[FootageSource] = []
+            unusable: list[FootageReport] = []
             for entry in packaged_sources(params):
-                found.append(entry)
+                (sources if isinstance(entry, FootageSource) else unusable).append(entry)
                 stop.raise_if_requested()
-            for source, count in _with_counts(found, params.footage_clips):
-                clips += _taken(source, count, params, "packaged", reports)
+            for source, count in _with_counts(sources, params.footage_clips):
+                drawn = draw_clips(source, count, params.run.seed)
+                clips += footage_records(source.content, source.split, drawn)
+                reason = STILL if count and not drawn else None
+                name = source.content.split("/", 1)[1]
+                reports.append(FootageReport(name, "packaged", source.split, len(drawn), reason))
                 progress.update(count)
                 stop.raise_if_requested()
-            reports += [entry for entry in found if isinstance(entry, FootageReport)]
+            reports += unusable
     for report in reports:
         if report.reason is not None:
             # A file's name may hold line ends and terminal codes; this is one line of plain text.
@@ -123,17 +109,12 @@ def gather(params: CorpusParams, stop: StopSignal) -> tuple[list[Gathered], list
     return clips, reports
 
 
-def world_clips(params: CorpusParams) -> Iterator[Gathered]:
+def world_clips(params: CorpusParams) -> Iterator[RecordedClip]:
     """Pristine clips of the miniature world: each split its own scenes, each clip its own named seed."""
-    counts = {
-        "train": params.world_clips.train,
-        "val": params.world_clips.val,
-        "test": params.world_clips.test,
-    }
-    for split in SPLITS:
+    for split, count in params.world_clips:
         scenes = [scene for scene in all_scenes() if clip_split_of(scene) == split]
         order = numpy_rng(params.run.seed, "corpus", "world", split).permutation(len(scenes))
-        for index in range(counts[split]):
+        for index in range(count):
             # Scenes repeat, each time with another seed, only once all of the split's have been used.
             take, scene = index // len(scenes), scenes[int(order[index % len(scenes)])]
             seed = derive(params.run.seed, "corpus", "world", scene.caption, take)
@@ -142,10 +123,12 @@ def world_clips(params: CorpusParams) -> Iterator[Gathered]:
             yield ClipRecord(content, "world", content, split, scene.caption), frames
 
 
-def measure(clips: list[Gathered], prompts: list[Prompt], reports: list[FootageReport]) -> dict[str, float]:
+def measure(
+    clips: list[RecordedClip], prompts: list[Prompt], reports: list[FootageReport]
+) -> dict[str, float]:
     """The corpus in flat numbers."""
     metrics: dict[str, float] = {"clips": float(len(clips))}
-    contents: dict[str, set[str]] = {split: set() for split in SPLITS}
+    contents: dict[str, set[str]] = {}
     for split in SPLITS:
         contents[split] = {record.content for record, _ in clips if record.split == split}
         for source in SOURCES:
@@ -166,42 +149,18 @@ def measure(clips: list[Gathered], prompts: list[Prompt], reports: list[FootageR
     return metrics
 
 
-def _taken(
-    source: FootageSource, count: int, params: CorpusParams, origin: str, reports: list[FootageReport]
-) -> list[Gathered]:
-    drawn = draw_clips(source, count, params.run.seed)
-    name = source.content.split("/", 1)[1]
-    reports.append(
-        FootageReport(name, origin, source.split, len(drawn), STILL if count and not drawn else None)
-    )
-    return _as_footage(source.content, source.split, drawn)
-
-
-def _as_footage(content: str, split: str, drawn: list[Tensor]) -> list[Gathered]:
-    return [
-        (ClipRecord(f"{content}/{index}", "footage", content, split, None), frames)
-        for index, frames in enumerate(drawn)
-    ]
-
-
-def _with_counts(
-    found: list[FootageSource | FootageReport], counts: ClipCounts
-) -> Iterator[tuple[FootageSource, int]]:
-    totals = {"train": counts.train, "val": counts.val, "test": counts.test}
-    for split in SPLITS:
-        sources = [entry for entry in found if isinstance(entry, FootageSource) and entry.split == split]
-        shares = share([source.weight for source in sources], totals[split])
-        yield from zip(sources, shares, strict=True)
+def _with_counts(sources: list[FootageSource], counts: ClipCounts) -> Iterator[tuple[FootageSource, int]]:
+    for split, total in counts:
+        chosen = [source for source in sources if source.split == split]
+        yield from zip(chosen, share([source.weight for source in chosen], total), strict=True)
 
 
 def _expected(params: CorpusParams) -> int:
-    counts = [params.world_clips] * ("world" in params.sources) + [params.footage_clips] * (
-        "packaged" in params.sources
-    )
-    return sum(count.train + count.val + count.test for count in counts)
+    counts = {"world": params.world_clips, "packaged": params.footage_clips}
+    return sum(number for source in params.sources for _, number in counts[source])
 
 
-def _rows_of_sheet(clips: list[Gathered], fps: float) -> tuple[list[Clip], list[str]]:
+def _rows_of_sheet(clips: list[RecordedClip], fps: float) -> tuple[list[Clip], list[str]]:
     shown: list[Clip] = []
     labels: list[str] = []
     for split in SPLITS:
@@ -215,7 +174,7 @@ def _rows_of_sheet(clips: list[Gathered], fps: float) -> tuple[list[Clip], list[
     return shown, labels
 
 
-def _title(clips: list[Gathered], params: CorpusParams) -> str:
+def _title(clips: list[RecordedClip], params: CorpusParams) -> str:
     numbers = Counter(record.split for record, _ in clips)
     parts = ", ".join(f"{numbers[split]} {split}" for split in SPLITS)
     size = f"{params.width} x {params.height}"

@@ -1,4 +1,4 @@
-"""Base beside aligned on held-out prompts: dimensions, an independent judge, paired statistics, a report.
+"""Base beside aligned on held-out prompts: dimensions, an oracle judge, paired statistics, a report.
 
 The public face is the step, ``components.evaluation.step.run``, and ``python -m components.evaluation``.
 """

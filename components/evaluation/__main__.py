@@ -10,10 +10,11 @@ import typer
 
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.params import EvaluationParams
-from components.evaluation.vbench.files import in_words
-from components.evaluation.vbench.totals import Sums, Totals, read_raw, sums
+from components.evaluation.vbench.files import read_results
+from components.evaluation.vbench.totals import file_totals, totals_as_json, totals_as_text
+from components.evaluation.weights_cli import weights_app
 from components.runtime.errors import InputError
-from components.runtime.step import ParamsOption, SetOption, command_app, load_params, main, step_app
+from components.runtime.step import ParamsOption, SetOption, load_params, main, step_app
 
 app = step_app(
     "evaluation",
@@ -22,7 +23,6 @@ app = step_app(
     inputs=("corpus", "generator", "reward", "alignment"),
     help="Compare the aligned generator with its base on held-out prompts; measure videos as VBench does.",
 )
-weights_app = command_app("The pretrained models' weights: list, fetch, verify.")
 app.add_typer(weights_app, name="weights")
 
 SuiteOption = Annotated[
@@ -36,8 +36,10 @@ SuiteOption = Annotated[
 SamplesOption = Annotated[
     int | None, typer.Option("--samples", min=1, help="videos of each prompt [default: 5, flickering 25]")
 ]
+DimensionsOption = Annotated[
+    list[str] | None, typer.Option("--dimension", help="only this one; may be repeated")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
-NamesArgument = Annotated[list[str] | None, typer.Argument(help="names of weights; all of them if none")]
 
 
 @app.command("table")
@@ -64,26 +66,24 @@ def sample(
     alignment: Annotated[
         str, typer.Option("--alignment", help="an alignment artifact: its weights in the generator")
     ] = "",
-    dimension: Annotated[
-        list[str] | None, typer.Option("--dimension", help="only its prompts; may be repeated")
-    ] = None,
+    dimension: DimensionsOption = None,
     samples: SamplesOption = None,
     augmented: Annotated[
         str,
         typer.Option(
             "--augmented",
-            help="draw from these rewritten prompts, one for each of the suite's in its order, under the "
+            help="sample from these rewritten prompts, one for each of the suite's in its order, under the "
             "originals' names",
         ),
     ] = "",
     params_file: ParamsOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Draw a suite's videos under VBench's names; several processes (torchrun) share the work."""
-    from components.evaluation import commands
+    """Sample a suite's videos under VBench's names; several processes (torchrun) share the work."""
+    from components.evaluation.vbench.commands import sample_videos
 
     params = load_params(EvaluationParams, "evaluation", params_file, overrides)
-    commands.sample(params, suite, videos, generator, alignment, dimension or [], samples, augmented)
+    sample_videos(params, suite, videos, generator, alignment, dimension or [], samples, augmented)
 
 
 @app.command("score")
@@ -99,9 +99,7 @@ def score(
         ),
     ] = "",
     name: Annotated[str, typer.Option("--name", help="of the model [default: the folder's]")] = "",
-    dimension: Annotated[
-        list[str] | None, typer.Option("--dimension", help="only this one; may be repeated")
-    ] = None,
+    dimension: DimensionsOption = None,
     samples: SamplesOption = None,
     fps: Annotated[
         float,
@@ -116,10 +114,10 @@ def score(
     overrides: SetOption = None,
 ) -> None:
     """Measure a folder of videos; writes {name}_eval_results.json, _full_info.json and _notes.jsonl."""
-    from components.evaluation import commands
+    from components.evaluation.vbench.commands import score_videos
 
     params = load_params(EvaluationParams, "evaluation", params_file, overrides)
-    commands.score(params, suite or videos, videos, out, name, dimension or [], samples, fps)
+    score_videos(params, suite or videos, videos, out, name, dimension or [], samples, fps)
 
 
 @app.command("totals")
@@ -137,33 +135,10 @@ def show_totals(
     """
     from components.evaluation.dimensions.catalogue import catalogue
 
-    raw = read_raw(results)
+    raw = read_results(results, with_videos=False)
     twofold = [name for name, providers in catalogue().items() if any(one.variant for one in providers)]
-    found = sums(raw, twofold)
-    otherwise = {name: one.method for name, one in raw.items() if one.method}
-    variants = [name for name, one in raw.items() if one.variant]
-    if as_json:
-        named: dict[str, object] = {"unit": "per cent"} | _per_cent(found.official)
-        named |= {"missing": found.official.missing, "scaled": found.ours.scaled}
-        named |= {"measured_otherwise": otherwise, "variants": variants, "mixed": found.mixed}
-        named |= {"with_our_variants": _per_cent(found.ours)} if variants else {}
-        print(json.dumps(named | ({"with_substitutes": _per_cent(found.all)} if otherwise else {}), indent=2))
-        return
-    for name in QUALITY + SEMANTIC:
-        if name in otherwise:
-            method = in_words(raw[name].method, raw[name].variant)
-            print(f"{name:24}     n/a  {method} ({100 * raw[name].score:.2f})")
-        elif name in raw:
-            ours = "  our variant" if name in variants else ""
-            print(f"{name:24}{100 * raw[name].score:8.2f}  scaled {100 * found.ours.scaled[name]:8.2f}{ours}")
-        else:
-            print(f"{name:24}     n/a  not in the file")
-    for name in ("quality", "semantic", "total"):
-        value = getattr(found.official, name)
-        figure = _other_total(found, name, bool(variants)) if value is None else f"{100 * value:8.2f}"
-        print(f"{name:24}{figure}")
-    if found.mixed:
-        print(f"no total: {found.mixed}")
+    found = file_totals(raw, twofold)
+    print(totals_as_json(raw, found) if as_json else totals_as_text(raw, found))
 
 
 @app.command("compare")
@@ -182,77 +157,20 @@ def compare(
     overrides: SetOption = None,
 ) -> None:
     """Compare result files of the same prompts and seeds, dimension by dimension, with the first one."""
-    from components.evaluation.comparison import result_files as contest
+    from components.evaluation.comparison import result_files
 
     params = load_params(EvaluationParams, "evaluation", params_file, overrides)
-    general, single = _margins(margin or [])
-    terms = contest.Terms(
-        contest.MARGIN if general is None else general,
-        single,
-        resamples=params.resamples,
-        seed=params.run.seed,
+    plan = result_files.AnalysisPlan(
+        *_margins(margin or [], result_files.MARGIN), resamples=params.resamples, seed=params.run.seed
     )
-    found = contest.run(results, terms)
-    print(
-        json.dumps(contest.as_json(found), indent=1) if as_json else contest.as_table(found),
-        end="\n" * as_json,
-    )
+    found = result_files.run(results, plan)
+    print(json.dumps(result_files.as_json(found), indent=1) if as_json else result_files.as_table(found))
 
 
-@weights_app.command("list")
-def list_weights(
-    at: Annotated[str, typer.Option("--at", help="also say what is there: a folder or s3:// prefix")] = "",
-) -> None:
-    """Print every set of weights: size, licence, origin, the dimensions that need it."""
-    from components.evaluation import commands
-
-    commands.list_weights(at)
-
-
-@weights_app.command("fetch")
-def fetch_weights(
-    to: Annotated[str, typer.Option("--to", help="a folder or s3:// prefix")],
-    names: NamesArgument = None,
-    origin: Annotated[
-        str, typer.Option("--origin", help="another hub repository for the one set named")
-    ] = "",
-) -> None:
-    """Fetch weights as safetensors, for a machine without network to read from."""
-    from components.evaluation import commands
-
-    commands.fetch_weights(names or [], to, origin)
-
-
-@weights_app.command("verify")
-def verify_weights(
-    at: Annotated[str, typer.Option("--to", "--at", help="a folder or s3:// prefix")],
-    names: NamesArgument = None,
-) -> None:
-    """Compare every fetched file with its recorded size and SHA-256."""
-    from components.evaluation import commands
-
-    commands.verify_weights(names or [], at)
-
-
-def _other_total(found: Sums, name: str, ours: bool) -> str:
-    """That there is no official total, and one that must not be compared with published ones, marked."""
-    both = " and our variants" if ours else ""
-    for one, mark in ((found.ours, "with our variants"), (found.all, f"with substitutes{both}")):
-        value = getattr(one, name)
-        if value is not None:
-            return f"     n/a  {100 * value:.2f} {mark}, not comparable with published totals"
-    return "     n/a"
-
-
-def _per_cent(found: Totals) -> dict[str, object]:
-    values = {"quality": found.quality, "semantic": found.semantic, "total": found.total}
-    return {name: None if value is None else 100 * value for name, value in values.items()}
-
-
-def _margins(given: list[str]) -> tuple[float | None, dict[str, float]]:
-    general: float | None = None
+def _margins(texts: list[str], general: float) -> tuple[float, dict[str, float]]:
+    """The margin of all dimensions, ``general`` where none is named, and those of single ones."""
     single: dict[str, float] = {}
-    for text in given:
+    for text in texts:
         name, _, share = text.rpartition("=")
         try:
             value = float(share)

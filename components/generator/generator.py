@@ -12,7 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.generator.families import ModelFamily, family_of
 from components.generator.offload import at_work, place
 from components.generator.params import SamplingParams
 from components.generator.sampling import sample_latents
@@ -21,6 +21,7 @@ from components.runtime.artifacts.manifest import MANIFEST
 from components.runtime.artifacts.pretrained import fetch
 from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
+from components.video.clip import ClipFormat
 
 #: The sampler's settings, beside the pipeline in the generator's artifact.
 SETTINGS = "generator.json"
@@ -34,7 +35,7 @@ KEPT_BYTES = 4 * 2**30
 
 
 def load_family(folder: Path, device: torch.device, precision: str = "float32") -> ModelFamily:
-    """Load a diffusers folder as the family that its ``model_index.json`` names.
+    """Load a diffusers folder as the family that its `model_index.json` names.
 
     Args:
         precision: "float32", or "half" for the types that the family's hints name.
@@ -48,11 +49,8 @@ def load_family(folder: Path, device: torch.device, precision: str = "float32") 
         name = json.loads(index.read_text())["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{index}: not a diffusers pipeline: {error}") from error
-    family = FAMILIES.get(name)
-    if family is None:
-        raise InputError(f"{index}: pipeline {name} is not supported; allowed: {', '.join(sorted(FAMILIES))}")
-    hints = family.hints
-    half = {"vae": hints.vae, "default": hints.weights}
+    family = family_of(name, index)
+    half = {"vae": family.hints.vae, "default": family.hints.weights}
     # Their bars say nothing of a step's own progress, and a log file gets every redraw of them.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
@@ -79,8 +77,8 @@ class Generator:
     def __init__(self, family: ModelFamily, settings: SamplingParams) -> None:
         self.family = family
         self.settings = settings
-        self.geometry = Geometry(settings.num_frames, settings.height, settings.width, settings.fps)
-        family.settle(settings.fps, settings.guidance)
+        self.geometry = ClipFormat(settings.num_frames, settings.height, settings.width, settings.fps)
+        family.set_conditioning(settings.fps, settings.guidance)
         self._embeddings: dict[str, Tensor] = {}
 
     @classmethod
@@ -89,7 +87,7 @@ class Generator:
     ) -> Generator:
         """Load a generator artifact, as it is or aligned.
 
-        ``aligned`` is the folder ``lora`` or ``weights`` of an alignment: a LoRA, or all of the denoiser's
+        `aligned` is the folder `lora` or `weights` of an alignment: a LoRA, or all of the denoiser's
         weights, in the diffusers format.
 
         Raises:
@@ -110,7 +108,7 @@ class Generator:
         device: torch.device,
         aligned: str | Path | None = None,
     ) -> Generator:
-        """Load a diffusers folder, as it is or aligned; ``aligned`` as for ``load``.
+        """Load a diffusers folder, as it is or aligned; `aligned` as for `load`.
 
         Raises:
             InputError: weights are missing or do not fit.
@@ -173,6 +171,11 @@ class Generator:
         """Return frames, uint8 (B, T, 3, H, W) on the host, decoded in batches."""
         return torch.cat([self.family.decode(part).cpu() for part in latents.split(self.settings.batch)])
 
+    def reconstruct(self, clips: Tensor) -> Tensor:
+        """Return clips, uint8 (B, T, 3, H, W), passed through the VAE and back, on the host."""
+        parts = [self.family.decode(self.family.encode(part)).cpu() for part in clips.split(16)]
+        return torch.cat(parts)
+
     def sample(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return frames, uint8 (B, T, 3, H, W), and the latents (B, C, T, h, w) they were decoded from."""
         latents = self.sample_latents(prompts, seeds)
@@ -198,15 +201,13 @@ def refuse_other_folder(base: str) -> None:
         name = str(json.loads(content)["_class_name"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"generator.base = {base!r}: {index} is no pipeline's index ({error})") from error
-    if name not in FAMILIES:
-        allowed = ", ".join(sorted(FAMILIES))
-        raise InputError(f"generator.base = {base!r}: pipeline {name} is not supported; allowed: {allowed}")
+    family_of(name, f"generator.base = {base!r}")
 
 
 def fetch_base(base: str, revision: str | None = None) -> Path:
     """Return a local folder with the base model.
 
-    As `pretrained.fetch` does it; of a hub's repository only what its ``model_index.json`` names, and of that
+    As `pretrained.fetch` does it; of a hub's repository only what its `model_index.json` names, and of that
     only safetensors and texts. Clusters set HF_HUB_OFFLINE, and mirror weights in S3.
 
     Raises:

@@ -20,8 +20,8 @@ class SamplingParams(Section):
     guidance: float = Field(
         1.0,
         ge=1,
-        description="classifier-free guidance scale; 1 = none, at half the cost; a network that is distilled"
-        " to be told the scale is told it",
+        description="classifier-free guidance scale; 1 = none, at half the cost; a guidance-distilled network"
+        " takes the scale as an input",
     )
     batch: int = Field(
         48, ge=1, description="clips drawn in one batch; changes speed and memory, not the clips"
@@ -33,7 +33,7 @@ class SamplingParams(Section):
 
 
 class MiniatureParams(Section):
-    """How the built-in miniature is trained by ``python -m components.generator train``."""
+    """How the built-in miniature is trained by `python -m components.generator train`."""
 
     clips: int = Field(16_000, ge=1, description="training clips")
     degraded_share: float = Field(

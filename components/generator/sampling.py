@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from components.generator.families.base import Geometry, ModelFamily
+from components.generator.families.base import ModelFamily
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int, int], device: torch.device) -> Tensor:
-    """Return standard normal latents (B, C, T, h, w), row i drawn from ``seeds[i]`` alone.
+    """Return standard normal latents (B, C, T, h, w), row i drawn from `seeds[i]` alone.
 
     Drawn on the host, so that they are the same on every device.
     """
@@ -26,31 +27,31 @@ def sample_latents(
     embeddings: Tensor,
     unconditional: Tensor,
     seeds: Sequence[int],
-    geometry: Geometry,
+    geometry: ClipFormat,
     *,
     steps: int,
     guidance: float,
 ) -> Tensor:
-    """Return clean latents, float32 (B, C, T, h, w): a clip per row of ``embeddings`` (B, L, D) and per seed.
+    """Return clean latents, float32 (B, C, T, h, w): a clip per row of `embeddings` (B, L, D) and per seed.
 
     Args:
-        unconditional: embeddings (1, L, D) of the empty prompt; used when ``guidance`` is not 1.
+        unconditional: embeddings (1, L, D) of the empty prompt; used when `guidance` is not 1.
         steps: denoising steps, >= 1.
         guidance: classifier-free guidance scale (arXiv 2207.12598), >= 1; 1 means none, at half the cost.
-            A network that was distilled to be told the scale is told it, at half the cost too.
+            A guidance-distilled network takes the scale as an input, at half the cost too.
     """
-    family.settle(geometry.fps, guidance)
+    family.set_conditioning(geometry.fps, guidance)
     shape = family.latent_shape(geometry)
     latents = initial_noise(seeds, shape, family.device)
     scheduler = family.sampling_scheduler()
     family.set_timesteps(scheduler, steps, shape)
     latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
-    guided = guidance != 1.0 and not family.embeds_guidance
+    guided = guidance != 1.0 and not family.guidance_distilled
     if guided:
         embeddings = torch.cat([embeddings, unconditional.expand(len(embeddings), *unconditional.shape[1:])])
     for timestep in scheduler.timesteps:
         batch = torch.cat([latents, latents]) if guided else latents
-        time = family.times_of(timestep).expand(len(batch))
+        time = timestep.expand(len(batch))
         prediction = family.predict(batch, time, embeddings)
         if guided:
             conditional, free = prediction.chunk(2)

@@ -38,8 +38,8 @@ from components.video.codec import write_video
 BASE_VARIABLE = "ONLINEVPO_BASE"
 #: The project's own folder, in which the miniature lies; params name it relative to that.
 ROOT = Path(__file__).resolve().parents[2]
+#: Characters of a prompt; a longer one is refused.
 MAX_PROMPT = 20_000
-"""Characters of a prompt; a longer one is refused."""
 
 
 class GeneratorModel(PythonModel):
@@ -66,7 +66,7 @@ class GeneratorModel(PythonModel):
         Raises:
             InputError: no prompts, one that is no text or too long, or a seed that is no whole number >= 0.
         """
-        prompts, seeds, paths = _asked(model_input)
+        prompts, seeds, paths = _requests(model_input)
         columns: dict[str, Any] = {"prompt": prompts, "seed": seeds}
         if paths is not None:
             for prompt, seed, path in zip(prompts, seeds, paths, strict=True):
@@ -91,7 +91,7 @@ def open_aligned(base: Path, settings: Path, aligned: Path, device: str = "auto"
     Args:
         base: its base.json.
         settings: its generator.json.
-        aligned: its folder ``lora`` or ``weights``: a LoRA, or all of the denoiser's weights.
+        aligned: its folder `lora` or `weights`: a LoRA, or all of the denoiser's weights.
 
     Raises:
         InputError: the base is nowhere to be had, or a file of it has other bytes than recorded; a file of
@@ -113,12 +113,12 @@ def located(about: Mapping[str, Any]) -> Path:
     Raises:
         InputError: it is in none of the places; each is named with what was wrong there.
     """
-    given = os.environ.get(BASE_VARIABLE)
+    override = os.environ.get(BASE_VARIABLE)
     named, revision = str(about["base"]), about.get("revision")
-    places = [(given, None)] if given else [(named, revision)]
-    if not given and not Path(named).is_absolute() and (ROOT / named).is_dir():
+    places = [(override, None)] if override else [(named, revision)]
+    if not override and not Path(named).is_absolute() and (ROOT / named).is_dir():
         places.append((str(ROOT / named), None))
-    if not given and about.get("copy"):
+    if not override and about.get("copy"):
         places.append((about["copy"], None))
     tried = []
     for place, at in places:
@@ -145,7 +145,7 @@ def check_base(folder: Path, files: Mapping[str, str]) -> None:
             raise InputError(f"{file}: not the base this version was aligned on: its SHA-256 differs")
 
 
-def _asked(given: Any) -> tuple[list[str], list[int], list[str] | None]:
+def _requests(given: Any) -> tuple[list[str], list[int], list[str] | None]:
     """Prompts, seeds and, where they were named, paths."""
     table = given if isinstance(given, pd.DataFrame) else pd.DataFrame({"prompt": list(given)})
     if "prompt" not in table.columns:
@@ -164,11 +164,11 @@ def _asked(given: Any) -> tuple[list[str], list[int], list[str] | None]:
 def _seeds(table: pd.DataFrame, prompts: Sequence[str]) -> list[int]:
     if "seed" not in table.columns:
         seen: dict[str, int] = {}
-        found = []
+        derived = []
         for prompt in prompts:  # the same prompt twice shall give two clips
             seen[prompt] = seen.get(prompt, -1) + 1
-            found.append(derive(0, "serving", prompt, seen[prompt]))
-        return found
+            derived.append(derive(0, "serving", prompt, seen[prompt]))
+        return derived
     seeds = []
     for number, seed in enumerate(table["seed"]):
         try:

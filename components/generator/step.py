@@ -1,22 +1,19 @@
-"""The generator step: obtain the base, examine it on held-out prompts, draw the base samples.
-
-Later steps build on the samples.
-"""
+"""The generator step: obtain the base, examine it on held-out prompts, draw samples for later steps."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from components.corpus import Corpus, Prompt
-from components.corpus.world.scene import Scene, parse_caption
+from components.corpus.dataset import Corpus
+from components.corpus.prompts import Prompt
+from components.corpus.world.scene import parse_caption
 from components.generator.card import reconstruction_psnr, semantic_scores
 from components.generator.generator import (
     PIPELINE,
@@ -30,13 +27,13 @@ from components.generator.params import GeneratorParams
 from components.generator.sampling import require_finite
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.manifest import MANIFEST
-from components.runtime.artifacts.publish import publish
+from components.runtime.artifacts.publish import StepResult, publish
 from components.runtime.compute.devices import configure_determinism, configure_threads, resolve
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.progress import Progress
 from components.runtime.tracking.step_run import track
 from components.video.clip import Clip
-from components.video.sheets import contact_sheet
+from components.video.contact_sheets import contact_sheet
 
 SAMPLES = "samples.safetensors"
 #: What an artifact holds besides its weights; the published generator has its own.
@@ -46,16 +43,8 @@ NOT_WEIGHTS = (MANIFEST, "metrics.json")
 RECONSTRUCTIONS = 96
 
 
-@dataclass(frozen=True)
-class GeneratorResult:
-    """Where the generator lies, and its card."""
-
-    out: Path
-    metrics: dict[str, float]
-
-
-def run(params: GeneratorParams, *, corpus: str | Path, out: str | Path) -> GeneratorResult:
-    """Publish the base model, its card and its samples at ``out``.
+def run(params: GeneratorParams, *, corpus: str | Path, out: str | Path) -> StepResult:
+    """Publish the base model, its card and its samples at `out`.
 
     Raises:
         InputError: the corpus or the base is missing, or the base cannot make clips of the corpus's size.
@@ -85,14 +74,11 @@ def run(params: GeneratorParams, *, corpus: str | Path, out: str | Path) -> Gene
         _draw_samples(generator, data, params, workspace.dir)
         workspace.write_metrics(metrics)
     assert workspace.published is not None
-    return GeneratorResult(workspace.published, metrics)
+    return StepResult(workspace.published, metrics)
 
 
 def _examine(generator: Generator, data: Corpus, params: GeneratorParams, folder: Path) -> dict[str, float]:
-    """Sample the held-out prompts once each and read them back; draw the sheet.
-
-    Without world prompts only the sheet is made.
-    """
+    """Sample the held-out prompts once each; draw the sheet and read the world's prompts back."""
     prompts = data.prompts("heldout")
     if not prompts:
         return {"heldout_prompts": 0.0}
@@ -108,8 +94,8 @@ def _examine(generator: Generator, data: Corpus, params: GeneratorParams, folder
     sheet.save(folder / "plots" / "samples.png")
     metrics = {"heldout_prompts": float(len(prompts))}
     scenes = [parse_caption(prompt.text) for prompt in prompts]
-    if all(scene is not None for scene in scenes):
-        known = [scene for scene in scenes if scene is not None]
+    known = [scene for scene in scenes if scene is not None]
+    if len(known) == len(prompts):
         metrics |= semantic_scores(frames, known)
         metrics |= _reconstruction_card(generator, data)
         metrics["shape_share_of_reconstruction"] = metrics["shape"] / max(
@@ -122,15 +108,9 @@ def _reconstruction_card(generator: Generator, data: Corpus) -> dict[str, float]
     """Pass held-out world clips through the VAE and read them back."""
     clips, records = data.clips("test", "world")
     clips, records = clips[:RECONSTRUCTIONS], records[:RECONSTRUCTIONS]
-    rebuilt = torch.cat(
-        [generator.family.decode(generator.family.encode(part)).cpu() for part in clips.split(16)]
-    )
-    scenes: list[Scene] = []
-    for record in records:
-        scene = parse_caption(record.caption or "")
-        assert scene is not None, f"{record.id} is no world clip"
-        scenes.append(scene)
-    scores = semantic_scores(rebuilt, scenes)
+    rebuilt = generator.reconstruct(clips)
+    scenes = [parse_caption(record.caption or "") for record in records]
+    scores = semantic_scores(rebuilt, [scene for scene in scenes if scene is not None])
     return {
         "reconstruction_psnr_db": reconstruction_psnr(clips, rebuilt),
         "reconstruction_shape": scores["shape"],
@@ -139,10 +119,7 @@ def _reconstruction_card(generator: Generator, data: Corpus) -> dict[str, float]
 
 
 def _draw_samples(generator: Generator, data: Corpus, params: GeneratorParams, folder: Path) -> None:
-    """Write base samples on training prompts, and training clips with their VAE reconstructions.
-
-    They are for the reward's in-domain ladders.
-    """
+    """Write base samples and VAE reconstructions of training clips, for the reward's in-domain ladders."""
     prompts = data.prompts("train")
     order = torch.randperm(len(prompts), generator=torch_generator(params.run.seed, "generator samples"))
     chosen = [prompts[int(index)] for index in order[: params.prompts]]
@@ -156,12 +133,9 @@ def _draw_samples(generator: Generator, data: Corpus, params: GeneratorParams, f
     clips, _ = data.clips("train")
     step = max(1, len(clips) // RECONSTRUCTIONS)
     originals = clips[::step][:RECONSTRUCTIONS].contiguous()
-    rebuilt = torch.cat(
-        [generator.family.decode(generator.family.encode(part)).cpu() for part in originals.split(16)]
-    )
     tensors = {
         "frames": frames.unflatten(0, (len(chosen), params.samples_per_prompt)).contiguous(),
-        "reconstructions": rebuilt.contiguous(),
+        "reconstructions": generator.reconstruct(originals).contiguous(),
         "reconstructed_from": originals,
     }
     save_file(tensors, folder / SAMPLES)

@@ -1,7 +1,7 @@
 """A base without its weights: a release's pipeline built on torch's meta device, from facts of a few lines.
 
-Facts of well-known releases lie in ``published/``, one YAML file each with its sources named; any other base
-is read from its folder, its ``s3://`` mirror or the hub, where only the parts' ``config.json`` are fetched.
+Facts of well-known releases lie in `published/`, one YAML file each with its sources named; any other base
+is read from its folder, its `s3://` mirror or the hub, where only the parts' `config.json` are fetched.
 """
 
 from __future__ import annotations
@@ -20,15 +20,23 @@ from tokenizers import Tokenizer, models
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from components.generator.families import FAMILIES, ModelFamily
+from components.generator.families import ModelFamily, family_of
+from components.runtime.artifacts.pretrained import fetch
 from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 
 PUBLISHED = Path(__file__).parent / "published"
+#: What is fetched of a hub's repository.
+CONFIGURATIONS = (
+    "model_index.json",
+    "*/config.json",
+    "*/scheduler_config.json",
+    "*/tokenizer_config.json",
+)
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """One component of a pipeline: its class in diffusers or transformers, and its configuration."""
 
     kind: str
@@ -44,18 +52,14 @@ class Blueprint:
         pipeline: name of the diffusers pipeline class.
         parts: components by name; tokenizers are left out.
         prompt_tokens: longest prompt in tokens, as the tokenizer says.
-        config: the pipeline's own settings (``boundary_ratio`` and the like).
-        named_parameters: how many parameters the release is named after; None where not known.
-        named_cover: components that this number covers.
+        config: the pipeline's own settings (`boundary_ratio` and the like).
     """
 
     base: str
     pipeline: str
-    parts: dict[str, Part]
+    parts: dict[str, ModelPart]
     prompt_tokens: int
     config: dict[str, Any] = field(default_factory=dict)
-    named_parameters: float | None = None
-    named_cover: tuple[str, ...] = ()
 
 
 @cache
@@ -64,23 +68,16 @@ def published() -> dict[str, Blueprint]:
     found: dict[str, Blueprint] = {}
     for path in sorted(PUBLISHED.glob("*.yaml")):
         facts = yaml.safe_load(path.read_text())
-        parts = {name: Part(part["class"], part["config"]) for name, part in facts["components"].items()}
-        denoisers = tuple(name for name in parts if name.startswith(("transformer", "unet")))
+        parts = {name: ModelPart(part["class"], part["config"]) for name, part in facts["components"].items()}
         blueprint = Blueprint(
-            facts["id"],
-            facts["pipeline"],
-            parts,
-            facts["prompt_tokens"],
-            facts.get("config", {}),
-            float(facts["named_parameters"]),
-            tuple(facts.get("named_parameters_cover", denoisers)),
+            facts["id"], facts["pipeline"], parts, facts["prompt_tokens"], facts.get("config", {})
         )
         found |= {name: blueprint for name in (facts["id"], *facts.get("aliases", ()))}
     return found
 
 
 def blueprint_of(base: str, revision: str | None = None) -> Blueprint:
-    """Return what is known of a base: from ``published/``, its folder or mirror, or the hub.
+    """Return what is known of a base: from `published/`, its folder or mirror, or the hub.
 
     A mirror in S3 whose last folder is named as a release is taken to be that release, so that planning needs
     no access to the store.
@@ -94,41 +91,20 @@ def blueprint_of(base: str, revision: str | None = None) -> Blueprint:
         for name, blueprint in published().items():
             if name.rsplit("/", 1)[-1].lower() == base.rstrip("/").rsplit("/", 1)[-1].lower():
                 return replace(blueprint, base=base)
-    if storage.is_remote(base) or Path(base).is_dir():
-        return _read(base, lambda name: storage.read_bytes(f"{base.rstrip('/')}/{name}"))
-    if base.count("/") != 1 or base.startswith((".", "/")):
-        raise InputError(
-            f"generator.base = {base!r}: no such folder; "
-            "allowed are a folder, an s3:// prefix or a hub id; "
-            f"known without the hub: {', '.join(published())}"
-        )
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-    def fetched(name: str) -> bytes | None:
-        try:
-            return Path(hf_hub_download(base, name, revision=revision)).read_bytes()
-        except LocalEntryNotFoundError as error:
-            raise InputError(
-                f"generator.base = {base!r}: the hub cannot be reached; "
-                f"known without it: {', '.join(published())}"
-            ) from error
-        except EntryNotFoundError:
-            return None
-        except (HfHubHTTPError, OSError) as error:
-            raise InputError(
-                f"generator.base = {base!r}: the hub cannot serve it: {one_line(error)}"
-            ) from error
-
-    return _read(base, fetched)
+        return _read(base, base.rstrip("/"))
+    try:
+        folder = fetch(base, "generator.base =", revision=revision, files=CONFIGURATIONS)
+    except InputError as error:
+        raise InputError(f"{error}; known without the hub: {', '.join(published())}") from error
+    return _read(base, str(folder))
 
 
-def _read(base: str, file: Any) -> Blueprint:
-    """Return the blueprint of a saved pipeline; ``file(name)`` returns one of its files or None."""
+def _read(base: str, place: str) -> Blueprint:
+    """Return the blueprint of a pipeline that is saved at a folder or an s3:// prefix."""
 
     def parsed(name: str) -> dict[str, Any]:
         try:
-            return dict(json.loads(file(name) or b""))
+            return dict(json.loads(storage.read_bytes(f"{place}/{name}") or b""))
         except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{base}/{name}: missing or not JSON") from error
 
@@ -139,11 +115,11 @@ def _read(base: str, file: Any) -> Blueprint:
     parts, tokens = {}, 512
     for name, (_, kind) in named.items():
         if name.startswith("tokenizer"):
-            told = parsed(f"{name}/tokenizer_config.json").get("model_max_length", 512)
-            tokens = int(told) if name == "tokenizer" else tokens
+            length = parsed(f"{name}/tokenizer_config.json").get("model_max_length", 512)
+            tokens = int(length) if name == "tokenizer" else tokens
         else:
             suffix = "scheduler_config.json" if name == "scheduler" else "config.json"
-            parts[name] = Part(kind, parsed(f"{name}/{suffix}"))
+            parts[name] = ModelPart(kind, parsed(f"{name}/{suffix}"))
     settings = {key: value for key, value in index.items() if key in ("boundary_ratio", "expand_timesteps")}
     return Blueprint(base, index["_class_name"], parts, tokens, settings)
 
@@ -157,32 +133,19 @@ def build(blueprint: Blueprint, precision: str = "float32") -> ModelFamily:
     Raises:
         InputError: a pipeline that no family serves, or a part that cannot be built.
     """
-    family = FAMILIES.get(blueprint.pipeline)
-    if family is None:
-        raise InputError(
-            f"{blueprint.base}: pipeline {blueprint.pipeline} is not supported;"
-            f" allowed: {', '.join(sorted(FAMILIES))}"
-        )
+    family = family_of(blueprint.pipeline, blueprint.base)
     modules: dict[str, Any] = {}
     for name, part in blueprint.parts.items():
         half = family.hints.vae if name == "vae" else family.hints.weights
         modules[name] = _part(part, half if precision == "half" else torch.float32)
-    signature = family_pipeline(family)
-    tokenizers = {name: _tokenizer(blueprint.prompt_tokens) for name in signature if "tokenizer" in name}
-    missing = {"transformer_2": None} if "transformer_2" in signature else {}
     pipeline_class = getattr(diffusers, blueprint.pipeline)
+    names = sorted(set().union(*pipeline_class._get_signature_keys(pipeline_class)))
+    tokenizers = {name: _tokenizer(blueprint.prompt_tokens) for name in names if "tokenizer" in name}
+    missing = {"transformer_2": None} if "transformer_2" in names else {}
     return family(pipeline_class(**{**missing, **modules, **tokenizers, **blueprint.config}))
 
 
-def family_pipeline(family: type[ModelFamily]) -> tuple[str, ...]:
-    """Names that a family's pipeline is built from."""
-    required, optional = getattr(diffusers, family.pipeline_class)._get_signature_keys(
-        getattr(diffusers, family.pipeline_class)
-    )
-    return tuple(sorted({*required, *optional}))
-
-
-def _part(part: Part, dtype: torch.dtype) -> Any:
+def _part(part: ModelPart, dtype: torch.dtype) -> Any:
     try:
         if hasattr(diffusers, part.kind):
             kind = getattr(diffusers, part.kind)

@@ -12,7 +12,7 @@ class Gpu:
     """One kind of GPU.
 
     Attributes:
-        label: what GPU feature discovery writes into a node's label ``nvidia.com/gpu.product``.
+        label: what GPU feature discovery writes into a node's label `nvidia.com/gpu.product`.
         memory_gb: stated memory, 10^9 bytes.
         tflops_16: stated dense bfloat16 and float16 rate, 10^12 operations a second.
         tflops_tf32: stated dense TF32 rate, which torch's convolutions in float32 use.

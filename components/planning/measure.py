@@ -18,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 class PeakMemory(TorchDispatchMode):
     """Counts the bytes of tensors that come and go while it is on.
 
-    What existed before (weights, inputs) is named in ``known`` and not counted. An allocator's rounding, its
+    What existed before (weights, inputs) is named in `known` and not counted. An allocator's rounding, its
     fragmentation and libraries' workspaces are not seen.
 
     Attributes:
@@ -90,7 +90,7 @@ def _fused(
 
 
 def peak_bytes(action: Callable[[], Any], known: Iterable[Tensor]) -> int:
-    """Return the most bytes that ``action`` holds at once on meta, beside the ``known`` tensors."""
+    """Return the most bytes that `action` holds at once on meta, beside the `known` tensors."""
     with fused_attention(), PeakMemory(known) as memory:
         action()
     return memory.peak

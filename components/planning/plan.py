@@ -19,11 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from components.alignment.params import AlignmentParams
 from components.alignment.policy.sharding import blocks_of, of_odd_type
 from components.alignment.strategies import STRATEGIES
-from components.generator.families import Geometry, ModelFamily
+from components.generator.families import ModelFamily
 from components.generator.params import SamplingParams
 from components.planning.blueprints import Blueprint, build
 from components.planning.gpus import Gpu
 from components.planning.measure import fused_attention, peak_bytes
+from components.video.clip import ClipFormat
 
 #: Share of a GPU's stated rate that large matrix operations reach; an assumption, printed with the plan.
 UTILISATION = 0.4
@@ -59,14 +60,14 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """What an alignment takes, per GPU; bytes, seconds and operations.
 
     Attributes:
-        parameters: by component, and ``lora`` for one adapter where there is one.
+        parameters: by component, and `lora` for one adapter where there is one.
         shard: whether the GPUs hold the weights together, each its share.
         latents: shape (C, T, h, w) of a clip's latents.
-        resident: bytes that lie on the GPU all the time, by part; text encoders apart, see ``text_encoders``.
+        resident: bytes that lie on the GPU all the time, by part; text encoders apart, see `text_encoders`.
         text_encoders: bytes of the text encoders, which are needed only until prompts are encoded.
         phases: sampling, decoding, update, and update with gradient checkpointing where the network has it.
         seconds: per iteration, with checkpointing where the update does not fit without it.
@@ -82,7 +83,7 @@ class Plan:
     precision: str
     utilisation: float
     tflops: float
-    clip: Geometry
+    clip: ClipFormat
     parameters: dict[str, int]
     shard: bool
     latents: tuple[int, int, int, int]
@@ -112,7 +113,7 @@ class _Network:
     """A family on the meta device with one adapter, or at rank 0 with all weights trained, and what running
     it costs."""
 
-    def __init__(self, family: ModelFamily, geometry: Geometry, rank: int) -> None:
+    def __init__(self, family: ModelFamily, geometry: ClipFormat, rank: int) -> None:
         self.family, self.shape = family, family.latent_shape(geometry)
         if rank:
             config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(family.lora_targets))
@@ -133,11 +134,11 @@ class _Network:
         self.known: list[Tensor] = [t for m in modules for t in (*m.parameters(), *m.buffers())]
 
     def predict(self, rows: int) -> Tensor:
-        """Predict noise for ``rows`` of nothing."""
+        """Predict noise for `rows` of nothing."""
         family = self.family
         latents = torch.empty(rows, *self.shape, device="meta")
         text = torch.empty(rows, *family.embedding_shape, device="meta", dtype=family.denoiser.dtype)
-        kind = family.process.draw_times(1, torch.Generator()).dtype
+        kind = family.noise_process.sample_times(1, torch.Generator()).dtype
         return family.predict(latents, torch.zeros(rows, device="meta", dtype=kind), text)
 
     @torch.no_grad()
@@ -181,8 +182,8 @@ def plan(
     gpu: Gpu,
     gpus: int,
     utilisation: float = UTILISATION,
-) -> Plan:
-    """Work out what an alignment of ``blueprint`` takes on ``gpus`` GPUs of one kind.
+) -> MemoryPlan:
+    """Work out what an alignment of `blueprint` takes on `gpus` GPUs of one kind.
 
     Every prompt of an iteration is taken to give a pair: the most there can be. Encoding prompts (once each),
     scoring and the exchange of gradients are not counted.
@@ -190,7 +191,7 @@ def plan(
     Raises:
         InputError: a base that no family serves, or a clip that it cannot make.
     """
-    geometry = Geometry(sampling.num_frames, sampling.height, sampling.width, sampling.fps)
+    geometry = ClipFormat(sampling.num_frames, sampling.height, sampling.width, sampling.fps)
     whole = build(blueprint, sampling.precision)
     experts = len(whole.denoisers)
     # Experts are alike and a call takes one of them, so one is measured.
@@ -202,11 +203,11 @@ def plan(
     )
     network = _Network(build(single, sampling.precision), geometry, params.lora_rank)
     family = network.family
-    family.settle(sampling.fps, sampling.guidance)
+    family.set_conditioning(sampling.fps, sampling.guidance)
 
     prompts = -(-params.prompts // gpus)
     clips, pairs = prompts * params.candidates, prompts * params.noise_draws
-    passes = 2 if sampling.guidance != 1.0 and not family.embeds_guidance else 1
+    passes = 2 if sampling.guidance != 1.0 and not family.guidance_distilled else 1
     batch, rows = min(sampling.batch, clips), 2 * min(params.pairs_per_forward, pairs)
     forward, trained = network.flops()
     full, vae_full = (m.dtype == torch.float32 for m in (family.denoiser, family.pipeline.vae))
@@ -260,7 +261,7 @@ def plan(
     capacity = gpu.memory_gb * 1e9
     fitting = [name for name in phases if name.startswith("update") and phases[name].total <= capacity]
     chosen = fitting[0] if fitting else list(phases)[-1]
-    return Plan(
+    return MemoryPlan(
         base=blueprint.base,
         pipeline=blueprint.pipeline,
         gpu=gpu.label,

@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from components.planning.plan import ASSUMED, Plan
+from components.planning.plan import ASSUMED, MemoryPlan
 from components.runtime.tables import columns
 
 
-def as_table(plan: Plan) -> str:
+def as_table(plan: MemoryPlan) -> str:
     """Return a plan as lines of text: what it is for, parameters, memory, time, what is assumed."""
     return "\n".join(_lines(plan))
 
 
-def _lines(plan: Plan) -> Iterator[str]:
+def _lines(plan: MemoryPlan) -> Iterator[str]:
     clip, latents = plan.clip, " x ".join(map(str, plan.latents))
     sharded = ", which hold the weights together" if plan.shard else ""
     yield f"{plan.base} ({plan.pipeline}, {plan.precision}) on {plan.gpus} x {plan.gpu}{sharded}"
     yield (
-        f"clip: {clip.num_frames} frames of {clip.height} x {clip.width} px at {clip.fps:g} fps; "
+        f"clip: {clip.frames} frames of {clip.height} x {clip.width} px at {clip.fps:g} fps; "
         f"latents {latents}, {4 * math.prod(plan.latents) / 1e6:.1f} MB in float32"
     )
     yield ""
@@ -55,7 +55,7 @@ def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.2f}"
 
 
-def _verdict(plan: Plan, phase: str) -> str:
+def _verdict(plan: MemoryPlan, phase: str) -> str:
     if plan.fits(phase):
         return "fits"
     return "fits without text encoders" if plan.fits(phase, with_text_encoders=False) else "does not fit"

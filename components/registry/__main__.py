@@ -22,7 +22,6 @@ app = step_app(
     help="Register the aligned generator; promote it when it passes the gate.",
 )
 VersionOption = Annotated[str, typer.Option("--version", help="number of a version, or an alias")]
-AsJson = Annotated[bool, typer.Option("--json", help="as JSON")]
 
 
 @app.command()
@@ -38,17 +37,16 @@ def promote(
     """Put a version to the gate against the champion; make it the champion if it passes, else exit 3."""
     from components.runtime.gate.thresholds import load_gate
 
-    given = load_params(RegistryParams, "registry", params, overrides)
-    rules = load_gate(gate or given.gate)
-    promotions = _promotions(given)
+    settings = load_params(RegistryParams, "registry", params, overrides)
+    rules = load_gate(gate or settings.gate)
+    promotions = _promotions(settings)
     number = promotions.generator.resolve(version)
     decision = promotions.promote(number, rules, note.strip())
     for check in decision.checks:
         print(check.line)
-    if decision.note:
-        print(f"note: {decision.note}")
-    _tell(promotions)
-    name = f"version {number} of {given.model}"
+    for text in (*filter(None, [decision.note]), *promotions.notes):
+        print(f"note: {text}")
+    name = f"version {number} of {settings.model}"
     if decision.outcome == "refused":
         raise GateRefused(f"{name}: {'; '.join(decision.reasons)}")
     print(f"{name} is the champion{' already' if decision.outcome == 'unchanged' else ''}")
@@ -56,77 +54,80 @@ def promote(
 
 @app.command()
 def rollback(
-    reason: Annotated[str, typer.Option("--reason", help="why, kept in the record")],
+    reason: Annotated[str, typer.Option("--reason", help="why; kept in the promotion log")],
     params: ParamsOption = None,
     overrides: SetOption = None,
 ) -> None:
     """Make the champion before this one the champion again; each rollback goes back by one more."""
     if not reason.strip():
         raise InputError("--reason is empty: say why the champion is rolled back")
-    given = load_params(RegistryParams, "registry", params, overrides)
-    promotions = _promotions(given)
+    settings = load_params(RegistryParams, "registry", params, overrides)
+    promotions = _promotions(settings)
     before, now = promotions.roll_back(reason.strip())
-    _tell(promotions)
-    print(f"{given.model}: rolled back from version {before} to version {now}, which is the champion again")
+    for note in promotions.notes:
+        print(f"note: {note}")
+    print(f"{settings.model}: rolled back from version {before} to version {now}, the champion again")
 
 
 @app.command()
-def show(as_json: AsJson = False, params: ParamsOption = None, overrides: SetOption = None) -> None:
-    """List the versions with their aliases and decisions, and the record of promotions."""
+def show(
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
+    params: ParamsOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """List the versions with their aliases and decisions, and the promotion log."""
     from dataclasses import asdict
 
     from components.runtime.tracking.retry import place
 
-    given = load_params(RegistryParams, "registry", params, overrides)
-    promotions = _promotions(given)
+    settings = load_params(RegistryParams, "registry", params, overrides)
+    promotions = _promotions(settings)
     versions = promotions.generator.versions()
-    entries = promotions.generator.record.read()[1]
+    entries = promotions.generator.log.read()[1]
     if as_json:
         print(json.dumps({"versions": versions, "record": [asdict(entry) for entry in entries]}, indent=1))
         return
     if not versions:
-        print(f"{given.model} at {place()}: no version is registered")
+        print(f"{settings.model} at {place()}: no version is registered")
     for row in versions:
-        tags = row["tags"]
-        print(f"{given.model} version {row['version']}  {row['created']}  {', '.join(row['aliases']) or '-'}")
+        tags, aliases = row["tags"], ", ".join(row["aliases"]) or "-"
+        print(f"{settings.model} version {row['version']}  {row['created']}  {aliases}")
         print(f"  {tags.get('decision', 'undecided')}: {tags.get('headline', '')}")
         for reason in filter(None, tags.get("reasons", "").split("; ")):
             print(f"  - {reason}")
     for entry in entries:
         effect = "" if entry.effective or entry.action == "refused" else " (no effect: another came first)"
-        print(f"record {entry.number}: {entry.at} {entry.words}{effect}, by {entry.by}: {entry.why}")
-    for words in promotions.present().gone:
+        print(f"log {entry.number}: {entry.at} {entry.words}{effect}, by {entry.by}: {entry.why}")
+    for words in promotions.current().deleted:
         print(f"warning: {words}")
-    for words in promotions.astray():
-        print(f"warning: {words}; the next promotion or rollback mends it")
+    for words in promotions.stale_aliases():
+        print(f"warning: {words}; the next promotion or rollback moves it")
 
 
 @app.command()
 def verify(
-    version: VersionOption = "champion",
-    params: ParamsOption = None,
-    overrides: SetOption = None,
+    version: VersionOption = "champion", params: ParamsOption = None, overrides: SetOption = None
 ) -> None:
     """Check every digest of a version; name what differs, and exit 3 if anything does."""
     from components.registry import verify as checking
 
-    given = load_params(RegistryParams, "registry", params, overrides)
-    promotions = _promotions(given)
+    settings = load_params(RegistryParams, "registry", params, overrides)
+    promotions = _promotions(settings)
     number = promotions.generator.resolve(version)
-    found = checking.verify(promotions, number)
-    for finding in found:
-        if finding.state != "same":
-            print(finding.line)
-    counts = {state: sum(one.state == state for one in found) for state in ("same", "differs", "absent")}
-    print(
-        f"version {number} of {given.model}: {counts['same']} as recorded, {counts['differs']} differ, "
-        f"{counts['absent']} not to be had from here"
+    items = checking.verify(promotions, number)
+    for item in items:
+        if item.state != "same":
+            print(item.line)
+    same, differ, absent = (
+        [item.what for item in items if item.state == state] for state in ("same", "differs", "absent")
     )
-    if counts["differs"]:
-        names = [one.what for one in found if one.state == "differs"]
-        raise GateRefused(
-            f"{len(names)} of {len(found)} differ from what was recorded: {', '.join(names[:5])}"
-        )
+    print(
+        f"version {number} of {settings.model}: {len(same)} as recorded, {len(differ)} differ, "
+        f"{len(absent)} not available from here"
+    )
+    if differ:
+        names = ", ".join(differ[:5])
+        raise GateRefused(f"{len(differ)} of {len(items)} differ from what was recorded: {names}")
 
 
 @app.command()
@@ -136,25 +137,19 @@ def diff(
     params: ParamsOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Tell in what two versions differ: where they came from, and what they scored."""
+    """Show in what two versions differ: where they came from, and what they scored."""
     from components.registry.versions.diff import lines
 
-    given = load_params(RegistryParams, "registry", params, overrides)
-    generator = _promotions(given).generator
-    for line in lines(generator, generator.resolve(one), generator.resolve(other)):
+    model = _promotions(load_params(RegistryParams, "registry", params, overrides)).generator
+    for line in lines(model, model.resolve(one), model.resolve(other)):
         print(line)
 
 
-def _tell(promotions: Promotions) -> None:
-    for note in promotions.notes:
-        print(f"note: {note}")
-
-
-def _promotions(given: RegistryParams) -> Promotions:
+def _promotions(settings: RegistryParams) -> Promotions:
     from components.registry.promote import Promotions
-    from components.registry.versions.store import Models
+    from components.registry.versions.store import RegisteredModel
 
-    return Promotions(Models(given.model), Models(given.reward_model))
+    return Promotions(RegisteredModel(settings.model), RegisteredModel(settings.reward_model))
 
 
 if __name__ == "__main__":

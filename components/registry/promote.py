@@ -1,112 +1,104 @@
-"""Promoting and rolling back: a decision, an entry in the record, and the aliases that follow from it.
+"""Promotion and rollback: a decision, an entry in the promotion log, the aliases that follow from the log.
 
-People delete versions in MLflow's own pages. Every command works on what is left and says what is gone.
+Two promotions at once are serialised by `promotion_log.PromotionLog.compare_and_set`. People delete versions
+in MLflow's own pages: every command works on what is left and says what was deleted.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from components.registry.decisions import read_decision, write_decision
 from components.registry.gate.gate import Decision, EvaluatedVersion, decide, same_weights
-from components.registry.promotion_log import ATTEMPTS, Champion, Entry, State
-from components.registry.versions.store import CHAMPION, PREVIOUS, SEAL, Models, Unreadable
+from components.registry.promotion_log import ATTEMPTS, CHAMPION, PREVIOUS, Champion, LogEntry, LogState
+from components.registry.versions.files import SEAL, Unreadable, evaluated
+from components.registry.versions.store import RegisteredModel
 from components.runtime.errors import InputError
-from components.runtime.gate.rules import Check
 from components.runtime.gate.thresholds import Gate
 
+#: Tag of a generator's version with the reward's version that it was evaluated by.
 REWARD_VERSION = "reward_version"
-DECISIONS = "decisions"
 
 
 @dataclass(frozen=True)
-class Present:
-    """What holds now: the record's state, the state with what is left of it, and what is gone, in words."""
+class CurrentState:
+    """What holds now: the log's state, that state without deleted versions, and the deletions in words."""
 
-    recorded: State
-    left: State
-    gone: tuple[str, ...] = ()
+    logged: LogState
+    left: LogState
+    deleted: tuple[str, ...] = ()
 
 
 class Promotions:
     """Moves the champion of a generator, and with it that of the reward it was judged by.
 
+    Attributes:
+        notes: what the caller should print: what was deleted, and what was done about it.
+
     Raises:
         InputError: (every method) the registry cannot be reached.
     """
 
-    def __init__(self, generator: Models, reward: Models) -> None:
+    def __init__(self, generator: RegisteredModel, reward: RegisteredModel) -> None:
         self.generator, self.reward = generator, reward
         self.notes: list[str] = []
-        """What the caller should tell: what was gone, and what was done about it."""
 
     def promote(self, version: str, gate: Gate, note: str = "") -> Decision:
         """Put a version to the gate against whoever is champion; make it the champion if it passes.
 
-        The decision is kept with the version's run, and its digest in the record. If another promotion comes
+        The decision is kept with the version's run, and its digest in the log. If another promotion comes
         between, the version is put to the gate again, against the new champion.
 
         Raises:
             InputError: a file of the version or of the champion is missing or altered.
         """
-        candidate = self.generator.evaluated(version, whole=True)
+        candidate = evaluated(self.generator, version, whole=True)
         seal = self.generator.tags(version).get(SEAL, "")
         for _ in range(ATTEMPTS):
-            state = self._mended()
+            state = self._log_deletions()
             if state.champion == version:
-                self.follow()
+                self.sync_aliases()
                 return _unchanged(version)
             decision = decide(gate, candidate, self._champion(state, candidate))
-            digest = self._kept(version, decision, gate, note)
-            passed = decision.outcome == "accepted"
-            why = "passed every rule of the gate" if passed else "; ".join(decision.reasons)
-            entry = self.generator.record.append(
-                Entry(
+            passed, reasons = decision.outcome == "accepted", "; ".join(decision.reasons)
+            why = "passed every rule of the gate" if passed else reasons
+            entry = self.generator.log.compare_and_set(
+                LogEntry(
                     action="promoted" if passed else "refused",
                     version=version,
                     champion=version if passed else state.champion or "",
                     previous=(state.champion if passed else state.previous) or "",
                     expects=state.head,
                     why=f"{note}: {why}" if note else why,
-                    decision=digest,
+                    decision=write_decision(self.generator, version, decision, gate, note),
                     replaced=(state.champion or "") if passed else "",
                     seal=seal,
                 )
             )
             if passed and not entry.effective:
                 continue
-            reasons = "; ".join(decision.reasons)
-            self.generator.tag(
-                version, {"decision": decision.outcome, "reasons": reasons, "record": str(entry.number)}
-            )
-            self.follow()
+            tags = {"decision": decision.outcome, "reasons": reasons, "record": str(entry.number)}
+            self.generator.tag(version, tags)
+            self.sync_aliases()
             return decision
-        raise InputError(f"{self.generator.name}: {ATTEMPTS} other promotions came between; try again")
+        raise self._outpaced()
 
     def decided(self, version: str, gate: Gate) -> Decision | None:
-        """The decision on record for a version by these rules; None where it is to be decided (again).
+        """The logged decision on a version by these rules; None where it is to be decided (again).
 
         A version that was accepted stays so: one that was rolled back does not come back by itself. A refusal
         holds while the champion that it was judged against is the champion.
         """
-        now = self.present()
+        champion = self.current().left.champion
         seal = self.generator.tags(version).get(SEAL, "")
-        for entry in reversed(self.generator.record.read()[1]):
+        for entry in reversed(self.generator.log.read()[1]):
             if entry.version != version or not entry.decision or entry.seal not in ("", seal):
                 continue
-            if entry.action == "refused" and (entry.champion or None) != now.left.champion:
-                continue
-            if entry.action != "refused" and not entry.effective:
-                continue
-            found = self._read_decision(version, entry)
-            if found is not None and found.gate == gate.digest:
-                return found
-        return _unchanged(version) if now.left.champion == version else None
+            holds = entry.champion == (champion or "") if entry.action == "refused" else entry.effective
+            decision = read_decision(self.generator, version, entry) if holds else None
+            if decision is not None and decision.gate == gate.digest:
+                return decision
+        return _unchanged(version) if champion == version else None
 
     def roll_back(self, reason: str) -> tuple[str, str]:
         """Make the champion before this one the champion again; returns both versions: from, to.
@@ -114,115 +106,108 @@ class Promotions:
         Raises:
             InputError: there is none to go back to, or another promotion came between.
         """
-        self._adopted()
-        now = self.present()
-        if not now.recorded.champions:
-            raise InputError(f"{self.generator.name} has no previous champion to go back to")
-        top = now.recorded.champions[-1]
-        stays = bool(now.left.champions) and now.left.champions[-1] == top
-        rest = list(now.left.champions[:-1] if stays else now.left.champions)
+        self._adopt_champion()
+        now = self.current()
+        nothing = f"{self.generator.name} has no previous champion to go back to"
+        if not now.logged.champions:
+            raise InputError(nothing)
+        top = now.logged.champions[-1]
+        rest = list(now.left.champions)
+        if rest and rest[-1] == top:
+            rest.pop()
         if not rest:
-            raise InputError(
-                f"{self.generator.name} has no previous champion to go back to"
-                f"{''.join(f'; {words}' for words in now.gone)}; to go on, promote a version (see `show`)"
-            )
-        self.notes += now.gone
-        entry = self.generator.record.append(self._back(now.recorded.head, top, rest, reason))
-        self.follow()
+            deleted = "".join(f"; {words}" for words in now.deleted)
+            raise InputError(f"{nothing}{deleted}; to go on, promote a version (see `show`)")
+        self.notes += now.deleted
+        entry = self._go_back(now.logged, rest, reason)
+        self.sync_aliases()
         if not entry.effective:
             # Somebody else moved the champion at the same moment: theirs is not for us to undo unseen.
             raise InputError(
-                f"champion of {self.generator.name} is now version {self.present().left.champion}: "
+                f"champion of {self.generator.name} is now version {self.current().left.champion}: "
                 "another promotion came between; look, and run the command again"
             )
         return top.version, entry.champion
 
-    def follow(self) -> None:
-        """Move the aliases to what the record says, until neither changes any more."""
+    def sync_aliases(self) -> None:
+        """Move the aliases to what the log says, until neither changes any more."""
         for _ in range(ATTEMPTS):
-            now = self.present()
-            moved = self._pointed(self.generator, PREVIOUS, now.left.previous)
-            moved |= self._pointed(self.generator, CHAMPION, now.left.champion)
+            now = self.current()
+            moved = _move(self.generator, PREVIOUS, now.left.previous)
+            moved |= _move(self.generator, CHAMPION, now.left.champion)
             if now.left.champion is not None:
-                moved |= self._reward_follows(now.left.champion)
-            if not moved and self.generator.record.read()[0] == now.recorded:
+                moved |= self._move_reward(now.left.champion)
+            if not moved and self.generator.log.read()[0] == now.logged:
                 return
 
-    def astray(self) -> list[str]:
-        """Aliases that are not what the record says, in words: moved by hand, or by a writer that died."""
-        now = self.present()
-        if not now.recorded.head:
+    def stale_aliases(self) -> list[str]:
+        """Aliases that are not what the log says, in words: moved by hand, or by a writer that died."""
+        now = self.current()
+        if not now.logged.head:
             return []
         aliases = self.generator.aliases()
         return [
-            f"alias {alias} is version {aliases.get(alias, 'none')}, the record says {said or 'none'}"
-            for alias, said in ((CHAMPION, now.left.champion), (PREVIOUS, now.left.previous))
-            if aliases.get(alias) != said
+            f"alias {alias} is version {aliases.get(alias, 'none')}, the log says {version or 'none'}"
+            for alias, version in ((CHAMPION, now.left.champion), (PREVIOUS, now.left.previous))
+            if aliases.get(alias) != version
         ]
 
-    def present(self) -> Present:
-        """The record's state, and what is left of it."""
-        state = self.generator.record.read()[0]
-        there = {row["version"]: row["tags"].get(SEAL, "") for row in self.generator.versions()}
-        gone = [
-            one
-            for one in state.champions
-            if one.version not in there or (one.seal and there[one.version] != one.seal)
-        ]
-        left = state.without(gone)
-        return Present(state, left, tuple(self._told_gone(one, state) for one in dict.fromkeys(gone)))
+    def current(self) -> CurrentState:
+        """The log's state, and what is left of it."""
+        state = self.generator.log.read()[0]
+        seals = {row["version"]: row["tags"].get(SEAL, "") for row in self.generator.versions()}
+        deleted = dict.fromkeys(
+            champion
+            for champion in state.champions
+            if champion.version not in seals or champion.seal not in ("", seals[champion.version])
+        )
+        words = []
+        for champion in deleted:
+            rank = "the champion by the log" if champion == state.champions[-1] else "an earlier champion"
+            name = f"version {champion.version} of {self.generator.name}"
+            words.append(f"{name}, {rank}, was deleted in MLflow")
+        return CurrentState(state, state.without(deleted), tuple(words))
 
-    def _told_gone(self, one: Champion, state: State) -> str:
-        place = "the champion by the record" if one == state.champions[-1] else "an earlier champion"
-        return f"version {one.version} of {self.generator.name}, {place}, was deleted in MLflow"
-
-    def _mended(self) -> State:
-        """What is left, once the record says who is champion where the champion was deleted."""
-        self._adopted()
+    def _log_deletions(self) -> LogState:
+        """What is left, once the log says who is champion where the champion was deleted."""
+        self._adopt_champion()
         for _ in range(ATTEMPTS):
-            now = self.present()
-            for words in now.gone:
-                if words not in self.notes:
-                    self.notes.append(words)
-            if now.left.champions and now.recorded.champions[-1] != now.left.champions[-1]:
-                top = now.recorded.champions[-1]
-                why = f"version {top.version} was deleted in MLflow"
-                self.notes.append(f"version {now.left.champion}, champion before it, is the champion again")
-                self.generator.record.append(
-                    self._back(now.recorded.head, top, list(now.left.champions), why)
-                )
-                continue
-            return now.left
-        raise InputError(f"{self.generator.name}: {ATTEMPTS} other promotions came between; try again")
+            now = self.current()
+            self._note(*now.deleted)
+            if not now.left.champions or now.logged.champions[-1] == now.left.champions[-1]:
+                return now.left
+            why = f"version {now.logged.champion} was deleted in MLflow"
+            self.notes.append(f"version {now.left.champion}, champion before it, is the champion again")
+            self._go_back(now.logged, list(now.left.champions), why)
+        raise self._outpaced()
 
-    def _adopted(self) -> None:
-        """Take on a champion from before there was a record as the record's first entry."""
-        record = self.generator.record
-        aliases = {} if record.read()[1] else self.generator.aliases()
+    def _adopt_champion(self) -> None:
+        """Take on a champion from before there was a log as the log's first entry."""
+        aliases = {} if self.generator.log.read()[1] else self.generator.aliases()
         if CHAMPION in aliases:
-            found = aliases[CHAMPION]
-            why = "champion before there was a record"
-            record.append(Entry("adopted", found, found, aliases.get(PREVIOUS, ""), 0, why))
+            champion, previous = aliases[CHAMPION], aliases.get(PREVIOUS, "")
+            why = "champion before there was a log"
+            self.generator.log.compare_and_set(LogEntry("adopted", champion, champion, previous, 0, why))
 
-    @staticmethod
-    def _back(head: int, top: Champion, rest: list[Champion], why: str) -> Entry:
-        """The entry that takes `top` off the stack; `rest` is what is left below it."""
-        return Entry(
+    def _go_back(self, logged: LogState, rest: list[Champion], why: str) -> LogEntry:
+        """Write the entry that takes the champion off the stack; `rest` is what is left below it."""
+        entry = LogEntry(
             action="rolled back",
             version=rest[-1].version,
             champion=rest[-1].version,
             previous=rest[-2].version if len(rest) > 1 else "",
-            expects=head,
+            expects=logged.head,
             why=why,
-            replaced=top.version,
+            replaced=logged.champion or "",
             seal=rest[-1].seal,
         )
+        return self.generator.log.compare_and_set(entry)
 
-    def _champion(self, state: State, candidate: EvaluatedVersion) -> EvaluatedVersion | None:
+    def _champion(self, state: LogState, candidate: EvaluatedVersion) -> EvaluatedVersion | None:
         if state.champion is None:
             return None
         try:
-            return self.generator.evaluated(state.champion)
+            return evaluated(self.generator, state.champion)
         except Unreadable as error:
             known = EvaluatedVersion(state.champion, {}, self.generator.tags(state.champion))
             if same_weights(candidate, known):
@@ -232,82 +217,32 @@ class Promotions:
                 f"{state.champion} in MLflow to go on without it"
             ) from error
 
-    def _reward_follows(self, champion: str) -> bool:
-        """Whether the reward's alias had to be moved to the one that the champion was judged by."""
+    def _move_reward(self, champion: str) -> bool:
+        """Whether the reward's alias had to be moved to the version that the champion was judged by."""
         judged_by = self.generator.tags(champion).get(REWARD_VERSION)
         if judged_by is None:
             return False
-        if judged_by not in {row["version"] for row in self.reward.versions()}:
-            words = (
-                f"version {judged_by} of {self.reward.name}, which judged the champion, was deleted in MLflow"
-            )
-            if words not in self.notes:
-                self.notes.append(words)
-            return False
-        return self._pointed(self.reward, CHAMPION, judged_by)
-
-    def _kept(self, version: str, decision: Decision, gate: Gate, note: str) -> str:
-        """Write the decision record beside the version's files; returns its SHA-256."""
-        text = (
-            json.dumps(decision_record(self.generator.name, version, decision, gate, note), indent=1) + "\n"
+        if judged_by in self.reward.numbers():
+            return _move(self.reward, CHAMPION, judged_by)
+        self._note(
+            f"version {judged_by} of {self.reward.name}, which judged the champion, was deleted in MLflow"
         )
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        with tempfile.TemporaryDirectory(prefix="onlinevpo-registry-") as scratch:
-            file = Path(scratch) / f"{digest[:16]}.json"
-            file.write_text(text, encoding="utf-8")
-            self.generator.log_file(self.generator.writable_run(version), file, DECISIONS)
-        return digest
+        return False
 
-    def _read_decision(self, version: str, entry: Entry) -> Decision | None:
-        """The decision of an entry; None where its file is not to be had or is of another version's form."""
-        with tempfile.TemporaryDirectory(prefix="onlinevpo-registry-") as scratch:
-            try:
-                file = self.decision_file(version, entry, Path(scratch))
-                text = file.read_bytes()
-                found = json.loads(text)
-                if hashlib.sha256(text).hexdigest() != entry.decision:
-                    return None
-                return Decision(
-                    found["outcome"],
-                    tuple(found["reasons"]),
-                    tuple(Check(**one) for one in found["checks"]),
-                    found["champion"],
-                    found["gate"]["digest"],
-                )
-            except (InputError, OSError, ValueError, KeyError, TypeError):
-                return None
+    def _note(self, *notes: str) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
 
-    def decision_file(self, version: str, entry: Entry, to: Path) -> Path:
-        """Download the decision record of an entry into `to`.
+    def _outpaced(self) -> InputError:
+        return InputError(f"{self.generator.name}: {ATTEMPTS} other promotions came between; try again")
 
-        Raises:
-            InputError: it is not there.
-        """
-        name = f"{DECISIONS}/{entry.decision[:16]}.json"
-        runs = self.generator.runs_of(version)
-        for run_id in runs[:-1]:
-            with suppress(InputError):
-                return self.generator.fetch_from_run(run_id, name, to)
-        if not runs:
-            raise InputError(f"version {version} of {self.generator.name} has no run that could hold {name}")
-        return self.generator.fetch_from_run(runs[-1], name, to)
 
-    @staticmethod
-    def _pointed(models: Models, alias: str, version: str | None) -> bool:
-        """Whether the alias had to be moved."""
-        if models.aliases().get(alias) == version:
-            return False
-        models.set_alias(alias, version)
-        return True
+def _move(model: RegisteredModel, alias: str, version: str | None) -> bool:
+    """Point the alias at the version; whether it had to be moved."""
+    if model.aliases().get(alias) == version:
+        return False
+    model.set_alias(alias, version)
+    return True
 
 
 def _unchanged(champion: str) -> Decision:
     return Decision("unchanged", ("this version is the champion already",), (), champion)
-
-
-def decision_record(
-    model: str, version: str, decision: Decision, gate: Gate, note: str = ""
-) -> dict[str, Any]:
-    """A decision with the gate it was made by, as plain JSON values."""
-    found: dict[str, Any] = {"model": model, "version": version} | decision.as_json()
-    return found | {"gate": {"digest": gate.digest, "rules": gate.model_dump(mode="json")}, "note": note}

@@ -1,15 +1,15 @@
-"""The record of promotions: an ordered log in the registry's own store, from which the champion follows.
+"""The promotion log: promotions are serialised here, by compare-and-set on an ordered log; no lock.
 
-Each entry is a version of the registered model ``<model>-promotions``. The store gives versions their numbers
-one at a time, in one transaction, and so puts entries of any number of writers into one order. An entry names
-the entry it follows on (``expects``); it takes effect only if that one is still the newest that did. Of two
-written at the same moment the store decides which comes first; the other is without effect and stays on the
-record. So there is nothing to lock, nothing that expires, and no clock: a writer that is killed leaves either
-a whole entry or none. Aliases are derived from the record, and mended by the next command if somebody died
-between writing an entry and moving them.
+Each entry is a version of the registered model `<model>-promotions`. The store gives versions their numbers
+one at a time, in one transaction, and so puts the entries of any number of writers into one order. An entry
+names the entry that it follows on (`expects`) and takes effect only if that one is still the newest in
+effect. Of two written at the same moment the store decides which comes first; the other has no effect and
+stays in the log. So nothing is locked, nothing expires, no clock counts: a writer that is killed leaves a
+whole entry or none. Aliases are derived from the log; the next command moves them if a writer died before it
+did.
 
-What the record leads to is a stack of champions: a promotion puts a version on top, a rollback takes the top
-one off, so that two rollbacks go back two champions and never forward to what was rolled back.
+The log leads to a stack of champions: a promotion puts a version on top, a rollback takes the top one off.
+Two rollbacks go back two champions, and never forward to what was rolled back.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
+from components.registry.client import RetryingClient
 from components.runtime.errors import InputError, shortened
-from components.runtime.tracking.retry import PREFIX, TAG_CAP, call, is_busy, reachable
+from components.runtime.tracking.retry import PREFIX, TAG_CAP, call, is_busy
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 SUFFIX = "-promotions"
 Action = Literal["adopted", "promoted", "rolled back", "refused"]
+#: Entries of others that may come before ours until we give up.
 ATTEMPTS = 100
-"""Entries that others may get in before ours until we give up."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of the record.
+class LogEntry:
+    """One entry of the log.
 
     Attributes:
         action: what was decided. A refusal changes nothing and is never an `expects`.
@@ -45,10 +46,10 @@ class Entry:
         decision: SHA-256 of its decision record, "" where there is none.
         by: who wrote it: the tracking server's user, else the system's.
         at: UTC time by the writer's clock; the order is that of the numbers.
+        token: tells this attempt from every other, also where a client sent it twice.
         replaced: the champion until then; "" for none, and in entries from before this was written down.
         seal: tells the version from a later one of the same number, "" where it carries none: MLflow counts
             from 1 again when a registered model is deleted and made anew.
-        token: tells this attempt from every other, also where a client sent it twice.
         number: its place, given by the store; 0 until it is written.
         effective: whether it took effect.
     """
@@ -70,12 +71,16 @@ class Entry:
 
     @property
     def words(self) -> str:
-        """What happened: ``rolled back from version 2 to version 1``."""
+        """What happened: `rolled back from version 2 to version 1`."""
         before = self.replaced or self.previous
         if self.action == "rolled back":
             return f"rolled back{f' from version {before}' if before else ''} to version {self.version}"
         after = f" in place of version {before}" if self.action == "promoted" and before else ""
         return f"version {self.version} {self.action}{after}"
+
+
+#: Fields of an entry that are stored as tags of its version.
+_STORED = tuple(name for name in LogEntry.__dataclass_fields__ if name not in ("number", "effective"))
 
 
 class Champion(NamedTuple):
@@ -86,8 +91,8 @@ class Champion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class State:
-    """What the record says now.
+class LogState:
+    """What the log says now.
 
     Attributes:
         head: number of its newest entry that took effect; 0 for none.
@@ -107,40 +112,33 @@ class State:
         """The version that a rollback goes back to."""
         return self.champions[-2].version if len(self.champions) > 1 else None
 
-    def without(self, gone: Iterable[Champion]) -> State:
-        """The state as it is where some versions are no longer there."""
-        lost = set(gone)
+    def without(self, deleted: Iterable[Champion]) -> LogState:
+        """The state without some versions; of neighbours with the same number the first is kept."""
         kept: list[Champion] = []
-        for one in self.champions:
-            if one not in lost and (not kept or kept[-1].version != one.version):
-                kept.append(one)
-        return State(self.head, tuple(kept))
+        for champion in self.champions:
+            if champion not in deleted and (not kept or kept[-1].version != champion.version):
+                kept.append(champion)
+        return LogState(self.head, tuple(kept))
 
 
-_TAGS = (
-    *("action", "version", "champion", "previous", "expects", "why", "decision", "by", "at", "token"),
-    *("replaced", "seal"),
-)
-
-
-def folded(entries: Iterable[Entry]) -> tuple[State, list[Entry]]:
+def replay(entries: Iterable[LogEntry]) -> tuple[LogState, list[LogEntry]]:
     """The state that entries lead to, and the entries in order, each marked with whether it took effect.
 
-    An entry that follows on one that was deleted takes effect: what was deleted cannot be asked.
+    An entry that follows on one that was deleted takes effect: nothing is known of the deleted one.
     """
-    ordered = sorted(entries, key=lambda one: one.number)
+    ordered = sorted(entries, key=lambda entry: entry.number)
     known = {entry.number for entry in ordered}
-    state, marked = State(), []
+    state, marked = LogState(), []
     for entry in ordered:
         orphan = entry.expects > state.head and entry.expects not in known
         effective = entry.action != "refused" and (entry.expects == state.head or orphan)
         if effective:
-            state = State(entry.number, _champions(state.champions, entry))
+            state = LogState(entry.number, _stack_after(state.champions, entry))
         marked.append(replace(entry, effective=effective))
     return state, marked
 
 
-def _champions(before: tuple[Champion, ...], entry: Entry) -> tuple[Champion, ...]:
+def _stack_after(before: tuple[Champion, ...], entry: LogEntry) -> tuple[Champion, ...]:
     """The stack of champions after an entry that took effect."""
     now = Champion(entry.champion, entry.seal)
     below = (Champion(entry.previous),) if entry.previous else ()
@@ -153,27 +151,30 @@ def _champions(before: tuple[Champion, ...], entry: Entry) -> tuple[Champion, ..
     for place in reversed(range(len(before))):
         if before[place].version == entry.champion:
             return before[: place + 1]
-    # Written by a version of the project whose second rollback went forward again.
+    # Written by a release whose second rollback went forward again.
     return (*before, now)
 
 
-class Record:
-    """The record of one registered model.
+class PromotionLog:
+    """The promotion log of one registered model.
 
     Raises:
         InputError: (every method) the registry cannot be reached, or an entry of it is damaged.
     """
 
-    def __init__(self, client: Any, model: str) -> None:
+    def __init__(self, client: RetryingClient, model: str) -> None:
         self.model, self.name = model, model + SUFFIX
         self._client = client
 
-    def read(self) -> tuple[State, list[Entry]]:
+    def read(self) -> tuple[LogState, list[LogEntry]]:
         """The present state and every entry, oldest first."""
-        return folded(self._entries())
+        return replay(self._entries())
 
-    def append(self, entry: Entry) -> Entry:
-        """Write an entry; what comes back says whether it took effect."""
+    def compare_and_set(self, entry: LogEntry) -> LogEntry:
+        """Write an entry; the entry that comes back says whether it took effect.
+
+        It takes effect if entry `expects` is still the newest in effect; it stays in the log either way.
+        """
         made = replace(
             entry,
             token=secrets.token_hex(16),
@@ -181,61 +182,42 @@ class Record:
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             why=shortened(entry.why, TAG_CAP),
         )
-        self._make_model()
-        call(lambda: self._write(made), f"record {self.name}")
+        about = f"Promotion log of {self.model}. Do not edit or delete."
+        self._client.create_registered_model(self.name, about)
+        call(lambda: self._write(made), self.name)
         # A client that heard no answer may have sent it twice: the first of the two is the one that counts.
-        ours = [one for one in self.read()[1] if one.token == made.token]
+        ours = [written for written in self.read()[1] if written.token == made.token]
         if not ours:
             raise InputError(f"{self.name}: the entry just written is not there; was it deleted?")
-        return next((one for one in ours if one.effective), ours[0])
+        return next((written for written in ours if written.effective), ours[0])
 
-    def _write(self, entry: Entry) -> None:
+    def _write(self, entry: LogEntry) -> None:
         # Tried again after "busy", and that may have been said of an entry that was written.
-        if any(one.token == entry.token for one in self._entries()):
+        if self._has(entry):
             return
-        tags = {PREFIX + name: str(getattr(entry, name)) for name in _TAGS}
+        tags = {PREFIX + name: str(getattr(entry, name)) for name in _STORED}
         source = f"models:/{self.model}/{entry.version}"
         try:
-            self._client.create_model_version(self.name, source, tags=tags, await_creation_for=0)
+            self._client.raw.create_model_version(self.name, source, tags=tags, await_creation_for=0)
         except Exception as error:
-            if is_busy(error) and any(one.token == entry.token for one in self._entries()):
-                return
-            raise
+            if not (is_busy(error) and self._has(entry)):
+                raise
 
-    def _entries(self) -> list[Entry]:
-        found, page = [], None
-        while True:
-            with reachable(f"record {self.name}"):
-                rows = self._client.search_model_versions(f"name='{self.name}'", 1000, page_token=page)
-            found += [self._parsed(row) for row in rows]
-            page = rows.token
-            if not page:
-                return found
+    def _has(self, entry: LogEntry) -> bool:
+        return any(written.token == entry.token for written in self._entries())
 
-    def _parsed(self, row: Any) -> Entry:
+    def _entries(self) -> list[LogEntry]:
+        return [self._parsed(row) for row in self._client.search_all_versions(self.name)]
+
+    def _parsed(self, row: Any) -> LogEntry:
         tags = {name.removeprefix(PREFIX): value for name, value in row.tags.items()}
         try:
-            action: Action = tags["action"]
-            if action not in ("adopted", "promoted", "rolled back", "refused"):
-                raise ValueError(action)
-            given = {name: tags.get(name, "") for name in _TAGS} | {"expects": int(tags["expects"])}
-            return Entry(**given, number=int(row.version))  # type: ignore[arg-type]
+            if tags["action"] not in get_args(Action):
+                raise ValueError(tags["action"])
+            fields: dict[str, Any] = {name: tags.get(name, "") for name in _STORED}
+            return LogEntry(**fields | {"expects": int(tags["expects"]), "number": int(row.version)})
         except (KeyError, ValueError) as error:
             raise InputError(f"{self.name}: entry {row.version} is damaged: {error!r}") from error
-
-    def _make_model(self) -> None:
-        from mlflow.exceptions import MlflowException
-
-        def make() -> None:
-            try:
-                self._client.create_registered_model(
-                    self.name, description=f"Record of promotions of {self.model}. Do not edit or delete."
-                )
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-
-        call(make, f"record {self.name}")
 
 
 def _user() -> str:

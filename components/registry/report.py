@@ -5,7 +5,6 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from components.registry.gate.gate import Decision
-from components.registry.versions.store import CHAMPION
 from components.runtime.gate.rules import Check
 from components.runtime.io.page_slots import DECISION, OUTCOME, fill
 
@@ -20,15 +19,8 @@ def decided_page(page: str, decision: Decision, model: str, version: str) -> str
 
 
 def _outcome(decision: Decision, model: str, version: str) -> Markup:
-    name = f"version {version} of {model}"
-    refused = f"{name} stays a candidate, {len(decision.reasons)} rule(s) failed"
-    told = {
-        "accepted": f"{name} is now the {CHAMPION}",
-        "refused": refused,
-        "unchanged": f"{name} was the {CHAMPION} already",
-    }
     return Markup('<p class="decided {}"><b>{} by the registry:</b> {}.</p>').format(
-        decision.outcome, _TITLES[decision.outcome], told[decision.outcome]
+        decision.outcome, _TITLES[decision.outcome], decision.sentence(f"version {version} of {model}")
     )
 
 

@@ -17,7 +17,7 @@ from components.runtime.params import validated
 from components.runtime.step import check_out, main, step_app
 
 if TYPE_CHECKING:
-    from components.reward.base import RewardResult
+    from components.runtime.artifacts.publish import StepResult
 
 #: Up to so many files are scored without a progress bar.
 FEW = 20
@@ -169,7 +169,7 @@ def export(
     print(f"MLflow model: {save(reward, out)}")
 
 
-def _print(made: RewardResult) -> None:
+def _print(made: StepResult) -> None:
     print(f"reward: done, {made.out}")
     for name, value in sorted(made.metrics.items()):
         print(f"  {name}  {value:.6g}")

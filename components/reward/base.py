@@ -61,14 +61,6 @@ class Reward(Protocol):
 
 
 @dataclass(frozen=True)
-class RewardResult:
-    """Where a published reward is, and its flat metrics."""
-
-    out: Path
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
 class InputSpec:
     """How a reward wants clips handed over.
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from components.reward.base import CONFIG, Reward, RewardResult, scoring_files
+from components.reward.base import CONFIG, Reward, scoring_files
 from components.reward.params import CardParams, GateParams, LadderParams
 from components.reward.scoring.load import open_reward
 from components.reward.scoring.transformers import MODEL, Description, Regressor, described
@@ -28,7 +28,7 @@ from components.reward.scoring.videos import score_files, sources
 from components.reward.scoring.weighted_sum import PARTS, Recipe, WeightedSum, WeightedTerm, scale_of
 from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
 from components.runtime.artifacts.pretrained import fetch
-from components.runtime.artifacts.publish import publish
+from components.runtime.artifacts.publish import StepResult, publish
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError, one_line
 from components.runtime.params import Section, StepParams
@@ -74,7 +74,7 @@ class CombineParams(_ExternalParams):
 
 def import_model(
     params: ImportParams, *, out: str | Path, corpus: str | None = None, generator: str | None = None
-) -> RewardResult:
+) -> StepResult:
     """Publish a checkpoint as a reward at `out`, with everything that is needed to run it.
 
     Raises:
@@ -101,7 +101,7 @@ def import_model(
 
 def combine(
     params: CombineParams, *, out: str | Path, corpus: str | None = None, generator: str | None = None
-) -> RewardResult:
+) -> StepResult:
     """Publish a weighted sum at `out`, the parts inside it.
 
     The parts' units are measured on `params.clips`, or without them on the generator's own samples.
@@ -147,7 +147,7 @@ def _publish(
     config: Description | Recipe,
     corpus: str | None,
     generator: str | None,
-) -> RewardResult:
+) -> StepResult:
     """Publish what `write` puts into a folder, with a card and the gate's decision where both inputs are."""
     if corpus is not None and generator is None:
         raise InputError("--corpus has no effect without --generator: the card is measured on both")
@@ -173,7 +173,7 @@ def _publish(
             workspace.publish_on_refusal = True
             raise GateRefused("reward gate: " + "; ".join(refused))
     tracked.finish(workspace.published or Path(out))
-    return RewardResult(workspace.published or Path(out), metrics)
+    return StepResult(workspace.published or Path(out), metrics)
 
 
 def _card(

@@ -22,7 +22,7 @@ Weight = Annotated[float, Field(ge=0)]
 class LadderParams(Section):
     """How many ladders of each source the reward trains on, and what they are made of."""
 
-    renamed_keys: ClassVar[Mapping[str, str]] = {"rungs": "severity_levels"}
+    renamed_keys: ClassVar[Mapping[str, str]] = {"rungs": "clips_per_ladder"}
     world: Count = Field(600, description="ladders on pristine clips of the miniature world")
     footage: Count = Field(1000, description="ladders on pristine real footage")
     generated: Count = Field(700, description="ladders on the base generator's own samples")
@@ -32,8 +32,8 @@ class LadderParams(Section):
     few_steps: Count = Field(
         96, description="ladders of the generator's own sample and the same drawn in fewer and fewer steps"
     )
-    severity_levels: int = Field(
-        4, ge=2, le=6, description="clips in a ladder: the original and increasing severities of one damage"
+    clips_per_ladder: int = Field(
+        4, ge=2, le=6, description="clips in a ladder: the original, and one at each of its severity levels"
     )
     composed: Share = Field(
         0.2, description="share of ladders whose damage is a composition of 2 to 4 distortions"

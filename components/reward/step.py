@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.corpus.dataset import Corpus
-from components.reward.base import RewardResult
 from components.reward.card.measure import measure, throughput
 from components.reward.card.write import write_measured
 from components.reward.distortions import REGISTRY
 from components.reward.ladders import replay
-from components.reward.ladders.few_step import DrawnLadders, draw
+from components.reward.ladders.few_step import draw
 from components.reward.ladders.ladder import seen_types
 from components.reward.ladders.plan import plan_of
 from components.reward.ladders.shards import ShardFolder
-from components.reward.ladders.sources import LadderSources, gather
+from components.reward.ladders.sources import LadderSources, Pool, gather
 from components.reward.model.training import train
 from components.reward.params import RewardParams
 from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
-from components.runtime.artifacts.publish import publish, write_metrics
+from components.runtime.artifacts.publish import StepResult, publish, write_metrics
 from components.runtime.compute.devices import configure_determinism, configure_threads, resolve
 from components.runtime.compute.distributed import Ranks, is_node_leader, process_group
 from components.runtime.compute.signals import StopSignal
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 GENERATOR_SETTINGS = "generator.json"
 
 
-def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out: str | Path) -> RewardResult:
+def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out: str | Path) -> StepResult:
     """Train a reward, measure it on held-out content and let it pass the gate or not.
 
     Raises:
@@ -107,7 +106,7 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
             if refused and workspace.published is not None:
                 tracked.finish(workspace.published)
         tracked.finish(workspace.published or Path(out))
-    return RewardResult(workspace.published or Path(out), metrics)
+    return StepResult(workspace.published or Path(out), metrics)
 
 
 @contextmanager
@@ -139,15 +138,15 @@ def _few_steps(
     folder: Path,
     stop: StopSignal,
     ranks: Ranks,
-) -> DrawnLadders | None:
+) -> Pool | None:
     """Ladders that the generator draws, on one process of each machine, and the others read."""
     counts = params.ladders
     if not counts.few_steps:
         return None
 
-    def drawn(generator: Generator | None) -> DrawnLadders:
+    def drawn(generator: Generator | None) -> Pool:
         return draw(
-            generator, sources.prompts_train, counts.few_steps, counts.severity_levels, sources.geometry,
+            generator, sources.prompts_train, counts.few_steps, counts.clips_per_ladder, sources.geometry,
             params.run.seed, folder / "drawn.safetensors", stop,
         )  # fmt: skip
 

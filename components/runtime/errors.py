@@ -40,8 +40,8 @@ class Interrupted(OnlineVPOError):
         super().__init__(message)
 
 
+#: Characters of an error that are shown.
 LINE_CAP = 4000
-"""Characters of an error that are shown."""
 
 
 def one_line(text: object) -> str:
@@ -98,8 +98,8 @@ def storage_failure(error: BaseException) -> str | None:
             where = f"{' -> '.join(names)}: " if names else ""
             return f"{where}{os.strerror(current.errno)}"
         if type(current).__name__ == "SafetensorError":
-            found = _RUST_OS_ERROR.search(str(current))
-            code = int(found[1] or found[2]) if found else 0
+            match = _RUST_OS_ERROR.search(str(current))
+            code = int(match[1] or match[2]) if match else 0
             if code in allowed:
                 return f"writing tensors: {os.strerror(code)}"
         if current.__cause__ is None:

@@ -90,8 +90,8 @@ def section_class(name: str) -> type[StepParams]:
     no other steps than its own.
     """
     module = importlib.import_module(f"{__name__.split('.', maxsplit=1)[0]}.{name}.params")
-    found: type[StepParams] = getattr(module, f"{name.capitalize()}Params")
-    return found
+    cls: type[StepParams] = getattr(module, f"{name.capitalize()}Params")
+    return cls
 
 
 def load_step_params(cls: type[P], section: str, file: str | Path | None, overrides: Sequence[str] = ()) -> P:
@@ -126,19 +126,19 @@ def with_taken_over(cls: type[StepParams], section: str, tree: Mapping[str, Any]
     Raises:
         InputError: both sections set one, and not to the same value.
     """
-    own = section_of(tree, section)
+    values = section_of(tree, section)
     for key, path in cls.taken_over.items():
         other, _, name = path.partition(".")
-        theirs = section_of(tree, other).get(name)
-        mine = own.get(key)
-        if mine is not None and theirs is not None and mine != theirs:
+        other_value = section_of(tree, other).get(name)
+        value = values.get(key)
+        if value is not None and other_value is not None and value != other_value:
             raise InputError(
-                f"{section}.{key} = {_shown(mine)} and {path} = {_shown(theirs)}: must be one; "
+                f"{section}.{key} = {_shown(value)} and {path} = {_shown(other_value)}: must be one; "
                 f"set {path} alone"
             )
-        if mine is None and theirs is not None:
-            own = {**own, key: theirs}
-    return own
+        if value is None and other_value is not None:
+            values = {**values, key: other_value}
+    return values
 
 
 def load_tree(
@@ -159,6 +159,7 @@ def load_tree(
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    unreadable = (YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError)
     known = sorted(set(known_sections() if allowed is None else allowed))
     config: Any = OmegaConf.create({})
     if file is not None:
@@ -166,7 +167,7 @@ def load_tree(
         check_yaml(text, f"params file {file}")
         try:
             config = OmegaConf.load(io.BytesIO(text)) if text.strip() else config
-        except (YAMLError, OmegaConfBaseException, ValueError, OSError, AssertionError) as error:
+        except unreadable as error:
             raise InputError(f"params file {file}: not readable as YAML: {one_line(error)}") from error
         if not isinstance(config, DictConfig):
             raise InputError(f"params file {file}: must hold sections ({', '.join(known)}), not a list")
@@ -176,15 +177,7 @@ def load_tree(
             raise InputError(f"--set {override}: must have the form section.key=value, e.g. run.seed=1")
         try:
             config.merge_with_dotlist([override])
-        except (
-            YAMLError,
-            OmegaConfBaseException,
-            ValueError,
-            TypeError,
-            AttributeError,
-            AssertionError,
-            RecursionError,
-        ) as error:
+        except (*unreadable, RecursionError) as error:
             raise InputError(f"--set {override}: cannot be applied: {one_line(error)}") from error
     # Left unresolved: a ${...} in a params file would otherwise read the environment into manifest and
     # tracking.
@@ -311,7 +304,7 @@ def _describe(cls: type[BaseModel], error: Any, section: str) -> str:
     prefix = [section] if section and not (loc and loc[0] == "run") else []
     path = ".".join([*prefix, *(str(part) for part in loc)]) or "params"
     if error["type"] == "extra_forbidden":
-        keys = _keys_at(cls, loc[:-1])
+        keys = {name for model in _models_at(cls, loc[:-1]) for name in model.model_fields}
         hidden = {"run"} if prefix and len(loc) == 1 else set()
         return (
             f"unknown key `{path}` (given {_shown(error['input'])}); {_allowed(str(loc[-1]), keys - hidden)}"
@@ -326,35 +319,28 @@ def _describe(cls: type[BaseModel], error: Any, section: str) -> str:
     ):
         if message.startswith(start):
             message = instead + message.removeprefix(start)
-    given = f" = {_shown(error['input'])}" if not isinstance(error["input"], dict) else ""
-    return f"{path}{given}: {message}{_about(cls, loc)}"
+    value = f" = {_shown(error['input'])}" if not isinstance(error["input"], dict) else ""
+    return f"{path}{value}: {message}{_about(cls, loc)}"
 
 
 def _about(cls: type[BaseModel], loc: Sequence[str | int]) -> str:
     """The description of the field at `loc`, in brackets, for the reader of an error."""
-    models: set[type[BaseModel]] = {cls}
     text = ""
-    for part in loc:
-        fields = [m.model_fields[part] for m in models if isinstance(part, str) and part in m.model_fields]
-        if fields:
-            text = fields[0].description or ""
-            models = {m for f in fields for m in _models_in(f.annotation)}
+    for depth, part in enumerate(loc):
+        for model in _models_at(cls, loc[:depth]):
+            if (field := model.model_fields.get(str(part))) is not None:
+                text = field.description or ""
     return f" ({text})" if text else ""
 
 
-def _keys_at(cls: type[BaseModel], loc: Sequence[str | int]) -> set[str]:
-    """Field names of the section at `loc`; list indices and union tags in `loc` are stepped over."""
+def _models_at(cls: type[BaseModel], loc: Sequence[str | int]) -> set[type[BaseModel]]:
+    """The sections at `loc`; list indices and union tags in `loc` are stepped over."""
     models: set[type[BaseModel]] = {cls}
     for part in loc:
-        found = {
-            inner
-            for model in models
-            if isinstance(part, str) and part in model.model_fields
-            for inner in _models_in(model.model_fields[part].annotation)
-        }
-        tagged = {m for m in models if m.__name__ == part}
-        models = found or tagged or models
-    return {name for model in models for name in model.model_fields}
+        fields = [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]
+        inner = {model for field in fields for model in _models_in(field.annotation)}
+        models = inner or {model for model in models if model.__name__ == part} or models
+    return models
 
 
 def _models_in(annotation: Any) -> set[type[BaseModel]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -50,8 +50,7 @@ def step_app(
         name: the step, its section of the params and its package under components.
         params: the class of its params.
         run: `run(params, *, <input>=..., out=...)`, or "package.module:function", imported only when it is
-            called so
-            that --help stays quick.
+            called, so that --help stays quick.
         inputs: names of the input artifacts; each becomes an option --<input> URI.
         optional: names of input artifacts that a run can do without; None where they are not given.
         help: what the step does, in a line.
@@ -62,28 +61,25 @@ def step_app(
     def _verbs() -> None:  # makes typer keep `run` as a verb even where it is the only one
         pass
 
-    def command(**given: Any) -> None:
-        loaded = load_params(params, name, given.pop("params_file"), given.pop("overrides"))
-        check_out(given["out"], name, (given[key] for key in (*inputs, *optional)))
+    def command(**arguments: Any) -> None:
+        loaded = load_params(params, name, arguments.pop("params_file"), arguments.pop("overrides"))
+        check_out(arguments["out"], name, (arguments[key] for key in (*inputs, *optional)))
         from components.runtime.compute import devices
 
         if devices.has_torch():
             devices.configure_threads()
             devices.configure_determinism()
-        done = _resolved(run)(loaded, **given)
-        _report(name, given["out"], getattr(done, "metrics", None))
+        done = (pkgutil.resolve_name(run) if isinstance(run, str) else run)(loaded, **arguments)
+        _report(name, arguments["out"], getattr(done, "metrics", None))
 
-    wanted = [_parameter("params_file", ParamsOption, None), _parameter("overrides", SetOption, None)]
-    for key in inputs:
-        flag = f"--{key.replace('_', '-')}"
-        about = f"the {key} artifact: a folder or s3:// URI"
-        wanted.append(_parameter(key, Annotated[str, typer.Option(flag, help=about)], f"artifacts/{key}"))
-    for key in optional:
-        flag = f"--{key.replace('_', '-')}"
-        about = f"a {key} artifact, where one is wanted: a folder or s3:// URI"
-        wanted.append(_parameter(key, Annotated[str | None, typer.Option(flag, help=about)], None))
-    about = "where to publish the result: a folder or s3:// URI"
-    wanted.append(_parameter("out", Annotated[str, typer.Option("--out", help=about)], f"artifacts/{name}"))
+    place = "a folder or s3:// URI"
+    wanted = [
+        _parameter("params_file", ParamsOption, None),
+        _parameter("overrides", SetOption, None),
+        *(_option(key, f"the {key} artifact: {place}", f"artifacts/{key}") for key in inputs),
+        *(_option(key, f"a {key} artifact, where one is wanted: {place}", None) for key in optional),
+        _option("out", f"where to publish the result: {place}", f"artifacts/{name}"),
+    ]
     command.__signature__ = inspect.Signature(wanted)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in wanted}
     app.command("run", help=f"Run step {name} and publish its artifact.")(command)
@@ -173,14 +169,6 @@ def _exit(code: int, line: str = "") -> NoReturn:
     raise SystemExit(code)
 
 
-def _resolved(run: Callable[..., Any] | str) -> Callable[..., Any]:
-    if not isinstance(run, str):
-        return run
-    module, _, function = run.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
-    return found
-
-
 def _report(name: str, out: str, metrics: dict[str, float] | None) -> None:
     from components.runtime.compute.distributed import is_main_process
     from components.runtime.tables import columns
@@ -189,6 +177,12 @@ def _report(name: str, out: str, metrics: dict[str, float] | None) -> None:
         return
     rows = [(key, f"{value:.6g}") for key, value in sorted((metrics or {}).items())]
     print("\n".join([f"{name}: done, {out}", *columns(rows, left=(0, 1), indent=2)]))
+
+
+def _option(name: str, help: str, default: str | None) -> inspect.Parameter:
+    kind: Any = str if default is not None else str | None
+    flag = f"--{name.replace('_', '-')}"
+    return _parameter(name, Annotated[kind, typer.Option(flag, help=help)], default)
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from components.runtime.errors import InputError
 from components.video.clip import Clip
-from components.video.decode.colour import Pixels, RgbReader
-from components.video.decode.container import VideoInfo, decoded, info_of, opened, probe
-from components.video.decode.timing import Timing, timing_of
+from components.video.decode.container import VideoInfo, probe
+from components.video.decode.frames import open_frames
 
 __all__ = ["MAX_CLIP_PIXELS", "VideoInfo", "probe", "read_video", "write_video"]
 
@@ -52,85 +46,9 @@ def read_video(
     """
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames must be >= 1, got {max_frames}")
-    frames: list[Pixels] = []
-    times: list[float | None] = []
-    with opened(path) as (container, stream):
-        declared, form = info_of(path, stream).fps, container.format.name
-        for time, pixels in rgb_frames(path, container, stream, short_side):
-            assert pixels is not None
-            frames.append(pixels)
-            times.append(time)
-            refuse_large(path, len(frames), pixels.shape, max_pixels)
-            if len(frames) == max_frames:
-                break
-    timing = timed(path, times, declared, form)
-    length = min(timing.length(len(frames)), max_frames or MAX_CLIP_PIXELS)
-    refuse_large(path, length, frames[0].shape, max_pixels)
-    return Clip(stacked(frames, timing.shown(len(frames), length)), timing.fps)
-
-
-def rgb_frames(
-    path: str | Path,
-    container: Any,
-    stream: Any,
-    short_side: int | None = None,
-    wanted: Callable[[int], bool] = lambda number: True,
-) -> Iterator[tuple[float | None, Pixels | None]]:
-    """Each shown frame's time in seconds and its pixels, uint8 (h, w, 3), all of the first one's size.
-
-    Args:
-        path: of the opened file, for messages.
-        container: as `opened` gives it.
-        stream: as `opened` gives it.
-        short_side: as in `read_video`.
-        wanted: by a frame's number, whether its pixels are; None comes instead of the others.
-
-    Raises:
-        InputError: truncated, damaged, or in colours that cannot be read.
-    """
-    reader = RgbReader()
-    size: tuple[int, int] | None = None
-    for number, frame in enumerate(decoded(path, container, stream)):
-        # A stream may change its size on the way; the first frame's size holds for all.
-        size = size or _scaled_size(frame.height, frame.width, short_side)
-        try:
-            yield frame.time, reader.pixels(frame, size) if wanted(number) else None
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-
-
-def timed(path: str | Path, times: list[float | None], declared: float | None, container: str) -> Timing:
-    """The constant rate of what was decoded.
-
-    Raises:
-        InputError: nothing was decoded, or there is no rate.
-    """
-    if not times:
-        raise InputError(f"{path}: no video frames")
-    timing = timing_of(times, declared, container)
-    if timing is None:
-        raise InputError(f"{path}: neither time stamps nor a frame rate in the file")
-    return timing
-
-
-def refuse_large(path: str | Path, frames: int, shape: tuple[int, ...], max_pixels: int) -> None:
-    """Raise an InputError for more than `max_pixels` over so many frames of (h, w, 3)."""
-    height, width = shape[:2]
-    if frames * height * width > max_pixels:
-        raise InputError(
-            f"{path}: too large, more than {max_pixels:,} pixels over all frames "
-            f"({width} x {height}, {frames} frames or more)"
-        )
-
-
-def stacked(frames: list[Pixels], shown: NDArray[np.int64]) -> Tensor:
-    """uint8 (T, 3, h, w) of the frames' numbers in order; empties the list, lest memory hold two copies."""
-    height, width, _ = frames[0].shape
-    whole = torch.empty((len(shown), 3, height, width), dtype=torch.uint8)
-    steps = np.searchsorted(shown, np.arange(len(frames) + 1)).tolist()
-    for number in reversed(range(len(frames))):
-        whole[steps[number] : steps[number + 1]] = torch.from_numpy(frames.pop()).permute(2, 0, 1)
-    return whole
+    frames, fps = open_frames(path, math.inf, max_pixels, max_frames, short_side)
+    assert isinstance(frames, Tensor)
+    return Clip(frames, fps)
 
 
 def write_video(clip: Clip, path: str | Path, crf: int = 12, scale: int | None = None) -> None:
@@ -180,13 +98,6 @@ def write_video(clip: Clip, path: str | Path, crf: int = 12, scale: int | None =
             )
             container.mux(stream.encode(coded))
         container.mux(stream.encode(None))
-
-
-def _scaled_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    shorter = min(height, width)
-    if short_side is None or shorter <= short_side:
-        return height, width
-    return round(height * short_side / shorter), round(width * short_side / shorter)
 
 
 def _padded_to_even(frames: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
-"""Low-pass filters and resampling on video tensors, shared by the distortions, the labels and the statistics.
+"""Pixels, colours, low-pass filters and resizing of video tensors.
 
 Filters are small dense matrices applied along one axis: on frames of this size a matrix product is several
-times
-faster than a one-channel convolution, and borders (mirrored) are handled inside the matrix.
+times faster than a one-channel convolution, and borders (mirrored) are handled inside the matrix.
 """
 
 from __future__ import annotations
@@ -14,8 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+#: ITU-R BT.601: luma weights of R, G, B; scales of the blue and red difference to -0.5..0.5.
 LUMA = (0.299, 0.587, 0.114)
-"""ITU-R BT.601 luma weights of R, G, B."""
+BLUE_DIFFERENCE, RED_DIFFERENCE = 0.564, 0.713
+
+
+def to_float(frames: Tensor) -> Tensor:
+    """uint8 0..255 to float32 0..1; floats only become float32."""
+    return frames.float() / 255.0 if frames.dtype == torch.uint8 else frames.float()
+
+
+def to_uint8(frames: Tensor) -> Tensor:
+    """Floats in 0..1 to uint8 0..255, clamped and rounded to nearest."""
+    return (frames.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
 
 
 def _mirror(index: int, size: int) -> int:
@@ -27,28 +37,18 @@ def _mirror(index: int, size: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _gaussian_matrix(size: int, sigma: float) -> Tensor:
-    radius = max(1, math.ceil(3.0 * sigma))
-    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
-    total = sum(weights)
-    matrix = torch.zeros(size, size)
+def _kernel_matrix(size: int, kernel: tuple[float, ...]) -> Tensor:
+    matrix, radius = torch.zeros(size, size), len(kernel) // 2
     for row in range(size):
-        for k in range(-radius, radius + 1):
-            matrix[row, _mirror(row + k, size)] += weights[k + radius] / total
+        for k, weight in enumerate(kernel):
+            matrix[row, _mirror(row + k - radius, size)] += weight
     return matrix
 
 
-@lru_cache(maxsize=256)
-def _box_matrix(size: int, radius: int) -> Tensor:
-    matrix = torch.zeros(size, size)
-    for row in range(size):
-        for k in range(-radius, radius + 1):
-            matrix[row, _mirror(row + k, size)] += 1.0 / (2 * radius + 1)
-    return matrix
-
-
-def _apply(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    rows, columns = rows.to(frames.device, frames.dtype), columns.to(frames.device, frames.dtype)
+def _filtered(frames: Tensor, kernel: tuple[float, ...]) -> Tensor:
+    rows, columns = (
+        _kernel_matrix(size, kernel).to(frames.device, frames.dtype) for size in frames.shape[-2:]
+    )
     return torch.matmul(rows, torch.matmul(frames, columns.T))
 
 
@@ -56,14 +56,16 @@ def gaussian_blur(frames: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of (..., H, W) with standard deviation sigma in px; sigma <= 0 is the identity."""
     if sigma <= 0:
         return frames
-    height, width = frames.shape[-2:]
-    return _apply(frames, _gaussian_matrix(height, sigma), _gaussian_matrix(width, sigma))
+    radius = max(1, math.ceil(3.0 * sigma))
+    weights = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
+    total = sum(weights)
+    return _filtered(frames, tuple(weight / total for weight in weights))
 
 
 def box_blur(frames: Tensor, radius: int) -> Tensor:
     """Mean over a (2 radius + 1) x (2 radius + 1) px window of (..., H, W)."""
-    height, width = frames.shape[-2:]
-    return _apply(frames, _box_matrix(height, radius), _box_matrix(width, radius))
+    width = 2 * radius + 1
+    return _filtered(frames, (1.0 / width,) * width)
 
 
 def luma(frames: Tensor) -> Tensor:
@@ -75,13 +77,13 @@ def luma(frames: Tensor) -> Tensor:
 def chroma(frames: Tensor) -> tuple[Tensor, Tensor]:
     """(..., 3, H, W) RGB in 0..1 -> two (..., H, W) planes, blue and red difference, each in -0.5..0.5."""
     grey = luma(frames)
-    return (frames[..., 2, :, :] - grey) * 0.564, (frames[..., 0, :, :] - grey) * 0.713
+    return (frames[..., 2, :, :] - grey) * BLUE_DIFFERENCE, (frames[..., 0, :, :] - grey) * RED_DIFFERENCE
 
 
 def rgb_of_chroma(blue: Tensor, red: Tensor) -> Tensor:
     """The inverse of `chroma` at luma 0: two (..., H, W) difference planes -> (..., 3, H, W)."""
-    blue, red = blue / 0.564, red / 0.713
-    return torch.stack((red, -(0.299 * red + 0.114 * blue) / 0.587, blue), dim=-3)
+    blue, red = blue / BLUE_DIFFERENCE, red / RED_DIFFERENCE
+    return torch.stack((red, -(LUMA[0] * red + LUMA[2] * blue) / LUMA[1], blue), dim=-3)
 
 
 def displace(frames: Tensor, dx: Tensor, dy: Tensor, mode: str = "bicubic") -> Tensor:

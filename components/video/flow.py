@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from components.video.filters import to_float
+
 METHOD = "tvl1"  # TV-L1 of Zach, Pock and Bischof 2007, as scikit-image implements it
 
 
@@ -27,7 +29,7 @@ def optical_flow(first: Tensor, second: Tensor) -> Tensor:
 
     if first.shape != second.shape or first.ndim != 3:
         raise ValueError(f"two (3, H, W) frames expected, got {tuple(first.shape)} and {tuple(second.shape)}")
-    grey = _along_contrast(torch.stack([_float(first), _float(second)])).numpy()
+    grey = _along_contrast(torch.stack([to_float(first), to_float(second)])).numpy()
     down, right = optical_flow_tvl1(grey[0], grey[1], attachment=30, num_warp=5, num_iter=10)
     return torch.from_numpy(np.stack([right, down]).astype(np.float32))
 
@@ -42,7 +44,7 @@ def interpolate_middle(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         (3, H, W) float32 in 0..1.
     """
-    first, second = _float(first), _float(second)
+    first, second = to_float(first), to_float(second)
     return middle_along(first, second, optical_flow(first, second))
 
 
@@ -108,7 +110,3 @@ def _along_contrast(frames: Tensor) -> Tensor:
     axis = torch.linalg.eigh(colours @ colours.T).eigenvectors[:, -1]
     axis = axis * torch.sign(axis.sum() + 1e-12)
     return ((axis @ colours) / math.sqrt(3)).reshape(frames.shape[0], *frames.shape[2:]).float()
-
-
-def _float(frame: Tensor) -> Tensor:
-    return frame.to(torch.float32) / 255.0 if frame.dtype == torch.uint8 else frame.to(torch.float32)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from components.video import filters
 from components.video.clip import Clip
 
 
@@ -17,9 +16,7 @@ def resize(clip: Clip, size: tuple[int, int]) -> Clip:
         raise ValueError(f"size must be at least 1 x 1, got {size}")
     if size == (clip.height, clip.width):
         return clip
-    frames = clip.as_float().frames
-    scaled = F.interpolate(frames, size=size, mode="bicubic", antialias=True, align_corners=False)
-    resized = clip.with_frames(scaled.clamp(0.0, 1.0))
+    resized = clip.with_frames(filters.resize(clip.as_float().frames, *size, "bicubic").clamp(0.0, 1.0))
     return resized.as_uint8() if clip.frames.dtype == torch.uint8 else resized
 
 
@@ -47,19 +44,8 @@ def crop(clip: Clip, top: int, left: int, height: int, width: int) -> Clip:
     return clip.with_frames(clip.frames[:, :, top : top + height, left : left + width].contiguous())
 
 
-def centre_crop(clip: Clip, height: int, width: int) -> Clip:
-    """The rectangle in the middle, in pixels."""
-    return crop(clip, (clip.height - height) // 2, (clip.width - width) // 2, height, width)
-
-
 def window(clip: Clip, start: int, frames: int) -> Clip:
     """`frames` frames from frame `start` on; they must all exist."""
     if start < 0 or frames < 1 or start + frames > clip.num_frames:
         raise ValueError(f"window of {frames} frames from {start} is not inside {clip.num_frames} frames")
     return clip.with_frames(clip.frames[start : start + frames].contiguous())
-
-
-def luma(frames: Tensor) -> Tensor:
-    """(..., 3, H, W) float RGB to (..., H, W) luma, weights of ITU-R BT.601."""
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=frames.dtype, device=frames.device)
-    return (frames * weights[:, None, None]).sum(dim=-3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.planning.blueprints import blueprint_of
 from components.planning.gpus import gpu_of
-from components.planning.plan import UTILISATION, Plan, plan
+from components.planning.plan import UTILISATION, MemoryPlan, plan
 from components.runtime.errors import InputError
 from pipelines.compiler.compile import effective_params
 from pipelines.compiler.profile import load_profile
@@ -22,7 +22,7 @@ def plan_profile(
     profile: str,
     gpu: str | None = None,
     utilisation: float = UTILISATION,
-) -> Plan:
+) -> MemoryPlan:
     """Plan the alignment of a profile's params on the GPUs that it asks for.
 
     Args:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.generator import Generator
+from components.generator.generator import Generator
 from tests.alignment.tiny import make_generator, save_tiny
 
 

@@ -12,8 +12,8 @@ from components.alignment.candidates.pairs import motion_of
 from components.alignment.loop import AlignmentLoop
 from components.alignment.monitor.guards import GuardParams
 from components.alignment.monitor.heldout_judge import HeldOutJudge
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import Rating, Reward
 from components.runtime.compute.distributed import Ranks
 from tests.alignment.tiny import PARAMS, Brightness, make_trainer

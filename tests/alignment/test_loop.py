@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from components.alignment.candidates.rollout import prompts_of_iteration
 from components.alignment.loop import AlignmentLoop
-from components.generator import Generator
+from components.generator.generator import Generator
 from tests.alignment.closeness import largest_difference, steady
 from tests.alignment.tiny import PARAMS, PROMPTS, ledger_rows, make_trainer
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from components.alignment.loop import AlignmentLoop
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.reward.base import digest_of_folder
 from components.reward.refresh.versions import RewardVersion
 from components.reward.scoring.trained import TrainedReward

@@ -17,9 +17,8 @@ from components.alignment.loop import AlignmentLoop
 from components.alignment.monitor.guards import GuardParams
 from components.alignment.monitor.heldout_judge import HeldOutJudge
 from components.alignment.params import AlignmentParams
-from components.corpus import Prompt
-from components.generator import Generator
-from components.generator.generator import load_family
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator, load_family
 from components.generator.miniature.architecture import TEXT_WIDTH, build_text_encoder, build_tokenizer
 from components.generator.params import SamplingParams
 from components.reward.base import Rating, Reward

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.corpus import Corpus
+from components.corpus.dataset import Corpus
 from components.corpus.params import ClipCounts, CorpusParams
 from components.corpus.step import run
 from components.corpus.world.scene import parse_caption

@@ -12,8 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
-_INLINE = re.compile(r"`((?:python -m|make|torchrun|kubectl|dvc|pytest|pip) [^`]+)`")
-_INDENTED = re.compile(r"^    ((?:python -m|make|torchrun) (?:.*\\\n)*.*)$", re.M)
+_INLINE = re.compile(r"`((?:python -m|onlinevpo|make|torchrun|kubectl|dvc|pytest|pip) [^`]+)`")
+_INDENTED = re.compile(r"^    ((?:python -m|onlinevpo|make|torchrun) (?:.*\\\n)*.*)$", re.M)
 _HEREDOC = re.compile(r"<<'?(\w+)'?(.*?)\n(.*?)^\1$", re.M | re.S)
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.S)
 

@@ -125,6 +125,10 @@ def check(command: Command, whole: bool = True) -> None:
     if program in ("python", ".venv/bin/python"):
         assert rest[0] == "-m", command
         check_module(command, rest[1], rest[2:], whole)
+    elif program == "onlinevpo":
+        from pipelines import console
+
+        read_by_click(console.command(), program, rest, command, whole)
     elif program == "make":
         check_make(command, rest)
     elif program == "torchrun":
@@ -238,6 +242,7 @@ def test_what_is_wrong_is_found() -> None:
         "python -m components.registry promote --reason x",
         "python -m components.registry rollback",
         "python -m components.registry promot",
+        "onlinevpo promot",
         "python -m pipelines compile",
         "python -m pipelines submit pipeline.yaml --host",
         "torchrun --nprocs 2 -m components.alignment run",

@@ -158,12 +158,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _installed(patch: pytest.MonkeyPatch, root: Path) -> StandIns:
-    from components.evaluation import step
+    from components.evaluation import samples, step
 
     def sampler(generator: Artifact, device: torch.device, lora: Path | None) -> WorldSampler:
         return WorldSampler(1.3 if lora is None else 0.5)
 
     patch.setattr(WorldSampler, "calls", 0)
-    patch.setattr(step, "open_sampler", sampler)
+    patch.setattr(samples, "open_sampler", sampler)
     patch.setattr(step, "open_reward", lambda reward, device: SteadyReward())
     return StandIns(WorldSampler, lambda prompts: make_inputs(root / "inputs", prompts), world_prompts)

@@ -87,15 +87,15 @@ def result(folder: Path, step: str, out: Path, number: int, ended: bool = True) 
         return artifact.manifest.digest
     os.environ.update(environment(folder, step, number))
     from components.registry.promote import Promotions
+    from components.registry.promotion_log import CHAMPION
     from components.registry.verify import verify
-    from components.registry.versions.store import CHAMPION, Models
+    from components.registry.versions.store import RegisteredModel
 
-    models = Models(MODEL)
+    models = RegisteredModel(MODEL)
     champion = models.resolve(CHAMPION)
-    differing = [
-        one for one in verify(Promotions(models, Models(REWARD_MODEL)), champion) if one.state == "differs"
-    ]
-    state, entries = models.record.read()
+    items = verify(Promotions(models, RegisteredModel(REWARD_MODEL)), champion)
+    differing = [item for item in items if item.state == "differs"]
+    state, entries = models.log.read()
     took = [entry for entry in entries if entry.effective]
     tags = models.tags(champion)
     accepted = artifact.metrics()["accepted"]

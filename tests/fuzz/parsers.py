@@ -21,7 +21,7 @@ from components.evaluation.models.preprocessing import Preparation
 from components.evaluation.vbench.files import read_results
 from components.evaluation.vbench.sample_record import read_record
 from components.evaluation.vbench.suites import INFO, load_suite
-from components.evaluation.vbench.totals import read_raw, totals
+from components.evaluation.vbench.totals import totals
 from components.params import load_params
 from components.planning.blueprints import blueprint_of
 from components.registry.gate.champion import difference, read_rows, same_requests
@@ -244,7 +244,7 @@ def pairs_read(data: bytes, folder: Path) -> object:
 
 
 def totals_read(path: Path) -> object:
-    raw = read_raw(path)
+    raw = read_results(path, with_videos=False)
     return totals({name: one.score for name, one in raw.items()})
 
 

@@ -11,7 +11,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.generator.families import FAMILIES, ModelFamily
+from components.video.clip import ClipFormat
 from tests.generator.tiny import TINY
 
 
@@ -62,6 +63,6 @@ def family(tiny: str, load_family: Callable[[str], ModelFamily]) -> Iterator[Mod
 
 
 @pytest.fixture(scope="module")
-def geometry(tiny: str) -> Geometry:
+def geometry(tiny: str) -> ClipFormat:
     """A clip that the tiny model can make."""
     return TINY[tiny].geometry

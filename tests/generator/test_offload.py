@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from components.generator import Generator
 from components.generator import offload as offloading
-from components.generator.generator import load_family
+from components.generator.generator import Generator, load_family
 from components.generator.offload import at_work, place
 from components.generator.params import SamplingParams
 from tests.alignment.tiny import save_tiny

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from components.generator import sampling
-from components.generator.families import Geometry, ModelFamily
+from components.generator.families import ModelFamily
 from components.generator.sampling import initial_noise, require_finite, sample_latents
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 from tests.generator.theirs import call, last_of
 
 PROMPTS = ["a red circle moves left", "a blue square moves up", "a green triangle"]
@@ -20,7 +21,7 @@ SEEDS = [11, 12, 13]
 
 def draw(
     family: ModelFamily,
-    geometry: Geometry,
+    geometry: ClipFormat,
     prompts: Sequence[str],
     seeds: Sequence[int],
     guidance: float = 3.0,
@@ -39,7 +40,7 @@ def draw(
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_equals_the_pipelines_own_call(
-    family: ModelFamily, geometry: Geometry, guidance: float, monkeypatch: pytest.MonkeyPatch
+    family: ModelFamily, geometry: ClipFormat, guidance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(family.pipeline, "scheduler", family.sampling_scheduler())
     noise = initial_noise(SEEDS, family.latent_shape(geometry), torch.device("cpu"))
@@ -49,14 +50,14 @@ def test_equals_the_pipelines_own_call(
     assert (ours - noise).abs().max() > 0.1
 
 
-def test_the_same_seeds_give_the_same_bits(family: ModelFamily, geometry: Geometry) -> None:
+def test_the_same_seeds_give_the_same_bits(family: ModelFamily, geometry: ClipFormat) -> None:
     latents = draw(family, geometry, PROMPTS, SEEDS)
     assert latents.dtype == torch.float32
     assert tuple(latents.shape) == (3, *family.latent_shape(geometry))
     assert torch.equal(latents, draw(family, geometry, PROMPTS, SEEDS))
 
 
-def test_a_clip_does_not_depend_on_its_batch_or_place(family: ModelFamily, geometry: Geometry) -> None:
+def test_a_clip_does_not_depend_on_its_batch_or_place(family: ModelFamily, geometry: ClipFormat) -> None:
     together = draw(family, geometry, PROMPTS, SEEDS)
     backwards = draw(family, geometry, PROMPTS[::-1], SEEDS[::-1]).flip(0)
     alone = torch.cat(
@@ -66,7 +67,7 @@ def test_a_clip_does_not_depend_on_its_batch_or_place(family: ModelFamily, geome
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
 
 
-def test_prompt_seed_and_guidance_matter(family: ModelFamily, geometry: Geometry) -> None:
+def test_prompt_seed_and_guidance_matter(family: ModelFamily, geometry: ClipFormat) -> None:
     base = draw(family, geometry, PROMPTS[:1], SEEDS[:1])
     for other in (
         draw(family, geometry, PROMPTS[1:2], SEEDS[:1]),
@@ -78,9 +79,9 @@ def test_prompt_seed_and_guidance_matter(family: ModelFamily, geometry: Geometry
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_no_guidance_or_being_told_it_costs_half(
-    family: ModelFamily, geometry: Geometry, guidance: float, monkeypatch: pytest.MonkeyPatch
+    family: ModelFamily, geometry: ClipFormat, guidance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = 3 if guidance == 1.0 or family.embeds_guidance else 6
+    rows = 3 if guidance == 1.0 or family.guidance_distilled else 6
     sizes: list[int] = []
     real = family.predict
 
@@ -95,7 +96,7 @@ def test_no_guidance_or_being_told_it_costs_half(
 
 
 def test_a_perfect_network_ends_on_the_clean_latents(
-    family: ModelFamily, geometry: Geometry, monkeypatch: pytest.MonkeyPatch
+    family: ModelFamily, geometry: ClipFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ties process to sampler at every step: the path between noise and clean is followed exactly."""
     shape = family.latent_shape(geometry)
@@ -107,15 +108,17 @@ def test_a_perfect_network_ends_on_the_clean_latents(
     tolerance = 1e-4 if exact else 2e-3 * float((noise - clean).abs().max())
     # ModelScope's schedule starts below full noise, so pure noise is not on the path; its own first point is.
     family.set_timesteps(scheduler, 4, shape)
-    first = family.process.noisy(clean, noise, family.times_of(scheduler.timesteps[:1]).expand(3))
+    first = family.noise_process.add_noise(clean, noise, scheduler.timesteps[:1].expand(3))
     if scheduler.config.get("timestep_spacing") == "leading":
         monkeypatch.setattr(sampling, "initial_noise", lambda *_: first)
     else:
         torch.testing.assert_close(first, noise, atol=tolerance, rtol=0)
 
     def perfect(latents: Tensor, time: Tensor, embeddings: Tensor) -> Tensor:
-        torch.testing.assert_close(latents, family.process.noisy(clean, noise, time), atol=tolerance, rtol=0)
-        return family.process.target(clean, noise, time)
+        torch.testing.assert_close(
+            latents, family.noise_process.add_noise(clean, noise, time), atol=tolerance, rtol=0
+        )
+        return family.noise_process.target(clean, noise, time)
 
     monkeypatch.setattr(family, "predict", perfect)
     # Four steps divide CogVideoX's thousand timesteps; elsewhere its scheduler rounds where a step ends.
@@ -133,7 +136,7 @@ def test_noise_is_standard_normal_and_each_row_its_seeds_own() -> None:
     assert not torch.equal(rows[0], rows[1])
 
 
-def test_drawing_leaves_the_global_random_state_alone(family: ModelFamily, geometry: Geometry) -> None:
+def test_drawing_leaves_the_global_random_state_alone(family: ModelFamily, geometry: ClipFormat) -> None:
     before = torch.get_rng_state()
     draw(family, geometry, PROMPTS[:1], SEEDS[:1])
     assert torch.equal(torch.get_rng_state(), before)

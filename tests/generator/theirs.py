@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.generator.families import Geometry, ModelFamily
+from components.generator.families import ModelFamily
+from components.video.clip import ClipFormat
 
 
 def to_theirs(family: ModelFamily, latents: Tensor) -> Tensor:
@@ -20,7 +21,7 @@ def to_theirs(family: ModelFamily, latents: Tensor) -> Tensor:
     return latents
 
 
-def from_theirs(family: ModelFamily, latents: Tensor, geometry: Geometry) -> Tensor:
+def from_theirs(family: ModelFamily, latents: Tensor, geometry: ClipFormat) -> Tensor:
     """Undo ``to_theirs``."""
     if family.pipeline_class == "CogVideoXPipeline":
         return latents.transpose(1, 2)
@@ -29,7 +30,7 @@ def from_theirs(family: ModelFamily, latents: Tensor, geometry: Geometry) -> Ten
     return latents
 
 
-def asked_frames(family: ModelFamily, geometry: Geometry) -> int:
+def asked_frames(family: ModelFamily, geometry: ClipFormat) -> int:
     """The ``num_frames`` that makes the pipeline return the geometry's count.
 
     ``WanPipeline`` rounds a count that is not one more than a multiple of the temporal compression, and tests
@@ -37,13 +38,13 @@ def asked_frames(family: ModelFamily, geometry: Geometry) -> int:
     holds, and 8 makes 9.
     """
     rounds_up = family.pipeline_class == "WanPipeline" and family.compression[0] == 1
-    return geometry.num_frames - rounds_up
+    return geometry.frames - rounds_up
 
 
 def call(
     family: ModelFamily,
     prompts: Sequence[str],
-    geometry: Geometry,
+    geometry: ClipFormat,
     *,
     guidance: float = 1.0,
     steps: int = 2,
@@ -60,7 +61,7 @@ def call(
         del wanted["max_sequence_length"]
     if name == "HunyuanVideoPipeline":
         wanted["max_sequence_length"] = 256
-        if not family.embeds_guidance:
+        if not family.guidance_distilled:
             wanted |= {
                 "guidance_scale": 1.0,
                 "true_cfg_scale": guidance,
@@ -70,7 +71,7 @@ def call(
         list(prompts),
         height=geometry.height,
         width=geometry.width,
-        num_frames=num_frames or geometry.num_frames,
+        num_frames=num_frames or geometry.frames,
         num_inference_steps=steps,
         latents=None if latents is None else to_theirs(family, latents),
         **wanted,
@@ -83,4 +84,4 @@ def last_of(family: ModelFamily, clean: Tensor, noise: Tensor) -> Tensor:
     """Where a perfect sampler ends: ModelScope's stops at the first noise level, the others at none."""
     if family.sampling_scheduler().config.get("set_alpha_to_one", True):
         return clean
-    return family.process.noisy(clean, noise, torch.zeros(len(clean), dtype=torch.long))
+    return family.noise_process.add_noise(clean, noise, torch.zeros(len(clean), dtype=torch.long))

@@ -40,7 +40,6 @@ from transformers import (
     T5EncoderModel,
 )
 
-from components.generator.families import Geometry
 from components.generator.miniature.architecture import (
     MAX_TOKENS,
     TEXT_WIDTH,
@@ -48,6 +47,7 @@ from components.generator.miniature.architecture import (
     build_text_encoder,
     build_tokenizer,
 )
+from components.video.clip import ClipFormat
 
 WORDS = ["a", "red", "blue", "green", "circle", "square", "triangle", "moves", "left", "up"]
 
@@ -57,7 +57,7 @@ class Tiny:
     """One tiny model: how it is built, and a clip it can make."""
 
     build: Callable[[], Any]
-    geometry: Geometry
+    geometry: ClipFormat
 
 
 def _wan_transformer(channels: int = 16) -> WanTransformer3DModel:
@@ -245,25 +245,25 @@ def _modelscope() -> Any:
 
 
 TINY = {
-    "miniature": Tiny(lambda: build_pipeline(shift=3.0), Geometry(9, 48, 48, 8.0)),
-    "wan-2.1": Tiny(_wan, Geometry(9, 32, 48, 16.0)),
-    "wan-2.2-a14b": Tiny(lambda: _wan(experts=True), Geometry(5, 32, 32, 16.0)),
-    "wan-2.2-5b": Tiny(_wan_ti2v, Geometry(5, 32, 64, 24.0)),
+    "miniature": Tiny(lambda: build_pipeline(shift=3.0), ClipFormat(9, 48, 48, 8.0)),
+    "wan-2.1": Tiny(_wan, ClipFormat(9, 32, 48, 16.0)),
+    "wan-2.2-a14b": Tiny(lambda: _wan(experts=True), ClipFormat(5, 32, 32, 16.0)),
+    "wan-2.2-5b": Tiny(_wan_ti2v, ClipFormat(5, 32, 64, 24.0)),
     "cogvideox-2b": Tiny(
         lambda: _cogvideox(CogVideoXDDIMScheduler, rotary=False, patch_t=None, snr_shift=3.0),
-        Geometry(8, 32, 48, 8.0),
+        ClipFormat(8, 32, 48, 8.0),
     ),
     "cogvideox-5b": Tiny(
         lambda: _cogvideox(CogVideoXDPMScheduler, rotary=True, patch_t=None, snr_shift=1.0),
-        Geometry(9, 32, 48, 8.0),
+        ClipFormat(9, 32, 48, 8.0),
     ),
     "cogvideox-1.5": Tiny(
         lambda: _cogvideox(CogVideoXDPMScheduler, rotary=True, patch_t=2, snr_shift=1.0),
-        Geometry(9, 16, 32, 16.0),
+        ClipFormat(9, 16, 32, 16.0),
     ),
-    "ltx": Tiny(lambda: _ltx(timed_decoder=False), Geometry(9, 64, 96, 24.0)),
-    "ltx-0.9.1": Tiny(lambda: _ltx(timed_decoder=True), Geometry(9, 64, 64, 30.0)),
-    "hunyuan-video": Tiny(lambda: _hunyuan(told_guidance=True), Geometry(9, 32, 48, 24.0)),
-    "hunyuan-video-undistilled": Tiny(lambda: _hunyuan(told_guidance=False), Geometry(5, 32, 32, 24.0)),
-    "modelscope": Tiny(_modelscope, Geometry(4, 32, 48, 8.0)),
+    "ltx": Tiny(lambda: _ltx(timed_decoder=False), ClipFormat(9, 64, 96, 24.0)),
+    "ltx-0.9.1": Tiny(lambda: _ltx(timed_decoder=True), ClipFormat(9, 64, 64, 30.0)),
+    "hunyuan-video": Tiny(lambda: _hunyuan(told_guidance=True), ClipFormat(9, 32, 48, 24.0)),
+    "hunyuan-video-undistilled": Tiny(lambda: _hunyuan(told_guidance=False), ClipFormat(5, 32, 32, 24.0)),
+    "modelscope": Tiny(_modelscope, ClipFormat(4, 32, 48, 8.0)),
 }

@@ -30,10 +30,9 @@ ANSWER = {
 def test_a_bill_lists_every_locked_package_with_its_hashes(tmp_path: Path) -> None:
     written = dict(audit.write_bills(tmp_path, "cpu"))
     assert {file.name for file in written} == {
-        f"{name}-cpu.cdx.json"
-        for name in ("control", "services", "compute", "data", "generation", "model", "evaluation")
+        f"{name}-cpu.cdx.json" for name in ("control", "services", "data", "model", "evaluation")
     }
-    # An image holds its parents' packages too: worked out here from the files, not from the code's chain.
+    # An image holds its parents' packages too: worked out here from the files, not by the code under test.
     names = ("build", "compute-cpu", "generation", "model")
     locked = {
         name: entry

@@ -13,8 +13,8 @@ import pytest
 
 from components.runtime.errors import InputError
 from images.build import Build, build_images, revision
-from images.catalogue import ROOT
-from images.engines import BuildError, Engine, repository
+from images.catalogue import CONTAINERFILE, ROOT
+from images.engines import BuildEngine, BuildError, repository
 from images.wheelhouse import fill
 from pipelines.image_digests import load_images
 from pipelines.steps import FAMILIES
@@ -92,15 +92,18 @@ def test_all_families(engines: StandIn, engine: str, tmp_path: Path) -> None:
     assert load_images(tmp_path / "images.yaml").model_dump() == built
     prefix = "" if engine == "docker" else "localhost/"
     assert all(built[f].startswith(f"{prefix}onlinevpo-{f}@sha256:") for f in FAMILIES)
-    files = [Path(options(call, "--file")[0]).parent.name for call in engines.builds()]
-    assert files == ["base", "control", "compute", "data", "generation", "model", "evaluation"]
-    for call, name in zip(engines.builds(), files, strict=True):
-        assert call[-1] == str(ROOT)
+    assert [options(call, "--target") for call in engines.builds()] == [[family] for family in FAMILIES]
+    for call, family in zip(engines.builds(), FAMILIES, strict=True):
+        assert call[-1] == str(ROOT) and options(call, "--file") == [str(ROOT / CONTAINERFILE)]
         arguments = dict(entry.split("=", 1) for entry in options(call, "--build-arg"))
-        assert arguments["BASE_IMAGE"] == "python:x"
-        assert ("PARENT" in arguments) == (name != "base")
-        assert ("VARIANT" in arguments) == (name == "compute")
-        assert not {"PIP_INDEX_URL", "PIP_CERT", "TORCH_INDEX"} & set(arguments)
+        labels = dict(entry.split("=", 1) for entry in options(call, "--label"))
+        assert arguments.keys() == {"BASE_IMAGE", "REVISION", "VARIANT"}
+        assert arguments["BASE_IMAGE"] == "python:x" and arguments["VARIANT"] == "cpu"
+        wanted = ("title", "description", "licenses", "version", "revision", "created")
+        assert labels.keys() == {f"org.opencontainers.image.{name}" for name in wanted}
+        assert all(labels.values()) and labels["org.opencontainers.image.title"] == f"onlinevpo-{family}"
+        assert labels["org.opencontainers.image.revision"] == arguments["REVISION"]
+        assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
         assert "--build-context" not in call
     times = {"docker": "SOURCE_DATE_EPOCH=", "podman": "--timestamp", "buildah": "--timestamp"}
     assert all(any(word.startswith(times[engine]) for word in call) for call in engines.builds())
@@ -114,13 +117,11 @@ def test_what_the_person_says_reaches_the_build(engines: StandIn, tmp_path: Path
         "torch_index": "/wheels", "extra": ("--isolation=chroot", "--volume=/a:/a"),
     }  # fmt: skip
     build_images(settings("podman", **changes), ("data",), tmp_path / "images.yaml")
-    base, compute, data = engines.builds()
-    assert "VARIANT=cuda" in compute
-    for call in (compute, data):
-        assert {"PIP_INDEX_URL=https://index.example/simple", "TORCH_INDEX=/wheels"} <= set(call)
-        assert options(call, "--build-context") == [f"wheelhouse={wheels}"]
-        assert call[-3:-1] == ["--isolation=chroot", "--volume=/a:/a"]
-    assert "--build-context" not in base
+    (call,) = engines.builds()
+    wanted = {"VARIANT=cuda", "PIP_INDEX_URL=https://index.example/simple", "TORCH_INDEX=/wheels"}
+    assert wanted <= set(options(call, "--build-arg"))
+    assert options(call, "--build-context") == [f"wheelhouse={wheels}"]
+    assert call[-3:-1] == ["--isolation=chroot", "--volume=/a:/a"]
 
 
 @pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
@@ -132,7 +133,7 @@ def test_what_was_pushed_is_named_as_the_registry_knows_it(
     assert line.startswith("control: registry.example/team/onlinevpo-control@sha256:")
     assert line.endswith("f" * 64) == (engine != "docker")
     pushed = [call[-1] for call in engines.calls() if "push" in call]
-    assert pushed == ["registry.example/team/onlinevpo-control:t"], "bases need not be pushed"
+    assert pushed == ["registry.example/team/onlinevpo-control:t"], "its stages need not be pushed"
 
 
 def test_families_that_are_not_built_keep_their_line(engines: StandIn, tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_families_that_are_not_built_keep_their_line(engines: StandIn, tmp_path:
 
 
 def test_a_failed_build_leaves_the_images_file_as_it_was(engines: StandIn, tmp_path: Path) -> None:
-    engines.answers(fails="evaluation/Containerfile")
+    engines.answers(fails="--target evaluation")
     with pytest.raises(BuildError, match="podman build"):
         build_images(settings(), (), tmp_path / "images.yaml")
     assert not (tmp_path / "images.yaml").exists()
@@ -190,7 +191,7 @@ def test_a_file_that_is_no_images_file_is_not_overwritten(engines: StandIn, tmp_
 def test_the_engine_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(InputError, match="--engine podman: not installed"):
-        Engine.found("podman")
+        BuildEngine.found("podman")
 
 
 def test_a_wheelhouse_is_filled_on_the_images_own_platform(

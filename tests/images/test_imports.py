@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from images.catalogue import LOCKS, chain, instructions
+from images.catalogue import locks, sources
 from pipelines.steps import FAMILIES
 
 #: What need not be there: the code asks for it only where a person has chosen it, or goes on without.
@@ -52,22 +52,16 @@ def normal(name: str) -> str:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_import_is_in_the_locks(family: str, repository: Path) -> None:
-    images = chain((family,))
-    locked: set[str] = set()
+    locked = {
+        normal(line.partition("==")[0])
+        for lock in locks(family, "cpu")
+        for line in (repository / lock).read_text().splitlines()
+        if "==" in line
+    }
     files: set[Path] = set()
-    for image in images:
-        for lock in (repository / LOCKS).glob(f"{image.name}*.txt"):
-            locked |= {
-                normal(line.partition("==")[0]) for line in lock.read_text().splitlines() if "==" in line
-            }
-        for words in instructions((repository / image.containerfile).read_text()):
-            if words[0] != "COPY" or any(word.startswith("--from") for word in words):
-                continue
-            for word in words[1:-1]:
-                place = repository / word
-                files |= (
-                    set(place.rglob("*.py")) if place.is_dir() else {place} & set(place.parent.glob("*.py"))
-                )
+    for source in sources(family, "cpu"):
+        path = repository / source
+        files |= set(path.rglob("*.py")) if path.is_dir() else {path} & set(path.parent.glob("*.py"))
     assert files and locked
     places = packages_distributions()
     missing: dict[str, set[str]] = {}

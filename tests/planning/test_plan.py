@@ -17,7 +17,7 @@ from components.generator.generator import load_family
 from components.generator.params import SamplingParams
 from components.planning.blueprints import Blueprint, blueprint_of, build
 from components.planning.gpus import GPUS, Gpu, gpu_of
-from components.planning.plan import RESERVE, Plan, plan
+from components.planning.plan import RESERVE, MemoryPlan, plan
 from components.planning.table import as_table
 from components.runtime.errors import InputError
 
@@ -35,7 +35,7 @@ def miniature(repository: Path) -> Blueprint:
 
 
 @pytest.fixture(scope="module")
-def made(miniature: Blueprint) -> Plan:
+def made(miniature: Blueprint) -> MemoryPlan:
     """Its plan on one GPU."""
     return plan(miniature, SAMPLING, PARAMS, GPU, 1)
 
@@ -49,12 +49,12 @@ def shallow(miniature: Blueprint) -> Blueprint:
 
 
 @pytest.fixture(scope="module")
-def quick(shallow: Blueprint) -> Plan:
+def quick(shallow: Blueprint) -> MemoryPlan:
     """Its plan on one GPU."""
     return plan(shallow, SAMPLING, PARAMS, GPU, 1)
 
 
-def test_weights_are_the_loaded_ones(made: Plan, repository: Path) -> None:
+def test_weights_are_the_loaded_ones(made: MemoryPlan, repository: Path) -> None:
     family = load_family(repository / "models" / "miniature", torch.device("cpu"))
     transformer = sum(p.numel() for p in family.denoiser.parameters())
     assert made.parameters["transformer"] == transformer
@@ -66,7 +66,7 @@ def test_weights_are_the_loaded_ones(made: Plan, repository: Path) -> None:
     assert made.latents == (8, 9, 12, 12)
 
 
-def test_all_weights_trained_take_what_full_policy_holds(shallow: Blueprint, quick: Plan) -> None:
+def test_all_weights_trained_take_what_full_policy_holds(shallow: Blueprint, quick: MemoryPlan) -> None:
     full = plan(shallow, SAMPLING, PARAMS.model_copy(update={"lora_rank": 0}), GPU, 1)
     count = full.parameters["transformer"]
     assert "lora" not in full.parameters
@@ -91,7 +91,7 @@ def by_hand(facts: Blueprint) -> tuple[int, int]:
     return sum(blocks), sum(outside)
 
 
-def test_a_base_that_gpus_hold_together_lies_in_shares(shallow: Blueprint, quick: Plan) -> None:
+def test_a_base_that_gpus_hold_together_lies_in_shares(shallow: Blueprint, quick: MemoryPlan) -> None:
     params = PARAMS.model_copy(update={"shard": True})
     made = plan(shallow, SAMPLING, params, GPU, 4)
     count, (block, outside) = made.parameters["transformer"], by_hand(shallow)
@@ -128,7 +128,7 @@ def test_all_weights_that_gpus_train_together_lie_in_shares(shallow: Blueprint) 
     assert shared.resident["policy, reference"] == 2 * 4 * ((count - odd) / 4 + odd)
 
 
-def test_operations_are_those_of_the_real_calls(made: Plan, repository: Path) -> None:
+def test_operations_are_those_of_the_real_calls(made: MemoryPlan, repository: Path) -> None:
     """Counted on the CPU, with weights, call by call."""
     family = load_family(repository / "models" / "miniature", torch.device("cpu"))
     LoraPolicy(family, rank=2, seed=0)
@@ -153,7 +153,9 @@ def test_operations_are_those_of_the_real_calls(made: Plan, repository: Path) ->
     assert made.phases["decoding"].flops == pytest.approx(12 * counter.get_total_flops(), rel=0.02)
 
 
-def test_time_is_operations_over_the_stated_rate_times_utilisation(quick: Plan, shallow: Blueprint) -> None:
+def test_time_is_operations_over_the_stated_rate_times_utilisation(
+    quick: MemoryPlan, shallow: Blueprint
+) -> None:
     assert quick.phases["sampling"].seconds == pytest.approx(quick.phases["sampling"].flops / (25e12 * 0.4))
     assert quick.phases["decoding"].seconds == pytest.approx(quick.phases["decoding"].flops / (50e12 * 0.4))
     assert quick.seconds == pytest.approx(
@@ -167,13 +169,13 @@ def test_time_is_operations_over_the_stated_rate_times_utilisation(quick: Plan, 
     assert half.resident["denoiser"] < 0.6 * quick.resident["denoiser"]
 
 
-def test_prompts_are_dealt_to_the_gpus(quick: Plan, shallow: Blueprint) -> None:
+def test_prompts_are_dealt_to_the_gpus(quick: MemoryPlan, shallow: Blueprint) -> None:
     dealt = plan(shallow, SAMPLING, PARAMS, GPU, 3)  # two prompts for the one that has most to do
     assert dealt.phases["sampling"].flops == pytest.approx(quick.phases["sampling"].flops / 2)
     assert dealt.phases["update"].flops == pytest.approx(quick.phases["update"].flops / 2)
 
 
-def test_checkpointing_is_chosen_where_only_it_fits(quick: Plan, shallow: Blueprint) -> None:
+def test_checkpointing_is_chosen_where_only_it_fits(quick: MemoryPlan, shallow: Blueprint) -> None:
     plain, kept = quick.phases["update"], quick.phases["update, checkpointed"]
     assert kept.peak < plain.peak and kept.flops > plain.flops
     assert quick.checkpointing is False
@@ -188,7 +190,7 @@ def test_checkpointing_is_chosen_where_only_it_fits(quick: Plan, shallow: Bluepr
     assert not any(none.fits(name) for name in none.phases)
 
 
-def test_the_table_says_what_the_json_says(made: Plan) -> None:
+def test_the_table_says_what_the_json_says(made: MemoryPlan) -> None:
     table, plain = as_table(made), json.loads(json.dumps(made.as_json()))
     assert plain["phases"]["update"]["total"] == made.phases["update"].total
     assert f"{made.phases['update'].total / 1e9:.2f}" in table

@@ -11,12 +11,12 @@ import sys
 import time
 
 from components.registry.promote import Promotions
-from components.registry.versions.store import Models
+from components.registry.versions.store import RegisteredModel
 from components.runtime.gate.thresholds import load_gate
 
 
 def main(model: str, gate: str) -> None:
-    promotions = Promotions(Models(model), Models(f"{model}-reward"))
+    promotions = Promotions(RegisteredModel(model), RegisteredModel(f"{model}-reward"))
     rules = load_gate(gate)
     print("ready", flush=True)
     for line in sys.stdin:

@@ -10,8 +10,10 @@ import pytest
 
 from components.registry.__main__ import app
 from components.registry.params import RegistryParams
+from components.registry.promotion_log import CANDIDATE, CHAMPION, PREVIOUS
 from components.registry.step import run
-from components.registry.versions.store import CANDIDATE, CHAMPION, PREVIOUS, Models
+from components.registry.versions.files import fetch_from_run
+from components.registry.versions.store import RegisteredModel
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import GateRefused, InputError
 from components.runtime.step import main
@@ -31,7 +33,7 @@ def params(request: pytest.FixtureRequest) -> RegistryParams:
 
 
 def aliases(params: RegistryParams) -> dict[str, str]:
-    return Models(params.model).aliases()
+    return RegisteredModel(params.model).aliases()
 
 
 def command(params: RegistryParams, *words: str) -> int:
@@ -48,7 +50,7 @@ def test_first_good_candidate_becomes_champion_with_its_files(
     result = run(params, **candidate("a"), out=tmp_path / "registry")
     assert result.decision.outcome == "accepted"
     assert aliases(params) == {CANDIDATE: "1", CHAMPION: "1"}
-    assert Models(params.reward_model).aliases() == {CANDIDATE: "1", CHAMPION: "1"}
+    assert RegisteredModel(params.reward_model).aliases() == {CANDIDATE: "1", CHAMPION: "1"}
     import mlflow
 
     downloaded = Path(mlflow.artifacts.download_artifacts(f"models:/{params.model}@champion"))
@@ -90,8 +92,8 @@ def test_the_same_candidate_again_changes_nothing(
     first = run(params, **inputs, out=tmp_path / "registry")
     again = run(params, **inputs, out=tmp_path / "registry")
     assert again.decision == first.decision
-    assert len(Models(params.model).versions()) == 1
-    assert len(Models(params.model).record.read()[1]) == 1
+    assert len(RegisteredModel(params.model).versions()) == 1
+    assert len(RegisteredModel(params.model).log.read()[1]) == 1
 
 
 def test_better_takes_over_worse_is_refused_and_rollback_goes_back(
@@ -103,7 +105,7 @@ def test_better_takes_over_worse_is_refused_and_rollback_goes_back(
     worse = run(params, **candidate("c", **{"aligned/judge": 0.75}), out=tmp_path / "registry")
     assert worse.decision.outcome == "refused"
     assert aliases(params) == {CANDIDATE: "3", CHAMPION: "2", PREVIOUS: "1"}
-    tags = Models(params.model).versions()[2]["tags"]
+    tags = RegisteredModel(params.model).versions()[2]["tags"]
     assert tags["decision"] == "refused"
     assert "judge at most" in tags["reasons"]
     capsys.readouterr()
@@ -116,7 +118,7 @@ def test_better_takes_over_worse_is_refused_and_rollback_goes_back(
     assert aliases(params) == {CANDIDATE: "3", CHAMPION: "1"}
     assert command(params, "promote", "--version", "2", "--note", "lattice explained") == 0
     assert aliases(params) == {CANDIDATE: "3", CHAMPION: "2", PREVIOUS: "1"}
-    actions = [(one.action, one.version) for one in Models(params.model).record.read()[1]]
+    actions = [(one.action, one.version) for one in RegisteredModel(params.model).log.read()[1]]
     assert actions == [
         ("promoted", "1"),
         ("promoted", "2"),
@@ -146,10 +148,10 @@ def test_another_gate_decides_otherwise_and_is_kept_whole(
     gate.write_text("champion: [{metric: judge, margin: 0.2}]")
     assert command(params, "promote", "--gate", str(gate), "--note", "known to be worse") == 0
     assert aliases(params)[CHAMPION] == "2"
-    models = Models(params.model)
-    last = models.record.read()[1][-1]
+    models = RegisteredModel(params.model)
+    last = models.log.read()[1][-1]
     (run_id,) = models.runs_of("2")
-    kept = models.fetch_from_run(run_id, f"decisions/{last.decision[:16]}.json", tmp_path / "kept")
+    kept = fetch_from_run(run_id, f"decisions/{last.decision[:16]}.json", tmp_path / "kept")
     decision = json.loads(kept.read_text())
     assert decision["gate"]["rules"]["champion"][0]["margin"] == 0.2
     assert decision["note"] == "known to be worse"
@@ -205,7 +207,7 @@ def test_a_champion_from_before_there_was_a_record_is_taken_on(
     client.delete_registered_model(f"{params.model}-promotions")
     run(params, **candidate("b", **{"aligned/judge": 0.6}), out=tmp_path / "registry")
     assert aliases(params)[CHAMPION] == "1"
-    actions = [(one.action, one.version) for one in Models(params.model).record.read()[1]]
+    actions = [(one.action, one.version) for one in RegisteredModel(params.model).log.read()[1]]
     assert actions == [("adopted", "1"), ("refused", "2")]
 
 

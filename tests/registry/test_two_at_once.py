@@ -15,9 +15,9 @@ import pytest
 import requests
 
 from components.registry.params import RegistryParams
-from components.registry.promotion_log import Entry
+from components.registry.promotion_log import CHAMPION, PREVIOUS, LogEntry
 from components.registry.step import run
-from components.registry.versions.store import CHAMPION, PREVIOUS, Models
+from components.registry.versions.store import RegisteredModel
 
 Candidate = Callable[..., dict[str, Path]]
 #: Only better than the champion is let through, so that it is known who must be champion in the end.
@@ -55,13 +55,13 @@ def race(model: str, rounds: int, candidate: Candidate, tmp_path: Path, reposito
     for name, judge in (("worst", 0.5), ("middle", 0.6), ("best", 0.7)):
         # Each passes when it comes, so all three are registered, and the record is reset below.
         run(params, **candidate(name, **{"aligned/judge": judge}), out=tmp_path / "registry")
-    models = Models(model)
+    models = RegisteredModel(model)
     late = refused = 0
     with ExitStack() as stack:
         racers = [stack.enter_context(promoter(model, gate, repository)) for _ in range(2)]
         for number in range(rounds):
-            state, before = models.record.read()
-            models.record.append(Entry("adopted", "1", "1", "", state.head, "the test starts again"))
+            state, before = models.log.read()
+            models.log.compare_and_set(LogEntry("adopted", "1", "1", "", state.head, "the test starts again"))
             moment = time.monotonic() + 0.05
             order = racers if number % 2 else racers[::-1]
             for racer, version in zip(order, ("2", "3"), strict=True):
@@ -69,7 +69,7 @@ def race(model: str, rounds: int, candidate: Candidate, tmp_path: Path, reposito
                 racer.stdin.write(f"{version} {moment}\n")
                 racer.stdin.flush()
             said = [racer.stdout.readline().strip() for racer in order if racer.stdout is not None]
-            state, entries = models.record.read()
+            state, entries = models.log.read()
             fresh = entries[len(before) + 1 :]
             took = [entry.version for entry in fresh if entry.effective]
             middle_refused = any(e.action == "refused" and e.version == "2" for e in fresh)
@@ -84,7 +84,7 @@ def race(model: str, rounds: int, candidate: Candidate, tmp_path: Path, reposito
             assert len({entry.token for entry in fresh}) == len(fresh)
             late += sum(not e.effective and e.action == "promoted" for e in fresh)
             refused += middle_refused
-    numbers = [entry.number for entry in models.record.read()[1]]
+    numbers = [entry.number for entry in models.log.read()[1]]
     assert numbers == list(range(1, len(numbers) + 1)), "a line of the record is missing"
     print(f"{rounds} rounds: {late} entries came too late, the worse one was refused {refused} times")
     return late, refused
@@ -160,17 +160,17 @@ def test_an_entry_whose_writer_died_before_the_aliases_moved_is_followed_by_the_
     params = RegistryParams.model_validate({"model": "died", "reward_model": "died-reward"})
     for name, judge in (("a", 0.7), ("b", 0.8)):
         run(params, **candidate(name, **{"aligned/judge": judge}), out=tmp_path / "registry")
-    promotions = Promotions(Models("died"), Models("died-reward"))
-    record = promotions.generator.record
-    last = record.read()[1][-1]
-    record.append(
+    promotions = Promotions(RegisteredModel("died"), RegisteredModel("died-reward"))
+    log = promotions.generator.log
+    last = log.read()[1][-1]
+    log.compare_and_set(
         replace(last, action="rolled back", version="1", champion="1", previous="2", expects=last.number)
     )
     assert promotions.generator.aliases()[CHAMPION] == "2"
-    assert promotions.astray() == [
-        "alias champion is version 2, the record says 1",
-        "alias previous is version 1, the record says none",
+    assert promotions.stale_aliases() == [
+        "alias champion is version 2, the log says 1",
+        "alias previous is version 1, the log says none",
     ]
-    promotions.follow()
+    promotions.sync_aliases()
     assert promotions.generator.aliases() == {"candidate": "2", CHAMPION: "1"}
-    assert promotions.astray() == []
+    assert promotions.stale_aliases() == []

@@ -12,10 +12,12 @@ import pytest
 
 from components.registry.params import RegistryParams
 from components.registry.promote import Promotions
+from components.registry.promotion_log import CHAMPION
 from components.registry.step import run
-from components.registry.verify import Finding, verify
+from components.registry.verify import VerifiedItem, verify
 from components.registry.versions.diff import lines
-from components.registry.versions.store import CHAMPION, Models
+from components.registry.versions.files import evaluated, provenance
+from components.registry.versions.store import RegisteredModel
 from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import InputError
 from components.runtime.gate.thresholds import load_gate
@@ -40,15 +42,15 @@ def inputs(candidate: Candidate) -> dict[str, Path]:
 @pytest.fixture
 def registered(inputs: dict[str, Path], params: RegistryParams, tmp_path: Path) -> Promotions:
     run(params, **inputs, out=tmp_path / "registry")
-    return Promotions(Models(params.model), Models(params.reward_model))
+    return Promotions(RegisteredModel(params.model), RegisteredModel(params.reward_model))
 
 
-def stored(models: Models) -> Path:
+def stored(models: RegisteredModel) -> Path:
     """Folder of version 1 in the artifact store."""
-    return Path(urlsplit(models._client.get_model_version_download_uri(models.name, "1")).path)
+    return Path(urlsplit(models.client.get_model_version_download_uri(models.name, "1")).path)
 
 
-def differing(promotions: Promotions) -> list[Finding]:
+def differing(promotions: Promotions) -> list[VerifiedItem]:
     return [finding for finding in verify(promotions, "1") if finding.state == "differs"]
 
 
@@ -90,7 +92,7 @@ def test_changed_provenance_is_not_believed(registered: Promotions) -> None:
     flip(stored(registered.generator) / "provenance.json")
     assert any("provenance.json" in finding.what for finding in differing(registered))
     with pytest.raises(InputError, match="altered"):
-        registered.generator.evaluated("1")
+        evaluated(registered.generator, "1")
 
 
 def test_the_gate_does_not_read_altered_figures(
@@ -108,7 +110,7 @@ def test_altered_weights_are_not_promoted(
     run(params, **candidate("b", **{"aligned/judge": 0.8}), out=tmp_path / "registry")
     assert registered.roll_back("to promote it again") == ("2", "1")
     models = registered.generator
-    place = Path(urlsplit(models._client.get_model_version_download_uri(models.name, "2")).path)
+    place = Path(urlsplit(models.client.get_model_version_download_uri(models.name, "2")).path)
     flip(place / "lora" / "pytorch_lora_weights.safetensors")
     with pytest.raises(InputError, match=r"pytorch_lora_weights\.safetensors is missing or altered"):
         registered.promote("2", load_gate())
@@ -149,8 +151,8 @@ def test_provenance_says_where_everything_came_from(
     monkeypatch.setenv("ONLINEVPO_RUN", "run-7")
     inputs = candidate("a")
     run(params, **inputs, out=tmp_path / "registry")
-    models = Models(params.model)
-    found = models.provenance("1", tmp_path / "scratch")
+    models = RegisteredModel(params.model)
+    found = provenance(models, "1")
     assert found is not None
     manifests = {name: json.loads((path / "manifest.json").read_text()) for name, path in inputs.items()}
     assert found["code"]["commits"] == {name: one["code_version"] for name, one in manifests.items()}
@@ -179,7 +181,7 @@ def test_provenance_says_where_everything_came_from(
 def test_gpu_hours_count_every_process_and_only_steps_on_gpus(
     candidate: Candidate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components.registry.versions.provenance import Origin, cost
+    from components.registry.versions.provenance import VersionOrigin, cost
 
     monkeypatch.setenv("WORLD_SIZE", "4")  # as torchrun tells each of four processes
     opened = {step: open_artifact(place, step=step) for step, place in candidate("a").items()}
@@ -199,7 +201,7 @@ def test_gpu_hours_count_every_process_and_only_steps_on_gpus(
         )
         for step, (device, processes, seconds) in took.items()
     }
-    found = cost(Origin(measured, dict.fromkeys(measured, "")))
+    found = cost(VersionOrigin(measured, dict.fromkeys(measured, "")))
     assert found["gpu_hours"] == 0.5 + 16 * 2.5 + 1.0
     assert found["process_seconds"] == 1800 + 7200 + 16 * 9000 + 3600
 
@@ -209,8 +211,8 @@ def test_the_card_of_whole_weights_and_with_the_corpus_beside(
 ) -> None:
     inputs = candidate("a", kind="weights", corpus=True)
     run(params, **inputs, out=tmp_path / "registry")
-    models = Models(params.model)
-    found = models.provenance("1", tmp_path / "scratch")
+    models = RegisteredModel(params.model)
+    found = provenance(models, "1")
     assert found is not None
     steps = [*inputs.values(), inputs["evaluation"].parent / "corpus"]
     manifests = [json.loads((path / "manifest.json").read_text()) for path in steps]

@@ -21,7 +21,8 @@ from components.runtime.errors import GateRefused, InputError
 from components.runtime.io import storage
 from components.runtime.params import StepParams
 from components.runtime.step import main
-from components.video import Clip, write_video
+from components.video.clip import Clip
+from components.video.codec import write_video
 from tests.reward.conftest import FRAMES, SIDE, textured, world, write_reward
 from tests.reward.scoring.tiny_regressors import ASPECTS, write_videomae, write_videoscore
 from tests.s3 import Store

@@ -48,8 +48,8 @@ def test_there_are_a_vae_and_samplers_and_no_name_twice() -> None:
 @every
 def test_more_severe_is_farther_from_level_0(name: str, generator: Generator) -> None:
     levels = [GENERATIVE[name].build(generator, material(name), level, [1, 2]) for level in range(LEVELS + 1)]
-    assert all(clip.shape == (2, 9, 3, 48, 48) and clip.dtype == torch.uint8 for clip in levels)
-    lost = [loss(clip, levels[0]) for clip in levels]
+    assert all(clips.shape == (2, 9, 3, 48, 48) and clips.dtype == torch.uint8 for clips in levels)
+    lost = [loss(clips, levels[0]) for clips in levels]
     assert lost == sorted(lost) and lost[0] == 0.0 and lost[1] > 0.05, lost
 
 

@@ -19,7 +19,8 @@ from components.reward.scoring.trained import TrainedReward
 from components.reward.step import run
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import GateRefused, InputError
-from components.video import Clip, write_video
+from components.video.clip import Clip
+from components.video.codec import write_video
 from tests.reward.conftest import world, write_inputs
 
 Inputs = tuple[Path, Path]

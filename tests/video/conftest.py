@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from components.video import Clip
+from components.video.clip import Clip
 from tests.video.files import drifting_clip
 
 

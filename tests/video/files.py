@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from components.video import Clip
+from components.video.clip import Clip
 
 
 def drifting_clip() -> Clip:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from components.runtime.errors import InputError
-from components.video import Clip, probe, read_video, write_video
+from components.video.clip import Clip
+from components.video.codec import probe, read_video, write_video
 from tests.video.files import encode, encode_sound
 
 

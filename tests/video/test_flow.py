@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.video import interpolate_middle, optical_flow
+from components.video.flow import interpolate_middle, optical_flow
 
 
 def texture(size: int = 80) -> Tensor:

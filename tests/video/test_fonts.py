@@ -10,7 +10,9 @@ import torch
 from matplotlib import get_data_path
 from PIL import ImageFont
 
-from components.video import Clip, contact_sheet, fonts, side_by_side
+from components.video import fonts
+from components.video.clip import Clip
+from components.video.contact_sheets import contact_sheet, side_by_side
 from components.video.fonts import label
 
 MISSING = "\uffff"  # no font has it: it is drawn as the box

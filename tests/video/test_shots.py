@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from components.video import Clip, cuts, shots
+from components.video.clip import Clip
+from components.video.shots import cuts, shots
 
 
 def test_a_cut_is_found_where_two_videos_are_joined(drifting: Clip) -> None:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from components.alignment.candidates.pairs import Candidate, motion_of
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import Rating, Reward
 from components.runtime.compute.seeds import derive, torch_generator
 

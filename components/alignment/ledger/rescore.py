@@ -29,8 +29,8 @@ from components.alignment.candidates.rollout import Group
 from components.alignment.ledger.reader import LedgerReader, read_rows
 from components.alignment.ledger.schema import Origin, kept_latents
 from components.alignment.ledger.writer import LEDGER, LedgerWriter
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import Reward, digest_of
 from components.reward.scoring.load import open_reward
 from components.runtime.artifacts.artifact import open_artifact

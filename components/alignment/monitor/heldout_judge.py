@@ -19,10 +19,10 @@ from torch import Tensor
 
 from components.alignment.candidates.pairs import motion_of
 from components.alignment.policy import Policy
-from components.corpus import Prompt
+from components.corpus.prompts import Prompt
 from components.corpus.world.judge import judge
 from components.corpus.world.scene import parse_caption
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.reward.base import Reward, digest_of
 from components.reward.scoring.load import open_reward
 from components.runtime.artifacts.artifact import Artifact

@@ -48,7 +48,7 @@ def draw_noise(policy: Policy, pair: Pair, seed: int, names: tuple[str | int, ..
     """
     generator = torch_generator(seed, "dpo noise", *names, pair.prompt_id)
     noise = torch.randn(pair.winner.shape, generator=generator)
-    return noise, policy.family.process.draw_times(1, generator)
+    return noise, policy.family.noise_process.sample_times(1, generator)
 
 
 class Updater:
@@ -89,8 +89,8 @@ class Updater:
         noise, time = torch.cat([noise, noise]), torch.cat([times, times]).to(device)
         text = _texts(pairs)
         text = torch.cat([text, text])
-        noisy = family.process.noisy(clean, noise, time)
-        target = family.process.target(clean, noise, time)
+        noisy = family.noise_process.add_noise(clean, noise, time)
+        target = family.noise_process.target(clean, noise, time)
         with policy.reference():
             reference = family.predict(noisy, time, text)
         return pair_errors(family.predict(noisy, time, text), reference, target, self.params.loss_reduction)
@@ -161,7 +161,7 @@ class Updater:
                 pairs_here, noises, times = zip(*part, strict=True)
                 clean = torch.stack([pair.winner for pair in pairs_here]).to(family.device)
                 noise, time = torch.stack(noises).to(family.device), torch.cat(times).to(family.device)
-                noisy, text = family.process.noisy(clean, noise, time), _texts(pairs_here)
+                noisy, text = family.noise_process.add_noise(clean, noise, time), _texts(pairs_here)
                 own = family.predict(noisy, time, text)
                 with self.policy.base():
                     base = family.predict(noisy, time, text)

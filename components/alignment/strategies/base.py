@@ -17,8 +17,8 @@ from components.alignment.ledger import LedgerReader, Origin
 from components.alignment.objectives import OBJECTIVES, Objective
 from components.alignment.params import AlignmentParams, ReferenceKind
 from components.alignment.policy import Policy
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.reward.base import Reward
 from components.runtime.compute.distributed import Ranks
 

@@ -19,7 +19,7 @@ from components.corpus.world.render import coverage
 from components.corpus.world.scene import COLOURS, DIRECTIONS, SHAPES, SPEEDS
 
 #: A frame holds an object when its chroma (max - min over RGB, 0..1) passes this
-#: in at least ``MIN_AREA`` pixels.
+#: in at least `MIN_AREA` pixels.
 MIN_CHROMA = 0.18
 MIN_AREA = 12
 #: Below this net path (fraction of the side) the object is called still.
@@ -32,7 +32,7 @@ TEMPLATE_BLURS = (0.0, 0.8, 1.4, 2.0)
 
 
 @dataclass(frozen=True)
-class Reading:
+class ObjectReading:
     """What the detector saw in one clip of T frames, H x W pixels.
 
     Attributes:
@@ -56,24 +56,22 @@ class Reading:
 
     @property
     def object_found(self) -> bool:
-        """The object is present in at least 8 of 9 frames.
-
-        VBench counts frames; a clip needs one verdict.
-        """
+        """Whether the object is present in at least 8 of 9 frames. VBench counts frames instead."""
         return bool(self.found.mean() >= 8 / 9 - 1e-9)
 
 
-def _palette_hues() -> dict[str, float]:
-    return {name: colorsys.rgb_to_hsv(*rgb)[0] for name, rgb in COLOURS.items()}
+def nearest_colour(hue: float) -> str:
+    """Return the world's colour nearest in hue, in turns."""
+
+    def distance(name: str) -> float:
+        gap = abs(colorsys.rgb_to_hsv(*COLOURS[name])[0] - hue) % 1.0
+        return min(gap, 1.0 - gap)
+
+    return min(COLOURS, key=distance)
 
 
 def _hue(rgb: np.ndarray) -> float:
     return colorsys.rgb_to_hsv(*(float(v) for v in rgb))[0]
-
-
-def _hue_distance(a: float, b: float) -> float:
-    gap = abs(a - b) % 1.0
-    return min(gap, 1.0 - gap)
 
 
 @lru_cache(maxsize=4)
@@ -145,30 +143,25 @@ def object_alpha(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _shape_templates(side: int) -> np.ndarray:
-    """Return zero-mean, unit-norm templates (shapes, radii * blurs, window pixels).
-
-    They are centred in a window of 0.6 sides.
-    """
+    """Return zero-mean, unit-norm templates (shapes, radii * blurs, pixels of a window of 0.6 sides)."""
     window = 2 * round(0.3 * side)
     y, x = np.mgrid[0:window, 0:window] + 0.5 - window / 2
-    stacks = [
+    templates = np.array(
         [
-            ndimage.gaussian_filter(coverage(shape, x, y, radius * side), blur * side / 48.0).ravel()
-            for radius in TEMPLATE_RADII
-            for blur in TEMPLATE_BLURS
+            [
+                ndimage.gaussian_filter(coverage(shape, x, y, radius * side), blur * side / 48.0).ravel()
+                for radius in TEMPLATE_RADII
+                for blur in TEMPLATE_BLURS
+            ]
+            for shape in SHAPES
         ]
-        for shape in SHAPES
-    ]
-    templates = np.array(stacks)
+    )
     templates -= templates.mean(axis=-1, keepdims=True)
     return templates / np.linalg.norm(templates, axis=-1, keepdims=True)
 
 
 def name_shape(mean_mask: np.ndarray) -> str:
-    """Return the shape whose template correlates best with a centred mean mask (H, W).
-
-    Every radius and blur of the template is tried.
-    """
+    """Return the shape whose template, of any radius and blur, correlates best with a centred mask (H, W)."""
     height, width = mean_mask.shape
     window = 2 * round(0.3 * width)
     top, left = (height - window) // 2, (width - window) // 2
@@ -178,10 +171,7 @@ def name_shape(mean_mask: np.ndarray) -> str:
 
 
 def average_mask(masks: np.ndarray, centroids: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return the object's mean mask (H, W) over the frames it was found in.
-
-    It is moved so that its centroid is the frame's centre.
-    """
+    """Return the object's mean mask (H, W) over the frames it was found in, moved to the frame's centre."""
     height, width = masks.shape[1:]
     centre = np.array([width / 2.0, height / 2.0])
     moved = [
@@ -191,7 +181,7 @@ def average_mask(masks: np.ndarray, centroids: np.ndarray, found: np.ndarray) ->
     return np.mean(moved, axis=0)
 
 
-def read_back(frames: Tensor) -> Reading:
+def read_back(frames: Tensor) -> ObjectReading:
     """Read a clip, uint8 (T, 3, H, W), back into the words of the miniature world."""
     count, _, height, width = frames.shape
     masks = object_masks(frames)
@@ -206,18 +196,15 @@ def read_back(frames: Tensor) -> Reading:
     for t in np.flatnonzero(found):
         hue[t] = _hue((rgb[t] * core[t]).sum((1, 2)) / max(float(core[t].sum()), 1e-6))
     if not found.any():
-        return Reading(found, centroids, masks, np.zeros(count), hue, None, None, None, None)
+        return ObjectReading(found, centroids, masks, np.zeros(count), hue, None, None, None, None)
 
     mean_rgb = (rgb * core[:, None]).sum((0, 2, 3)) / max(float(core.sum()), 1e-6)
-    clip_hue = _hue(mean_rgb)
-    palette = _palette_hues()
-    colour = min(palette, key=lambda name: _hue_distance(palette[name], clip_hue))
-
+    colour = nearest_colour(_hue(mean_rgb))
     alphas = np.stack([object_alpha(rgb[t], masks[t]) if found[t] else masks[t] for t in range(count)])
     shape = name_shape(average_mask(alphas, centroids, found))
     iou = np.array([template_iou(masks[t], shape, centroids[t]) if found[t] else 0.0 for t in range(count)])
     direction, speed = _motion(centroids, found, width)
-    return Reading(found, centroids, masks, iou, hue, shape, colour, direction, speed)
+    return ObjectReading(found, centroids, masks, iou, hue, shape, colour, direction, speed)
 
 
 def _motion(centroids: np.ndarray, found: np.ndarray, width: int) -> tuple[str | None, str | None]:

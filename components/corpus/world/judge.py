@@ -1,6 +1,6 @@
-"""The miniature world's exact judge of quality: a clip is read back from its pixels and measured against the
-world's own laws.
+"""The oracle judge: the miniature world's exact quality of a clip, read back from its pixels.
 
+It measures how well the clip keeps the world's own laws (a verifiable reward).
 In this world one rigid, evenly coloured, sharp-edged object moves evenly along a straight line, inside the
 frame, over a plain and constant background. Each law gives one defect in physical units, 0 where it is kept.
 A defect d becomes a part 1 / (1 + (d / h)^2): 1 at no defect, one half at the half-point h, falling ever
@@ -8,7 +8,7 @@ after, and flat near 0 so that rounding to 8 bits costs nothing.
 
 quality = presence x the weighted geometric mean of the parts. Geometric, so that no part pays for another: a
 clip that gains sharpness and loses its motion does not come out even, as it would in a sum. A part never
-falls below ``PART_FLOOR``, so that one ruined part does not hide the rest. Presence multiplies, because
+falls below `PART_FLOOR`, so that one ruined part does not hide the rest. Presence multiplies, because
 nothing can be measured where there is no object.
 
 The judge knows no caption and no model: it shares no code, label, weight or statistic with the learned
@@ -17,9 +17,7 @@ reward.
 
 from __future__ import annotations
 
-import colorsys
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from components.corpus.world.detect import Reading, read_back
+from components.corpus.world.detect import ObjectReading, nearest_colour, read_back
 from components.corpus.world.scene import COLOURS, SPEEDS
 
 Array = NDArray[np.float64]
@@ -45,7 +43,7 @@ class Law:
     unit: str
 
 
-#: ``free`` is what a pristine clip still measures, from anti-aliasing, the steps between the detector's
+#: `free` is what a pristine clip still measures, from anti-aliasing, the steps between the detector's
 #: templates and 8-bit rounding.
 LAWS: dict[str, Law] = {
     "rigidity": Law(0.17, 0.08, 0.12, "1 - IoU with the template of the clip's own shape, mean over frames"),
@@ -68,7 +66,7 @@ class Judgement:
     Attributes:
         quality: presence x weighted geometric mean of the parts.
         presence: share of frames in which an object was found.
-        parts: one figure for each of ``LAWS``; all 0 for a clip without an object.
+        parts: one figure for each of `LAWS`; all 0 for a clip without an object.
     """
 
     quality: float
@@ -76,12 +74,12 @@ class Judgement:
     parts: dict[str, float]
 
 
-def judge(frames: Tensor, reading: Reading | None = None) -> Judgement:
+def judge(frames: Tensor, reading: ObjectReading | None = None) -> Judgement:
     """Judge one clip.
 
     Args:
         frames: uint8 (T, 3, H, W), T >= 3.
-        reading: what the detector read from these frames, when that is at hand already.
+        reading: what the detector saw in these frames, when that is at hand already.
 
     Raises:
         ValueError: fewer than three frames (there is no path to speak of).
@@ -92,19 +90,14 @@ def judge(frames: Tensor, reading: Reading | None = None) -> Judgement:
     presence = float(reading.found.mean())
     if reading.found.sum() < 2:
         return Judgement(0.0, presence, dict.fromkeys(LAWS, 0.0))
-    found = defects(frames, reading)
-    parts = {name: _part(found[name], law) for name, law in LAWS.items()}
+    measured = defects(frames, reading)
+    parts = {name: _part(measured[name], law) for name, law in LAWS.items()}
     total = sum(law.weight for law in LAWS.values())
     mean = math.exp(sum(law.weight * math.log(parts[name]) for name, law in LAWS.items()) / total)
     return Judgement(presence * mean, presence, parts)
 
 
-def judge_all(clips: Iterable[Tensor]) -> list[Judgement]:
-    """Judge clips one by one; (N, T, 3, H, W) iterates as N clips."""
-    return [judge(clip) for clip in clips]
-
-
-def defects(frames: Tensor, reading: Reading) -> dict[str, float]:
+def defects(frames: Tensor, reading: ObjectReading) -> dict[str, float]:
     """Measure how far a clip, with an object in two frames or more, is from each law, in its unit."""
     rgb = frames.numpy().astype(np.float64) / 255.0
     times = np.flatnonzero(reading.found)
@@ -114,7 +107,7 @@ def defects(frames: Tensor, reading: Reading) -> dict[str, float]:
     residual, path = _motion(reading.centroids[times], times, len(frames), side)
     widths = np.sqrt(masks[times].sum(axis=(1, 2)))
     object_colour, unevenness = _object_colour(rgb[times], masks[times])
-    nearest = _palette_chroma(float(np.nanmedian(reading.hue)))
+    palette = COLOURS[nearest_colour(float(np.nanmedian(reading.hue)))]
     chroma = float((object_colour.max(axis=1) - object_colour.min(axis=1)).mean())
     slowest = 0.9 * min(SPEEDS.values())
     change, texture = _background(rgb, backdrop)
@@ -124,7 +117,7 @@ def defects(frames: Tensor, reading: Reading) -> dict[str, float]:
         "path": residual,
         "motion": max(0.0, 1.0 - path / slowest),
         "colour": math.hypot(float(object_colour.std(axis=0).max()), unevenness),
-        "saturation": max(0.0, 1.0 - chroma / nearest),
+        "saturation": max(0.0, 1.0 - chroma / (max(palette) - min(palette))),
         "background_time": change,
         "background_space": texture,
         "sharpness": _edge_width(rgb[times], masks[times], backdrop[times], object_colour) * 48.0 / side,
@@ -165,17 +158,6 @@ def _object_colour(rgb: Array, masks: Array) -> tuple[Array, float]:
         colours.append(pixels.mean(axis=1))
         spreads.append(pixels.var(axis=1).mean())
     return np.array(colours), math.sqrt(float(np.mean(spreads)))
-
-
-def _palette_chroma(hue: float) -> float:
-    """Chroma (max - min over RGB) of the world's colour nearest in hue (turns)."""
-
-    def distance(rgb: tuple[float, float, float]) -> float:
-        gap = abs(colorsys.rgb_to_hsv(*rgb)[0] - hue) % 1.0
-        return min(gap, 1.0 - gap)
-
-    nearest = min(COLOURS.values(), key=distance)
-    return max(nearest) - min(nearest)
 
 
 def _background(rgb: Array, backdrop: NDArray[np.bool_]) -> tuple[float, float]:

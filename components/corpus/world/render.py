@@ -19,7 +19,7 @@ def coverage(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndar
     """Return how much of each pixel a shape of the given radius at the origin covers, in 0..1.
 
     Args:
-        shape: one of ``scene.SHAPES``.
+        shape: one of `scene.SHAPES`.
         x: pixel centres relative to the shape's centre, in pixels, any shape of array.
         y: the same, downwards.
         radius: half-width in pixels.

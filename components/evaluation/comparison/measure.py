@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from components.corpus.world.judge import LAWS, judge
 from components.evaluation.comparison.diversity import diversity
-from components.evaluation.dimensions.base import Array, Clips, Dimension
+from components.evaluation.dimensions.base import Array, Dimension, VideoBatch
 from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.dimensions.motion import flow_motion, motion
-from components.evaluation.models import Shelf
+from components.evaluation.models import ModelStore
 from components.reward.base import Reward
-from components.runtime.compute.process_pool import ProcessPool
 from components.video.decode.frames import held
 
-NO_WORLD = "the judge reads scenes of the miniature world, and no prompt of the run describes one"
+NO_ORACLE = "the oracle judge reads scenes of the miniature world, and no prompt of the run describes one"
 
 
 @dataclass(frozen=True)
@@ -32,8 +28,7 @@ class Side:
         used: the provider that measured each of them.
         unavailable: by dimension, why the others could not.
         reward: the training reward, in its own units.
-        judge: the independent judge's quality in 0..1, NaN off the miniature world; None when no prompt is of
-            it.
+        judge: the oracle judge's quality in 0..1, NaN off the miniature world; None when no prompt is of it.
         parts: the judge's parts, empty when there is no judge.
         motion: px per step; not a score.
         moved: how motion was measured.
@@ -55,73 +50,68 @@ class Side:
     compared: str
 
 
-def measure(
-    frames: Tensor,
-    fps: float,
-    prompts: Sequence[str],
-    reward: Reward,
-    batch: int,
-    pool: ProcessPool | None = None,
-    flow_on: NDArray[np.bool_] | None = None,
-    shelf: Shelf | None = None,
-    compat: bool = False,
-) -> Side:
-    """Measure uint8 (N, T, 3, H, W) with everything the catalogue can apply.
+def measure(videos: VideoBatch, reward: Reward, batch: int, store: ModelStore, compat: bool = False) -> Side:
+    """Measure one model's videos with everything the catalogue can apply.
 
-    For ``flow_on`` see `Clips`; ``shelf`` holds the weights there are (none by default); ``compat`` asks for
-    VBench's published variant of each dimension where ours differs.
+    Args:
+        videos: of the model.
+        reward: the training reward.
+        batch: videos that the reward scores in one call.
+        store: the weights there are.
+        compat: take VBench's published variant of each dimension where ours differs.
 
     Raises:
         ValueError: the reward returned a figure that is not finite (a reward that fails must not pass for a
             low one).
     """
-    shelf = shelf or Shelf()
-    clips = Clips(frames, fps, tuple(prompts), pool, flow_on)
     scores: dict[str, Array] = {}
     used: dict[str, Dimension] = {}
     unavailable: dict[str, str] = {}
     for name, providers in catalogue().items():
-        reasons = [provider.unavailable(clips, shelf, compat) for provider in providers]
+        reasons = [provider.unavailable(videos, store, compat) for provider in providers]
         able = [provider for provider, reason in zip(providers, reasons, strict=True) if reason is None]
-        found = able[0].measure(clips, shelf, compat) if able else np.array([np.nan])
-        if np.isfinite(found).any():
-            origins = {model: shelf.origin(model) for model in able[0].opens(compat)}
-            used[name], scores[name] = replace(able[0], method=able[0].measured_by(origins)), found
+        values = able[0].measure(videos, store, compat) if able else np.array([np.nan])
+        if np.isfinite(values).any():
+            origins = {model: store.origin(model) for model in able[0].opens(compat)}
+            used[name], scores[name] = replace(able[0], method=able[0].measured_by(origins)), values
         else:
-            reasons += ["it has nothing to say about any clip of the run"] if able else []
+            reasons += ["it cannot score any clip of this run"] if able else []
             unavailable[name] = "; ".join(reason for reason in reasons if reason)
-    starts = range(0, len(frames), batch)
-    rewards = torch.cat(
-        [
-            reward.score(frames[i : i + batch], fps, prompts[i : i + batch]).detach().cpu().float()
-            for i in starts
-        ]
-    ).numpy()
-    if not np.isfinite(rewards).all():
-        raise ValueError(f"the reward gave {int((~np.isfinite(rewards)).sum())} figures that are not finite")
-    quality, parts = _judged(clips)
-    distances, compared = diversity(frames, prompts)
-    moves, moved = motion(clips)
+    quality, parts = _judged(videos)
+    distances, compared = diversity(videos.frames, videos.prompts)
+    moves, moved = motion(videos)
     return Side(
         scores=scores,
         used=used,
         unavailable=unavailable,
-        reward=rewards.astype(np.float64),
+        reward=_rewarded(videos, reward, batch),
         judge=quality,
         parts=parts,
         motion=moves,
         moved=moved,
-        flow=flow_motion(clips),
+        flow=flow_motion(videos),
         diversity=distances,
         compared=compared,
     )
 
 
-def _judged(clips: Clips) -> tuple[Array | None, dict[str, Array]]:
-    if not clips.has_world:
+def _rewarded(videos: VideoBatch, reward: Reward, batch: int) -> Array:
+    parts = []
+    for start in range(0, len(videos.frames), batch):
+        part = slice(start, start + batch)
+        scored = reward.score(videos.frames[part], videos.fps, videos.prompts[part])
+        parts.append(scored.detach().cpu().float())
+    rewards = torch.cat(parts).numpy().astype(np.float64)
+    if not np.isfinite(rewards).all():
+        raise ValueError(f"the reward gave {int((~np.isfinite(rewards)).sum())} figures that are not finite")
+    return rewards
+
+
+def _judged(videos: VideoBatch) -> tuple[Array | None, dict[str, Array]]:
+    if not videos.has_world:
         return None, {}
     verdicts = [
-        None if video.reading is None else judge(held(video.frames), video.reading) for video in clips.videos
+        None if video.reading is None else judge(held(video.frames), video.reading) for video in videos.videos
     ]
     quality = np.array([np.nan if verdict is None else verdict.quality for verdict in verdicts])
     parts = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,11 @@ import numpy as np
 from components.evaluation.comparison.paired import Paired, compare
 from components.evaluation.comparison.table import ends
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
-from components.evaluation.vbench.files import (
-    PER_VIDEO_SCALE,
-    SEED,
-    Result,
-    VideoResult,
-    in_words,
-    prompt_of,
-    read_results,
-)
-from components.evaluation.vbench.totals import LARGEST, RANGES, refuse_per_cent
+from components.evaluation.vbench.files import SEED, VBenchResult, prompt_of, read_results
+from components.evaluation.vbench.totals import RANGES
 from components.runtime.compute.seeds import numpy_rng
 from components.runtime.errors import InputError
-from components.runtime.stats import FEWEST, Clusters, holm, plain
+from components.runtime.stats import CONFIDENCE, FEWEST, Clusters, holm, plain
 from components.video.names import composed
 
 #: Largest harmless fall of a dimension, as a share of its range in VBench's totals.
@@ -32,20 +24,18 @@ MARGIN = 0.03
 
 
 @dataclass(frozen=True)
-class Terms:
+class AnalysisPlan:
     """What is decided before looking.
 
     Attributes:
         margin: largest harmless fall, as a share of each dimension's range (VBench's, 0..1 for others).
         margins: by dimension, another share.
-        confidence: coverage of the intervals; tests are held to 1 - confidence.
         resamples: sign flips of the tests.
         seed: of the flips.
     """
 
     margin: float = MARGIN
     margins: Mapping[str, float] | None = None
-    confidence: float = 0.95
     resamples: int = 10_000
     seed: int = 0
 
@@ -63,7 +53,7 @@ class Change:
         paired: over the videos that both have.
         p_holm: p-value after Holm's correction over everything compared.
         margin: the largest harmless fall of the raw score, stated before looking.
-        better, worse: shown, at the stated confidence, after the correction; never by fewer than 10 prompts.
+        better, worse: shown, with 95 % confidence, after the correction; never by fewer than 10 prompts.
         not_inferior: the whole interval of the difference lies above -margin.
         inferior: the whole interval lies below -margin.
         unpaired: videos that only one of the two has.
@@ -97,26 +87,26 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Contest:
+class ResultComparison:
     """Every candidate against the first file.
 
     Attributes:
         base: the first file's name.
         changes: by candidate, by dimension.
         skipped: by candidate, by dimension, why it is not compared.
-        terms: as stated.
+        plan: as stated.
     """
 
     base: str
     changes: dict[str, dict[str, Change]]
     skipped: dict[str, dict[str, str]]
-    terms: Terms
+    plan: AnalysisPlan
 
 
-def run(files: Sequence[Path], terms: Terms) -> Contest:
+def run(files: Sequence[Path], plan: AnalysisPlan) -> ResultComparison:
     """Compare result files, VBench's or ours, with the first one, video by video.
 
-    Videos are paired by file name (prompt and number) and resampled by prompt.
+    Videos are paired by file name (prompt and number) and clustered by prompt.
 
     Raises:
         InputError: fewer than two files, two of one name, one that cannot be read or holds percentages, or
@@ -124,162 +114,124 @@ def run(files: Sequence[Path], terms: Terms) -> Contest:
     """
     if len(files) < 2:
         raise InputError("compare needs two result files or more: the base first, then the candidates")
-    names = [_name(file) for file in files]
+    names = [file.stem.removesuffix("_eval_results") for file in files]
     if len(set(names)) < len(names):
         names = [str(file) for file in files]
     if len(set(names)) < len(names):
         raise InputError(f"compare: {files[0]} is named twice")
-    base = _read(files[0])
-    paired: dict[str, dict[str, tuple[Paired, int, bool | None]]] = {}
+    base = read_results(files[0])
+    changes: dict[str, dict[str, Change]] = {}
     skipped: dict[str, dict[str, str]] = {}
     for file, name in zip(files[1:], names[1:], strict=True):
-        candidate = _read(file)
-        paired[name], skipped[name] = {}, {}
-        for dimension in _in_order({*base, *candidate}):
-            reason = _not_comparable(base.get(dimension), candidate.get(dimension))
-            if reason is not None:
-                skipped[name][dimension] = reason
-                continue
-            paired[name][dimension] = _pair(base[dimension], candidate[dimension], dimension, terms)
-        if not paired[name]:
+        candidate = read_results(file)
+        changes[name], skipped[name] = {}, {}
+        both = {*base, *candidate}
+        known = [dimension for dimension in QUALITY + SEMANTIC if dimension in both]
+        for dimension in known + sorted(both - set(known)):
+            compared = _compared(base.get(dimension), candidate.get(dimension), dimension, plan)
+            if isinstance(compared, Change):
+                changes[name][dimension] = compared
+            else:
+                skipped[name][dimension] = compared
+        if not changes[name]:
             reasons = "; ".join(f"{key}: {why}" for key, why in skipped[name].items())
             raise InputError(f"{file}: nothing to compare with {files[0]}: {reasons}")
-    return Contest(names[0], _judged(paired, terms, base), skipped, terms)
+    return ResultComparison(names[0], _corrected(changes), skipped, plan)
 
 
-def _read(file: Path) -> dict[str, Result]:
-    """A result file whose figures are fractions, those of its videos as well."""
-    results = read_results(file)
-    for name, result in results.items():
-        values = [one.value for one in result.videos]
-        refuse_per_cent(file, name, result.score)
-        refuse_per_cent(file, name, max(values, default=0.0))
-        factor = PER_VIDEO_SCALE.get(name, 1.0)
-        if values and factor != 1 and factor * max(values) <= LARGEST < factor * result.score:
-            raise InputError(
-                f"results file {file}: the videos of {name} have figures of 0..1, VBench's are of "
-                f"0..{factor:g}"
-            )
-    return results
-
-
-def _judged(
-    paired: Mapping[str, Mapping[str, tuple[Paired, int, bool | None]]],
-    terms: Terms,
-    base: Mapping[str, Result],
-) -> dict[str, dict[str, Change]]:
-    corrected = holm(
-        {f"{name}\n{key}": one[0].p_value for name, found in paired.items() for key, one in found.items()}
-    )
-    changes: dict[str, dict[str, Change]] = {}
-    for name, found in paired.items():
-        changes[name] = {}
-        for key, (one, unpaired, seeds) in found.items():
-            margin, p_holm = terms.of(key), corrected[f"{name}\n{key}"]
-            shown = p_holm < 1 - terms.confidence and one.prompts >= FEWEST
-            changes[name][key] = Change(
-                paired=one,
-                p_holm=p_holm,
-                margin=margin,
-                better=shown and one.difference.value > 0,
-                worse=shown and one.difference.value < 0,
-                not_inferior=one.difference.low >= -margin,
-                inferior=one.difference.high < -margin,
-                unpaired=unpaired,
-                seeds=seeds,
-                measured=_way(base[key]) if base[key].method or base[key].variant else "",
-            )
-    return changes
-
-
-def _pair(base: Result, candidate: Result, dimension: str, terms: Terms) -> tuple[Paired, int, bool | None]:
-    one, other = ({composed(video.name): video for video in result.videos} for result in (base, candidate))
-    shared = sorted(one.keys() & other.keys())
-    rng = numpy_rng(terms.seed, "evaluation", "compare", dimension)
-    clusters = Clusters([prompt_of(name) for name in shared], terms.resamples, rng, terms.confidence)
-    before, after = (np.array([side[name].value for name in shared]) for side in (one, other))
-    seeds = [_same_seed(one[name], other[name]) for name in shared]
-    same = None if any(found is None for found in seeds) else all(seeds)
-    inside = all(0 <= value <= 1 for value in (*before, *after))
-    paired = compare(before, after, clusters, bound=1.0 if inside else None)
-    return paired, len(one.keys() ^ other.keys()), same
-
-
-def _same_seed(one: VideoResult, other: VideoResult) -> bool | None:
-    if SEED not in one.more or SEED not in other.more:
-        return None
-    return bool(one.more[SEED] == other.more[SEED])
-
-
-def _not_comparable(base: Result | None, candidate: Result | None) -> str | None:
+def _compared(
+    base: VBenchResult | None, candidate: VBenchResult | None, dimension: str, plan: AnalysisPlan
+) -> Change | str:
+    """One dimension's change before the correction, or why there is none."""
     if base is None or candidate is None:
         return f"only in {'the candidate' if base is None else 'the base'}"
     if (base.method, base.variant) != (candidate.method, candidate.variant):
-        return f"measured by {_way(base)} and by {_way(candidate)}"
-    if not {composed(one.name) for one in base.videos} & {composed(one.name) for one in candidate.videos}:
+        return f"measured by {base.measured_by} and by {candidate.measured_by}"
+    before, after = ({composed(video.name): video for video in one.videos} for one in (base, candidate))
+    shared = sorted(before.keys() & after.keys())
+    if not shared:
         return "no video of the same name in both"
-    return None
+    rng = numpy_rng(plan.seed, "evaluation", "compare", dimension)
+    clusters = Clusters([prompt_of(name) for name in shared], plan.resamples, rng)
+    values = [np.array([videos[name].value for name in shared]) for videos in (before, after)]
+    bound = 1.0 if all(((side >= 0) & (side <= 1)).all() for side in values) else None
+    paired, margin = compare(*values, clusters, bound=bound), plan.of(dimension)
+    seeds = [(before[name].more.get(SEED), after[name].more.get(SEED)) for name in shared]
+    said = all(seed is not None for pair in seeds for seed in pair)
+    return Change(
+        paired=paired,
+        p_holm=paired.p_value,
+        margin=margin,
+        better=False,
+        worse=False,
+        not_inferior=paired.difference.low >= -margin,
+        inferior=paired.difference.high < -margin,
+        unpaired=len(before.keys() ^ after.keys()),
+        seeds=all(one == other for one, other in seeds) if said else None,
+        measured=base.measured_by if base.method or base.variant else "",
+    )
 
 
-def _way(result: Result) -> str:
-    return in_words(result.method, result.variant)
+def _corrected(changes: Mapping[str, Mapping[str, Change]]) -> dict[str, dict[str, Change]]:
+    """The changes with Holm's correction over all of them, and what it leaves to be said."""
+    p_holm = holm(
+        {f"{name}\n{key}": one.p_holm for name, found in changes.items() for key, one in found.items()}
+    )
+    corrected: dict[str, dict[str, Change]] = {}
+    for name, found in changes.items():
+        corrected[name] = {}
+        for key, one in found.items():
+            p = p_holm[f"{name}\n{key}"]
+            shown, gain = p < 1 - CONFIDENCE and one.paired.prompts >= FEWEST, one.paired.difference.value
+            corrected[name][key] = replace(one, p_holm=p, better=shown and gain > 0, worse=shown and gain < 0)
+    return corrected
 
 
-def _in_order(names: set[str]) -> list[str]:
-    known = [name for name in QUALITY + SEMANTIC if name in names]
-    return known + sorted(names - set(known))
-
-
-def _name(file: Path) -> str:
-    return file.stem.removesuffix("_eval_results")
-
-
-def as_json(contest: Contest) -> dict[str, Any]:
+def as_json(comparison: ResultComparison) -> dict[str, Any]:
     """The comparison as plain JSON values; ends of intervals that there are not are null."""
-    found: dict[str, Any] = {
-        "base": contest.base,
-        "margin": contest.terms.margin,
-        "margins": dict(contest.terms.margins or {}),
-        "confidence": contest.terms.confidence,
+    content: dict[str, Any] = {
+        "base": comparison.base,
+        "margin": comparison.plan.margin,
+        "margins": dict(comparison.plan.margins or {}),
+        "confidence": CONFIDENCE,
         "candidates": {
             name: {
                 "dimensions": {key: asdict(one) | {"verdict": one.verdict} for key, one in changes.items()},
-                "skipped": contest.skipped[name],
+                "skipped": comparison.skipped[name],
             }
-            for name, changes in contest.changes.items()
+            for name, changes in comparison.changes.items()
         },
     }
-    return plain(found)  # type: ignore[no-any-return]
+    return plain(content)  # type: ignore[no-any-return]
 
 
-def as_table(contest: Contest) -> str:
+def as_table(comparison: ResultComparison) -> str:
     """A block for each candidate, under 110 columns."""
-    percent = f"{100 * contest.terms.confidence:g} %"
     lines = []
-    for name, found in contest.changes.items():
-        lines.append(f"{name} against {contest.base}")
+    for name, changes in comparison.changes.items():
+        lines.append(f"{name} against {comparison.base}")
         lines.append(
-            f"{'':24}{'base':>9}{'cand.':>9}   {f'change [{percent} interval]':30}"
+            f"{'':24}{'base':>9}{'cand.':>9}   {f'change [{100 * CONFIDENCE:g} % interval]':30}"
             f"{'won/tied/lost':>15}{'p (Holm)':>10}  verdict"
         )
-        for key, one in found.items():
+        for key, one in changes.items():
             pair, gap = one.paired, one.paired.difference
             lines.append(
                 f"{key:24}{pair.base_mean:9.4f}{pair.aligned_mean:9.4f}   "
                 f"{f'{gap.value:+.4f} ' + ends(gap, '+.4f'):30}"
                 f"{f'{pair.wins}/{pair.ties}/{pair.losses}':>15}{one.p_holm:10.4f}  {one.verdict}"
             )
-        lines += [f"{key:24} not compared: {why}" for key, why in contest.skipped[name].items()]
-        lines += [f"{key:24} not VBench's: {one.measured}" for key, one in found.items() if one.measured]
-        alone = sum(one.unpaired for one in found.values())
-        if alone:
-            lines.append(f"{alone} videos are in one file only and were left out")
-        if any(one.seeds is False for one in found.values()):
+        lines += [f"{key:24} not compared: {why}" for key, why in comparison.skipped[name].items()]
+        lines += [f"{key:24} not VBench's: {one.measured}" for key, one in changes.items() if one.measured]
+        if unpaired := sum(one.unpaired for one in changes.values()):
+            lines.append(f"{unpaired} videos are in one file only and were left out")
+        if any(one.seeds is False for one in changes.values()):
             lines.append("some pairs do not share their seed")
-        elif any(one.seeds is None for one in found.values()):
+        elif any(one.seeds is None for one in changes.values()):
             lines.append("paired by prompt and number; the files do not say whether the seeds are the same")
         lines.append("")
-    stated = f"{100 * contest.terms.margin:g} % of each dimension's range in VBench's totals"
-    others = ", ".join(f"{key} {100 * share:g} %" for key, share in (contest.terms.margins or {}).items())
+    stated = f"{100 * comparison.plan.margin:g} % of each dimension's range in VBench's totals"
+    margins = (comparison.plan.margins or {}).items()
+    others = ", ".join(f"{key} {100 * share:g} %" for key, share in margins)
     lines.append(f"harmless fall, stated before looking: {stated}{f' ({others})' if others else ''}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from components.evaluation.comparison.paired import Paired
 from components.evaluation.comparison.verdict import Verdict
-from components.runtime.stats import Interval
+from components.runtime.stats import CONFIDENCE, Interval
 
 
-def as_table(verdict: Verdict, unavailable: dict[str, str], confidence: float) -> str:
+def as_table(verdict: Verdict, unavailable: Mapping[str, str]) -> str:
     """Base beside aligned, the change with its interval, the win rates, the rules that fail."""
-    percent = f"{100 * confidence:g} %"
+    percent = f"{100 * CONFIDENCE:g} %"
     lines = [f"{'':24}{'base':>9}{'aligned':>10}   {f'change [{percent} interval]':30}{'p (Holm)':>9}"]
     lines.append(_row("training reward", verdict.reward))
     if verdict.judge is not None:
-        lines.append(_row("independent judge", verdict.judge))
+        lines.append(_row("oracle judge", verdict.judge))
     lines += [_row(name, paired, verdict.p_holm[name]) for name, paired in verdict.dimensions.items()]
     for name, figures, ratio in (
         ("motion (px per step)", verdict.motion, verdict.motion_ratio),
@@ -21,7 +23,7 @@ def as_table(verdict: Verdict, unavailable: dict[str, str], confidence: float) -
     ):
         lines.append(f"{name:24}{figures[0]:9.4f}{figures[1]:10.4f}   x {span(ratio)}")
     lines.append("")
-    for name, judged in (("training reward", verdict.reward), ("independent judge", verdict.judge)):
+    for name, judged in (("training reward", verdict.reward), ("oracle judge", verdict.judge)):
         if judged is None:
             lines.append(f"aligned wins by {name}: unavailable")
         else:

@@ -21,7 +21,7 @@ class Verdict:
     """The whole comparison.
 
     Attributes:
-        judge: None where there is no independent judge.
+        judge: None where there is no oracle judge.
         dimensions: those measured on both sides.
         p_holm: their p-values after Holm's correction over all of them.
         semantic: names of those that look at what the prompt asked for.
@@ -51,10 +51,10 @@ class Verdict:
     def worst_semantic(self) -> Interval | None:
         """The largest fall of a semantic dimension, and the lowest ends of all of them: where those keep a
         bound, every dimension's whole interval does."""
-        found = [self.dimensions[name].difference for name in self.semantic]
-        if not found:
+        changes = [self.dimensions[name].difference for name in self.semantic]
+        if not changes:
             return None
-        return Interval(*(min(getattr(one, end) for one in found) for end in ("value", "low", "high")))
+        return Interval(*(min(getattr(one, end) for one in changes) for end in ("value", "low", "high")))
 
     @property
     def headline(self) -> str:
@@ -64,15 +64,13 @@ class Verdict:
         by_reward = self.reward.rate.low > 0.5
         by_judge = self.judge is not None and self.judge.rate.low > 0.5
         if by_reward and by_judge:
-            start = "The aligned model wins, by the training reward and by the independent judge"
+            start = "The aligned model wins, by the training reward and by the oracle judge"
         elif by_reward and self.judge is None:
-            start = (
-                "The aligned model wins by its training reward; there is no independent judge to confirm it"
-            )
+            start = "The aligned model wins by its training reward; there is no oracle judge to confirm it"
         elif by_reward:
-            start = "The aligned model wins by its training reward only; the independent judge does not agree"
+            start = "The aligned model wins by its training reward only; the oracle judge does not agree"
         elif by_judge:
-            start = "The aligned model wins by the independent judge, not by its training reward"
+            start = "The aligned model wins by the oracle judge, not by its training reward"
         else:
             start = "The aligned model is not shown to be better than its base"
         if self.broken:
@@ -120,43 +118,37 @@ def put_to_gate(
     return replace(verdict, checks=tuple(gate.without_champion(metrics, unavailable)), gate=gate)
 
 
-def flat_metrics(verdict: Verdict, base: Side, aligned: Side, prompts: int) -> dict[str, float]:
+def flat_metrics(verdict: Verdict, base: Side, aligned: Side) -> dict[str, float]:
     """The step's metrics.json: finite figures only; what is unavailable is absent, not zero."""
-    found: dict[str, float] = {"pairs": float(verdict.reward.pairs), "prompts": float(prompts)}
+    metrics = {"pairs": float(verdict.reward.pairs), "prompts": float(verdict.reward.prompts)}
     for name, paired in (("reward", verdict.reward), ("judge", verdict.judge)):
-        if paired is None:
-            continue
-        found |= {
-            f"win_rate_{name}": paired.rate.value,
-            f"win_rate_{name}_low": paired.rate.low,
-            f"win_rate_{name}_high": paired.rate.high,
-            f"ties_{name}": float(paired.ties),
-        } | _paired_metrics(name, paired)
+        if paired is not None:
+            metrics |= _with_ends(f"win_rate_{name}", paired.rate) | {f"ties_{name}": float(paired.ties)}
+            metrics |= _paired_metrics(name, paired)
     for name, paired in verdict.dimensions.items():
-        found |= _paired_metrics(name, paired) | {f"p_holm/{name}": verdict.p_holm[name]}
-    for name, figures, ratio in (
+        metrics |= _paired_metrics(name, paired) | {f"p_holm/{name}": verdict.p_holm[name]}
+    for name, means, ratio in (
         ("motion", verdict.motion, verdict.motion_ratio),
         ("diversity", verdict.diversity, verdict.diversity_ratio),
     ):
-        found |= {f"base/{name}": figures[0], f"aligned/{name}": figures[1], f"{name}_ratio": ratio.value}
-        found |= {f"{name}_ratio_low": ratio.low, f"{name}_ratio_high": ratio.high}
-    worst = verdict.worst_semantic
-    if worst is not None:
-        found["worst_semantic_delta"] = worst.value
-        found |= {"worst_semantic_delta_low": worst.low, "worst_semantic_delta_high": worst.high}
-    for name in base.parts:
-        found |= {
-            f"base/judge_{name}": _mean(base.parts[name]),
-            f"aligned/judge_{name}": _mean(aligned.parts[name]),
-        }
-    found |= {"base/motion_flow": _mean(base.flow), "aligned/motion_flow": _mean(aligned.flow)}
-    found["dimensions_unavailable"] = float(len(base.unavailable))
-    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
+        metrics |= {f"base/{name}": means[0], f"aligned/{name}": means[1]}
+        metrics |= _with_ends(f"{name}_ratio", ratio)
+    if verdict.worst_semantic is not None:
+        metrics |= _with_ends("worst_semantic_delta", verdict.worst_semantic)
+    for name, side in (("base", base), ("aligned", aligned)):
+        metrics |= {f"{name}/judge_{part}": _mean(values) for part, values in side.parts.items()}
+        metrics |= {f"{name}/motion_flow": _mean(side.flow)}
+    metrics["dimensions_unavailable"] = float(len(base.unavailable))
+    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+
+
+def _with_ends(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def as_json(verdict: Verdict) -> dict[str, Any]:
     """The comparison as plain JSON values; ends of intervals that there are not are null."""
-    found: dict[str, Any] = plain(
+    content: dict[str, Any] = plain(
         {
             "headline": verdict.headline,
             "reward": asdict(verdict.reward),
@@ -169,7 +161,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
             "gate_digest": verdict.gate.digest,
         }
     )
-    return found
+    return content
 
 
 def _paired_metrics(name: str, paired: Paired) -> dict[str, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import PurePosixPath
 
 import torch
 
-from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Video
-from components.evaluation.models import Shelf
+from components.evaluation.dimensions.base import Dimension, LeftOut, Video, VideoScore
+from components.evaluation.models import ModelStore
 
 #: The label must be among this many of the likeliest ...
 LIKELIEST = 5
@@ -26,39 +27,30 @@ def action_in_name(name: str) -> str:
     return PurePosixPath(name).name.lower().split("-")[0].split(_BEFORE)[-1].split("_")[0]
 
 
-def _shown(video: Video, shelf: Shelf, label: str) -> Outcome | LeftOut:
-    model = shelf.open("action")
+def _action(video: Video, store: ModelStore, from_name: bool = False) -> VideoScore | LeftOut:
+    label = action_in_name(video.name or video.prompt) if from_name else action_of(video.prompt)
+    model = store.open("action")
     if label not in model.labels:
         return LeftOut(f"the model has no action named {label!r}")
     chances = torch.sigmoid(model.logits(video.frames).double())
     top = chances.topk(min(LIKELIEST, len(chances)))
-    said = [
-        model.labels[place]
-        for chance, place in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    likeliest = [
+        model.labels[index]
+        for chance, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
         if round(chance, 4) >= CHANCE
     ]
-    right = label in said
-    return Outcome(float(right), details={"cor_num_per_video": int(right)})
-
-
-def _action(video: Video, shelf: Shelf) -> Outcome | LeftOut:
-    return _shown(video, shelf, action_of(video.prompt))
-
-
-def _published_action(video: Video, shelf: Shelf) -> Outcome | LeftOut:
-    return _shown(video, shelf, action_in_name(video.name or video.prompt))
+    right = label in likeliest
+    return VideoScore(float(right), details={"cor_num_per_video": int(right)})
 
 
 DIMENSIONS = (
     Dimension(
         name="human_action",
-        group="semantic",
         definition="the named action is among the five likeliest of Kinetics-400, with a chance >= 0.85",
-        needs="weights",
         score=_action,
         models=("action",),
         method="actions by ViViT-B/16x2, where VBench uses UMT-L/16",
         variant="the action is read from the prompt; the published figure reads it from the file's name",
-        compat=_published_action,
+        compat=partial(_action, from_name=True),
     ),
 )

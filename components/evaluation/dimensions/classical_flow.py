@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from components.runtime.compute.devices import available_cpus
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.signals import StopSignal
 from components.video.decode.frames import Frames
+from components.video.filters import resize
 from components.video.flow import METHOD, interpolate_middle, optical_flow
 
 #: Share of a frame's pixels, the fastest, that stand for its motion (as in VBench's dynamic degree).
@@ -48,9 +48,7 @@ def reduced(clip: Frames | NDArray[np.uint8]) -> tuple[Tensor, float]:
     factor = max(1.0, min(frames.shape[-2:]) / FLOW_SIDE)
     size = (round(frames.shape[-2] / factor), round(frames.shape[-1] / factor))
     small = [
-        part.float() / 255.0
-        if factor == 1
-        else F.interpolate(part.float() / 255.0, size, mode="bilinear", antialias=True, align_corners=False)
+        part.float() / 255.0 if factor == 1 else resize(part.float() / 255.0, *size, "bilinear")
         for part in frames.split(BATCH)
     ]
     return torch.cat(small), factor

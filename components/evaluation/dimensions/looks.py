@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.evaluation.dimensions.base import Dimension, Outcome, Video
-from components.evaluation.models import Shelf
-from components.evaluation.models.preprocessing import BATCH, for_clip
+from components.evaluation.dimensions.base import Dimension, Video, VideoScore
+from components.evaluation.models import ModelStore
+from components.evaluation.models.preprocessing import BATCH
 
 #: Larger pictures are brought to this longer side (px) before their quality is judged.
 LONGEST = 512
@@ -24,41 +25,31 @@ def for_imaging(frames: Tensor) -> Tensor:
     return x / 255.0
 
 
-def _aesthetic(video: Video, shelf: Shelf) -> Outcome:
-    clip, head = shelf.open("clip-l14"), shelf.open("aesthetic")
-    parts = [clip.features(for_clip(part, clip.side)) for part in video.frames.split(BATCH)]
-    scores = head.scores(torch.cat(parts))
-    return Outcome(float(scores.double().mean()) / 10.0)
+def _aesthetic(video: Video, store: ModelStore) -> VideoScore:
+    clip, head = store.open("clip-l14"), store.open("aesthetic")
+    return VideoScore(float(head.scores(clip.features(video.frames)).double().mean()) / 10.0)
 
 
-def _imaging(video: Video, shelf: Shelf, ported: bool = False) -> Outcome:
-    musiq, parts = shelf.open("musiq"), video.frames.split(BATCH)
+def _imaging(video: Video, store: ModelStore, ported: bool = False) -> VideoScore:
+    musiq, parts = store.open("musiq"), video.frames.split(BATCH)
     scores = [float(score) for part in parts for score in musiq.scores(for_imaging(part), ported)]
-    return Outcome(sum(scores) / len(scores) / 100.0)
-
-
-def _imaging_ported(video: Video, shelf: Shelf) -> Outcome:
-    return _imaging(video, shelf, ported=True)
+    return VideoScore(sum(scores) / len(scores) / 100.0)
 
 
 DIMENSIONS = (
     Dimension(
         name="aesthetic_quality",
-        group="quality",
         definition="LAION's linear aesthetic predictor on CLIP features, mean over frames, over 10",
-        needs="weights",
         score=_aesthetic,
         models=("clip-l14", "aesthetic"),
     ),
     Dimension(
         name="imaging_quality",
-        group="quality",
         definition="MUSIQ's score of each frame, longer side at most 512 px, mean over frames, over 100",
-        needs="weights",
         score=_imaging,
         models=("musiq",),
         variant="MUSIQ as its authors wrote it; the published figure comes from pyiqa's port, which resizes "
         "by another filter and has another GELU",
-        compat=_imaging_ported,
+        compat=partial(_imaging, ported=True),
     ),
 )

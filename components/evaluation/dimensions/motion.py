@@ -7,30 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from components.corpus.world.detect import Reading
+from components.corpus.world.detect import ObjectReading
 from components.evaluation.dimensions.base import (
     Array,
-    Clips,
     Dimension,
     LeftOut,
-    Measured,
-    Outcome,
+    ScoredVideo,
     Video,
+    VideoBatch,
+    VideoScore,
     eighths,
 )
-from components.evaluation.dimensions.classical_flow import FLOW, smoothness
-from components.evaluation.models import Shelf
+from components.evaluation.dimensions.classical_flow import FLOW
+from components.evaluation.models import ModelStore
 from components.evaluation.models.raft import Raft
 from components.video.decode.frames import Frames
 from components.video.flow import middle_along
-
-__all__ = ["flickering", "flow_motion", "is_dynamic", "is_static", "motion", "object_motion", "smoothness"]
 
 #: VBench's thresholds are stated at a short side of 256 px: 6 px per step is dynamic, 3 px is not static.
 SIDE, DYNAMIC, STATIC = 256.0, 6.0, 3.0
@@ -89,31 +88,31 @@ def _lengths(raft: Raft, first: Frames, second: Frames, share: float, border: bo
     ]
 
 
-def _flickering(video: Video, shelf: Shelf) -> Outcome:
-    return Outcome(flickering(video.frames))
+def _flickering(video: Video, store: ModelStore) -> VideoScore:
+    return VideoScore(flickering(video.frames))
 
 
-def _filtered_flickering(video: Video, shelf: Shelf) -> Outcome:
-    frames, raft = video.frames, shelf.open("raft")
+def _filtered_flickering(video: Video, store: ModelStore) -> VideoScore:
+    frames, raft = video.frames, store.open("raft")
     steps = _lengths(raft, frames[:-1], frames[1:], STATIC_SHARE, border=True)
     around = _lengths(raft, frames[[0, -1]], frames[[-1, 0]], STATIC_SHARE, border=True)
     static = is_static(np.array(steps), np.array(around), min(frames.shape[-2:]))
-    return Outcome(flickering(frames), details={"static": static})
+    return VideoScore(flickering(frames), details={"static": static})
 
 
-def _static_only(measured: Sequence[Measured]) -> list[Measured]:
+def _static_only(scored: Sequence[ScoredVideo]) -> list[ScoredVideo]:
     """The first five static videos of each prompt, in the order of their file names."""
-    kept: list[Measured] = []
+    kept: list[ScoredVideo] = []
     taken: dict[str, int] = {}
-    for one in sorted(measured, key=lambda one: one.name):
-        if one.outcome.details["static"] and taken.get(one.prompt, 0) < STATIC_VIDEOS:
+    for one in sorted(scored, key=lambda one: one.name):
+        if one.score.details["static"] and taken.get(one.prompt, 0) < STATIC_VIDEOS:
             taken[one.prompt] = taken.get(one.prompt, 0) + 1
             kept.append(one)
     return kept
 
 
-def _smoothness_by_raft(video: Video, shelf: Shelf) -> Outcome:
-    raft, frames = shelf.open("raft"), iter(video.frames)
+def _smoothness(video: Video, store: ModelStore) -> VideoScore:
+    raft, frames = store.open("raft"), iter(video.frames)
     errors = []
     before = next(frames)
     for left_out, after in zip(frames, frames, strict=False):
@@ -121,48 +120,40 @@ def _smoothness_by_raft(video: Video, shelf: Shelf) -> Outcome:
         guess = middle_along(before.float() / 255.0, after.float() / 255.0, flow)
         errors.append(float((guess - left_out.float() / 255.0).abs().double().mean()))
         before = after
-    return Outcome(1.0 - float(np.mean(errors)))
+    return VideoScore(1.0 - float(np.mean(errors)))
 
 
-def _classical_smoothness(video: Video, shelf: Shelf) -> Outcome | LeftOut:
-    found = video.classical_smoothness
-    return _NO_FLOW if found is None else Outcome(found)
+def _classical_smoothness(video: Video, store: ModelStore) -> VideoScore | LeftOut:
+    value = video.classical_smoothness
+    return _NO_FLOW if value is None else VideoScore(value)
 
 
-def _dynamic_by_raft(video: Video, shelf: Shelf) -> Outcome:
-    return _dynamic(video, shelf, video.stride)
-
-
-def _published_dynamic(video: Video, shelf: Shelf) -> Outcome:
-    return _dynamic(video, shelf, eighths(video.container_fps or video.fps), published=True)
-
-
-def _dynamic(video: Video, shelf: Shelf, stride: int, published: bool = False) -> Outcome:
-    frames = video.frames[::stride]
-    raft = shelf.open("raft")
+def _dynamic(video: Video, store: ModelStore, published: bool = False) -> VideoScore:
+    stride = eighths(video.container_fps or video.fps) if published else video.stride
+    frames, raft = video.frames[::stride], store.open("raft")
     lengths = np.array(_lengths(raft, frames[:-1], frames[1:], DYNAMIC_SHARE, border=published))
     # VBench decides after each step: without one, nothing moves.
     fewest = 0 if published and len(lengths) else 1
     moves = is_dynamic(lengths, min(frames.shape[-2:]), fewest)
-    return Outcome(float(moves), details={"stride": stride})
+    return VideoScore(float(moves), details={"stride": stride})
 
 
-def _classical_dynamic(video: Video, shelf: Shelf) -> Outcome | LeftOut:
+def _classical_dynamic(video: Video, store: ModelStore) -> VideoScore | LeftOut:
     lengths = video.flow_lengths
     if lengths is None:
         return _NO_FLOW
     moves = is_dynamic(np.array(lengths), min(video.frames.shape[-2:]))
-    return Outcome(float(moves), details={"stride": video.stride})
+    return VideoScore(float(moves), details={"stride": video.stride})
 
 
-def flow_motion(clips: Clips) -> Array:
+def flow_motion(clips: VideoBatch) -> Array:
     """(N,) px per step: how the fastest 5 % of each clip's pixels move; NaN where no flow was estimated."""
-    clips.work_out("flow_lengths")
+    clips.compute("flow_lengths")
     lengths = [video.flow_lengths for video in clips.videos]
     return np.array([np.nan if one is None else np.mean(one) for one in lengths])
 
 
-def motion(clips: Clips) -> tuple[Array, str]:
+def motion(clips: VideoBatch) -> tuple[Array, str]:
     """How much each clip moves, (N,) px per step, and how that was measured. Not a score: more is not better.
 
     In the miniature world it is the object's own way, read back: flow takes flicker and noise for motion, so
@@ -178,7 +169,7 @@ def motion(clips: Clips) -> tuple[Array, str]:
     )
 
 
-def object_motion(reading: Reading) -> float:
+def object_motion(reading: ObjectReading) -> float:
     """Speed of the line through the object's centroids, px per step; 0 if found in fewer than 3 frames."""
     times = np.flatnonzero(reading.found)
     if len(times) < 3:
@@ -192,9 +183,7 @@ _SMOOTH_DEFINITION = "every second frame rebuilt from its neighbours: (255 - mea
 DIMENSIONS = (
     Dimension(
         name="temporal_flickering",
-        group="quality",
         definition="(255 - mean absolute difference of neighbouring frames) / 255, no static filter",
-        needs="pixels",
         shortest=2,
         score=_flickering,
         variant="every video counts; the published figure leaves out videos that RAFT finds moving, "
@@ -205,19 +194,15 @@ DIMENSIONS = (
     ),
     Dimension(
         name="motion_smoothness",
-        group="quality",
         definition=_SMOOTH_DEFINITION,
-        needs="weights",
         shortest=3,
-        score=_smoothness_by_raft,
+        score=_smoothness,
         models=("raft",),
         method="interpolated along RAFT flow, where VBench uses AMT-S",
     ),
     Dimension(
         name="motion_smoothness",
-        group="quality",
         definition=_SMOOTH_DEFINITION,
-        needs="pixels",
         shortest=3,
         score=_classical_smoothness,
         method=f"interpolated along {FLOW}, where VBench uses AMT-S",
@@ -225,22 +210,18 @@ DIMENSIONS = (
     ),
     Dimension(
         name="dynamic_degree",
-        group="quality",
         definition=_DYNAMIC_DEFINITION,
-        needs="weights",
         shortest=2,
-        score=_dynamic_by_raft,
+        score=_dynamic,
         models=("raft",),
         variant="steps of 1/8 s by the rate the model sampled at, where it is given; the published figure "
         "goes by the rate the video file declares, counts RAFT's padding among the pixels, and calls two "
         "frames dynamic whatever they show",
-        compat=_published_dynamic,
+        compat=partial(_dynamic, published=True),
     ),
     Dimension(
         name="dynamic_degree",
-        group="quality",
         definition=_DYNAMIC_DEFINITION,
-        needs="pixels",
         shortest=2,
         score=_classical_dynamic,
         method=f"{FLOW}, where VBench uses RAFT",

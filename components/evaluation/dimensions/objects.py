@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 
 from torch import Tensor
 
-from components.evaluation.dimensions.base import Dimension, LeftOut, Outcome, Video, innermost
-from components.evaluation.models import Shelf
-from components.evaluation.models.detector import Detection
+from components.evaluation.dimensions.base import (
+    Dimension,
+    LeftOut,
+    ScoreFunction,
+    Video,
+    VideoScore,
+    share_of_frames,
+)
+from components.evaluation.models import ModelStore
 from components.evaluation.models.preprocessing import middle
 from components.runtime.errors import InputError
 
@@ -23,7 +29,6 @@ COLOURS = frozenset(
 APART = 0.1
 _ACROSS = ("on the right of", "on the left of")
 _DOWN = ("on the bottom of", "on the top of")
-_SUBSTITUTE = "objects by {origin}, where VBench uses GRiT-B"
 
 Box = tuple[float, float, float, float]
 
@@ -33,20 +38,13 @@ def chosen_frames(video: Video) -> Tensor:
     return video.frames[middle(len(video.frames), FRAMES)]
 
 
-def unknown(shelf: Shelf, *objects: str) -> LeftOut | None:
-    """Objects that the detector has no class for: that it finds none then says nothing."""
-    names = [name for name in objects if name not in shelf.open("detector").labels]
+def unknown(store: ModelStore, *objects: str) -> LeftOut | None:
+    """Why a video is left out: the detector has no class for one of its objects."""
+    names = [name for name in objects if name not in store.open("detector").labels]
     return LeftOut(f"the detector has no class for {' and '.join(names)}") if names else None
 
 
-def share_with(frames: Sequence[Sequence[Detection]], objects: Sequence[str]) -> Outcome:
-    """Share of frames in which every one of ``objects`` is detected."""
-    there = sum(set(objects) <= {one.label for one in found} for found in frames)
-    counts = {"success_frame_count": there, "frame_count": len(frames)}
-    return Outcome(there / len(frames), len(frames), counts)
-
-
-def side_by_side(relation: str, one: Box, other: Box) -> float:
+def position_score(relation: str, one: Box, other: Box) -> float:
     """VBench's position score of two boxes (left, top, right, bottom): 0 for the wrong axis, else 1, or
     0.1 / IoU where they overlap by an IoU of 0.1 or more. Left and right, above and below are not told apart.
     """
@@ -66,35 +64,29 @@ def _overlap(one: Box, other: Box) -> float:
     return inside / (areas - inside) if areas > inside else 0.0
 
 
-def _object_class(video: Video, shelf: Shelf) -> Outcome | LeftOut:
-    wanted = str(innermost(video.facts["object_class"], "object"))
-    if (nothing := unknown(shelf, wanted)) is not None:
-        return nothing
-    return share_with(shelf.open("detector").detect(chosen_frames(video)), [wanted])
+def _objects_shown(dimension: str, video: Video, store: ModelStore) -> VideoScore | LeftOut:
+    """Share of frames in which every object that the suite names, with " and " between them, is detected."""
+    wanted = [part.strip() for part in str(video.fact(dimension, "object")).split(" and ")]
+    if (reason := unknown(store, *wanted)) is not None:
+        return reason
+    frames = store.open("detector").detect(chosen_frames(video))
+    return share_of_frames([set(wanted) <= {one.label for one in objects} for objects in frames])
 
 
-def _multiple_objects(video: Video, shelf: Shelf) -> Outcome | LeftOut:
-    both = str(innermost(video.facts["multiple_objects"], "object"))
-    wanted = [part.strip() for part in both.split(" and ")]
-    if (nothing := unknown(shelf, *wanted)) is not None:
-        return nothing
-    return share_with(shelf.open("detector").detect(chosen_frames(video)), wanted)
-
-
-def _spatial_relationship(video: Video, shelf: Shelf) -> Outcome | LeftOut:
-    fact = innermost(video.facts["spatial_relationship"], "spatial_relationship")
+def _spatial_relationship(video: Video, store: ModelStore) -> VideoScore | LeftOut:
+    fact = video.fact("spatial_relationship")
     names, relation = (str(fact["object_a"]), str(fact["object_b"])), str(fact["relationship"])
     if relation not in (*_ACROSS, *_DOWN):
         raise InputError(
             f"spatial_relationship of {video.prompt!r}: {relation!r} is none of {_ACROSS + _DOWN}"
         )
-    if (nothing := unknown(shelf, *names)) is not None:
-        return nothing
+    if (reason := unknown(store, *names)) is not None:
+        return reason
     frames = []
-    for found in shelf.open("detector").detect(chosen_frames(video)):
-        boxes = [one.box for one in found if one.label in names]
-        frames.append(max((side_by_side(relation, *pair) for pair in combinations(boxes, 2)), default=0.0))
-    return Outcome(sum(frames) / len(frames), len(frames), {"frame_results": frames})
+    for objects in store.open("detector").detect(chosen_frames(video)):
+        boxes = [one.box for one in objects if one.label in names]
+        frames.append(max((position_score(relation, *pair) for pair in combinations(boxes, 2)), default=0.0))
+    return VideoScore(sum(frames) / len(frames), len(frames), {"frame_results": frames})
 
 
 def named_object(prompt: str, colour: str) -> str:
@@ -115,84 +107,63 @@ def _crop(frame: Tensor, box: Box) -> Tensor:
     return frame[:, top:bottom, left:right]
 
 
-def _colours(video: Video, shelf: Shelf, published: bool) -> tuple[int, int] | LeftOut:
-    """Frames in which any colour is said of the object, and in which the right one is."""
-    colour = str(innermost(video.facts["color"], "color"))
+def _color(video: Video, store: ModelStore, published: bool = False) -> VideoScore | LeftOut:
+    """Of the frames in which any colour is said of the object, the share in which the right one is."""
+    colour = str(video.fact("color"))
     wanted = named_object(video.prompt, colour)
-    if (nothing := unknown(shelf, wanted)) is not None:
-        return nothing
+    if (reason := unknown(store, wanted)) is not None:
+        return reason
     frames = chosen_frames(video)
     crops: list[list[Tensor]] = []
-    for frame, found in zip(frames, shelf.open("detector").detect(frames), strict=True):
+    for frame, objects in zip(frames, store.open("detector").detect(frames), strict=True):
         if published:
             # Its captions are all those of a frame whose surest detection is the object.
-            boxes = [one.box for one in found] if found and found[0].label == wanted else []
+            boxes = [one.box for one in objects] if objects and objects[0].label == wanted else []
         else:
-            boxes = [one.box for one in found if one.label == wanted]
+            boxes = [one.box for one in objects if one.label == wanted]
         crops.append([_crop(frame, box) for box in boxes])
-    captions = iter(shelf.open("captioner").captions([crop for of_frame in crops for crop in of_frame]))
-    hears = _contains if published else _says
+    captions = iter(store.open("captioner").captions([crop for of_frame in crops for crop in of_frame]))
     any_colour = right_colour = 0
     for of_frame in crops:
-        said = [next(captions) for _ in of_frame]
-        any_colour += any(hears(sentence, name) for sentence in said for name in COLOURS)
-        right_colour += any(hears(sentence, colour) for sentence in said)
-    return any_colour, right_colour
-
-
-def _contains(sentence: str, word: str) -> bool:
-    return word in sentence
-
-
-def _says(sentence: str, word: str) -> bool:
-    """Whether the word is in the sentence as a word: "covered" does not say "red"."""
-    return re.search(rf"\b{re.escape(word)}\b", sentence) is not None
-
-
-def _color(video: Video, shelf: Shelf) -> Outcome | LeftOut:
-    counts = _colours(video, shelf, published=False)
-    if isinstance(counts, LeftOut):
-        return counts
-    share = counts[1] / counts[0] if counts[0] else 0.0
-    return Outcome(share, details={"cur_success_frame_rate": share})
-
-
-def _published_color(video: Video, shelf: Shelf) -> Outcome | LeftOut:
-    counts = _colours(video, shelf, published=True)
-    if isinstance(counts, LeftOut):
-        return counts
-    if not counts[0]:
+        sentences = [next(captions) for _ in of_frame]
+        any_colour += any(_says(sentence, name, published) for sentence in sentences for name in COLOURS)
+        right_colour += any(_says(sentence, colour, published) for sentence in sentences)
+    if published and not any_colour:
         return LeftOut("no colour is said of the object, and the published figure leaves such videos out")
-    share = counts[1] / counts[0]
-    return Outcome(share, details={"cur_success_frame_rate": share})
+    share = right_colour / any_colour if any_colour else 0.0
+    return VideoScore(share, details={"cur_success_frame_rate": share})
+
+
+def _says(sentence: str, word: str, published: bool) -> bool:
+    """Whether the sentence has the word; as published, parts of words count: "covered" says "red"."""
+    return word in sentence if published else re.search(rf"\b{re.escape(word)}\b", sentence) is not None
+
+
+def _by_detector(name: str, definition: str, score: ScoreFunction) -> Dimension:
+    return Dimension(
+        name=name,
+        definition=definition,
+        score=score,
+        models=("detector",),
+        fact=name,
+        method="objects by RT-DETRv2, where VBench uses GRiT-B",
+    )
 
 
 DIMENSIONS = (
-    Dimension(
-        name="object_class",
-        group="semantic",
-        definition="share of 16 frames in which the named object is detected",
-        needs="weights",
-        score=_object_class,
-        models=("detector",),
-        fact="object_class",
-        method=_SUBSTITUTE.format(origin="RT-DETRv2"),
+    _by_detector(
+        "object_class",
+        "share of 16 frames in which the named object is detected",
+        partial(_objects_shown, "object_class"),
     ),
-    Dimension(
-        name="multiple_objects",
-        group="semantic",
-        definition="share of 16 frames in which both named objects are detected",
-        needs="weights",
-        score=_multiple_objects,
-        models=("detector",),
-        fact="multiple_objects",
-        method=_SUBSTITUTE.format(origin="RT-DETRv2"),
+    _by_detector(
+        "multiple_objects",
+        "share of 16 frames in which both named objects are detected",
+        partial(_objects_shown, "multiple_objects"),
     ),
     Dimension(
         name="color",
-        group="semantic",
         definition="frames whose caption gives the object its colour, of those whose caption gives it any",
-        needs="weights",
         score=_color,
         models=("detector", "captioner"),
         fact="color",
@@ -200,16 +171,11 @@ DIMENSIONS = (
         variant="a video in which no colour is seen counts 0, and colours are heard as whole words about the "
         "object's own boxes; the published figure leaves such videos out and hears parts of words about any "
         "box of a frame whose surest detection is the object",
-        compat=_published_color,
+        compat=partial(_color, published=True),
     ),
-    Dimension(
-        name="spatial_relationship",
-        group="semantic",
-        definition="best pair of the two objects a frame: 1 on the right axis, or 0.1 / IoU from 0.1 on",
-        needs="weights",
-        score=_spatial_relationship,
-        models=("detector",),
-        fact="spatial_relationship",
-        method=_SUBSTITUTE.format(origin="RT-DETRv2"),
+    _by_detector(
+        "spatial_relationship",
+        "best pair of the two objects a frame: 1 on the right axis, or 0.1 / IoU from 0.1 on",
+        _spatial_relationship,
     ),
 )

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from components.evaluation.models.preprocessing import Preparation, middle
-from components.evaluation.models.pretrained import open_model
+from components.evaluation.models.loading import PreparedModel
+from components.evaluation.models.preprocessing import middle
 from components.video.decode.frames import Frames
 
 
-class ActionModel:
+class ActionModel(PreparedModel):
     """A video classifier."""
 
-    def __init__(self, model: Any, prepare: Preparation) -> None:
-        self.model, self.prepare = model, prepare
-        names = model.config.id2label
-        self.labels = [str(names[key]).lower() for key in sorted(names, key=int)]
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device) -> ActionModel:
-        """Open a folder in the form of transformers' video classification models."""
-        from transformers import AutoModelForVideoClassification
-
-        model = open_model(AutoModelForVideoClassification, folder, device)
-        return cls(model, Preparation.read(folder))
+    auto = "AutoModelForVideoClassification"
 
     @torch.no_grad()
     def logits(self, frames: Frames) -> Tensor:

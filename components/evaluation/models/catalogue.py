@@ -58,7 +58,7 @@ WEIGHTS: dict[str, Weights] = {
             origin="facebook/dino-vitb16",
             licence="Apache-2.0",
             megabytes=343,
-            opens=f"{_HERE}.dino_clip:Dino",
+            opens=f"{_HERE}.dino_clip:DinoEncoder",
         ),
         Weights(
             name="clip-b32",
@@ -66,7 +66,7 @@ WEIGHTS: dict[str, Weights] = {
             origin="openai/clip-vit-base-patch32",
             licence="MIT",
             megabytes=605,
-            opens=f"{_HERE}.dino_clip:Clip",
+            opens=f"{_HERE}.dino_clip:ClipEncoder",
             files=("config.json", "model.safetensors", "vocab.json", "merges.txt"),
         ),
         Weights(
@@ -75,7 +75,7 @@ WEIGHTS: dict[str, Weights] = {
             origin="openai/clip-vit-large-patch14",
             licence="MIT",
             megabytes=1711,
-            opens=f"{_HERE}.dino_clip:Clip",
+            opens=f"{_HERE}.dino_clip:ClipEncoder",
         ),
         Weights(
             name="aesthetic",

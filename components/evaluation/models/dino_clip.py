@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
-from components.evaluation.models.preprocessing import BATCH
-from components.evaluation.models.pretrained import open_model
+from components.evaluation.models.loading import TensorModel
+from components.evaluation.models.preprocessing import BATCH, for_clip, for_clip_as_pictures, for_dino
+from components.runtime.artifacts.pretrained import open_model
+from components.video.decode.frames import Frames
 
 
-class Dino:
+class DinoEncoder:
     """DINO ViT-B/16 (Caron et al. 2021): the class token after the last norm."""
 
     def __init__(self, model: Any) -> None:
@@ -23,7 +24,7 @@ class Dino:
         model.embeddings.interpolate_pos_encoding = partial(_dino_positions, model.embeddings)
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Dino:
+    def load(cls, folder: Path, device: torch.device) -> DinoEncoder:
         """Open a folder in the form of transformers' ViTModel."""
         from transformers import ViTModel
 
@@ -31,13 +32,11 @@ class Dino:
         return cls(model)
 
     @torch.no_grad()
-    def features(self, pixels: Tensor) -> Tensor:
-        """Prepared float (T, 3, h, w) to unit vectors (T, D)."""
-        found = [
-            self.model(part.to(self.model.device), interpolate_pos_encoding=True).last_hidden_state[:, 0]
-            for part in pixels.split(BATCH)
-        ]
-        return F.normalize(torch.cat(found), dim=-1)
+    def features(self, frames: Frames) -> Tensor:
+        """uint8 (T, 3, H, W) to unit vectors (T, D)."""
+        prepared = (for_dino(part).to(self.model.device) for part in frames.split(BATCH))
+        states = [self.model(part, interpolate_pos_encoding=True).last_hidden_state for part in prepared]
+        return F.normalize(torch.cat([state[:, 0] for state in states]), dim=-1)
 
 
 def _dino_positions(embeddings: Any, tokens: Tensor, height: int, width: int) -> Tensor:
@@ -57,7 +56,7 @@ def _dino_positions(embeddings: Any, tokens: Tensor, height: int, width: int) ->
     return torch.cat([table[:, :1], stretched.flatten(2).transpose(1, 2)], dim=1)
 
 
-class Clip:
+class ClipEncoder:
     """CLIP (Radford et al. 2021)."""
 
     def __init__(self, model: Any, folder: Path) -> None:
@@ -65,7 +64,7 @@ class Clip:
         self._texts: dict[str, Tensor] = {}
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Clip:
+    def load(cls, folder: Path, device: torch.device) -> ClipEncoder:
         """Open a folder in the form of transformers' CLIPModel."""
         from transformers import CLIPModel
 
@@ -73,22 +72,19 @@ class Clip:
         return cls(model, folder)
 
     @property
-    def side(self) -> int:
-        """Pixels of the square picture it takes."""
-        return int(self.model.config.vision_config.image_size)
-
-    @property
     def scale(self) -> float:
         """What a cosine is multiplied by to become CLIP's logit, about 100."""
         return float(self.model.logit_scale.detach().exp())
 
     @torch.no_grad()
-    def features(self, pixels: Tensor) -> Tensor:
-        """Prepared float (T, 3, side, side) to unit vectors (T, D)."""
-        found = [
-            self.model.get_image_features(pixel_values=part.to(self.model.device)).pooler_output
-            for part in pixels.split(BATCH)
-        ]
+    def features(self, frames: Frames, pillow: bool = False) -> Tensor:
+        """uint8 (T, 3, H, W) to unit vectors (T, D); ``pillow``: resized as `for_clip_as_pictures` does."""
+        side, prepare = (
+            self.model.config.vision_config.image_size,
+            for_clip_as_pictures if pillow else for_clip,
+        )
+        prepared = (prepare(part, side).to(self.model.device) for part in frames.split(BATCH))
+        found = [self.model.get_image_features(pixel_values=part).pooler_output for part in prepared]
         return F.normalize(torch.cat(found), dim=-1)
 
     @torch.no_grad()
@@ -105,18 +101,11 @@ class Clip:
         return self._texts[text]
 
 
-class AestheticHead:
+class AestheticHead(TensorModel):
     """LAION's aesthetic predictor: one linear layer on unit CLIP ViT-L/14 features, about 1..10."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias = weight, bias
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device) -> AestheticHead:
-        """Open ``model.safetensors`` with ``weight`` (1, D) and ``bias`` (1,)."""
-        tensors = load_file(folder / "model.safetensors", device=str(device))
-        return cls(tensors["weight"].float(), tensors["bias"].float())
+    title, landmark = "the aesthetic head", "bias"
 
     def scores(self, features: Tensor) -> Tensor:
         """Unit vectors (T, D) to scores (T,)."""
-        return F.linear(features, self.weight, self.bias)[:, 0]
+        return F.linear(features, self.tensors["weight"].float(), self.tensors["bias"].float())[:, 0]

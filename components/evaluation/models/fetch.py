@@ -59,7 +59,7 @@ def known(names: list[str]) -> list[str]:
 def fetch(name: str, place: str, origin: str = "") -> dict[str, Any]:
     """Fetch one set of weights to ``<place>/<name>`` and return its card.
 
-    What was there is replaced if it was fetched, too; a folder that somebody made by hand is not.
+    An earlier fetch is replaced; a folder made by hand is not.
 
     Args:
         name: in the catalogue.

@@ -11,33 +11,22 @@ bicubic filter, its transformer has the exact GELU, and kernels are standardised
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
+
+from components.evaluation.models.loading import TensorModel
 
 PATCH, GRID = 32, 10
 LONGER_SIDES = (224, 384)
-HEAD_SIZE = 64
 ATTENTION = "MultiHeadDotProductAttention_1"
 
 
-class Musiq:
+class Musiq(TensorModel):
     """Mean opinion score of pictures, about 0..100 for the SPAQ checkpoint."""
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.tensors = tensors
-        self.layers = sum(name.endswith("LayerNorm_2.scale") for name in tensors)
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Musiq:
-        """Open ``model.safetensors``."""
-        tensors = load_file(folder / "model.safetensors", device=str(device))
-        if "Transformer.scaleembed_input.scale_embedding" not in tensors:
-            raise ValueError("not the tensors of the multi-scale MUSIQ")
-        return cls(tensors)
+    title, landmark = "the multi-scale MUSIQ", "Transformer.scaleembed_input.scale_embedding"
 
     @torch.no_grad()
     def scores(self, pictures: Tensor, ported: bool = False) -> Tensor:
@@ -49,7 +38,7 @@ class Musiq:
             [self._tokens(scale, number, ported) for number, scale in enumerate(scales)], dim=1
         )
         tokens = torch.cat([self.tensors["Transformer.cls"].expand(len(x), -1, -1), tokens], dim=1)
-        for layer in range(self.layers):
+        for layer in range(sum(name.endswith("LayerNorm_2.scale") for name in self.tensors)):
             tokens = self._block(f"Transformer.encoderblock_{layer}", tokens, ported)
         return self._dense("head", self._layer_norm("Transformer.encoder_norm", tokens)[:, 0])[:, 0]
 
@@ -66,7 +55,7 @@ class Musiq:
 
     def _unit(self, name: str, x: Tensor, ported: bool) -> Tensor:
         """The one bottleneck block of the patch encoder."""
-        kept = _conv(x, self._standardised(f"{name}.conv_proj", ported))
+        kept = F.conv2d(x, self._standardised(f"{name}.conv_proj", ported))
         kept = self._group_norm(f"{name}.gn_proj", kept, 1e-4)
         for number in (1, 2, 3):
             x = _same_conv(x, self._standardised(f"{name}.conv{number}", ported), 1)
@@ -105,10 +94,6 @@ class Musiq:
         kernel = self.tensors[f"{name}.kernel"]
         kernel = kernel - kernel.mean(dim=(0, 1, 2))
         return (kernel / (kernel.std(dim=(0, 1, 2), correction=int(ported)) + 1e-5)).permute(3, 2, 0, 1)
-
-
-def _conv(x: Tensor, weight: Tensor) -> Tensor:
-    return F.conv2d(x, weight)
 
 
 def _same(x: Tensor, kernel: int, stride: int) -> tuple[int, int, int, int]:

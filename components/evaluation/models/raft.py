@@ -6,31 +6,21 @@ tensors are used as they lie in the file, by name; layer sizes follow from their
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
+
+from components.evaluation.models.loading import TensorModel
 
 LEVELS, RADIUS = 4, 4
 #: At an eighth of the size, halved three times, two pixels must be left to interpolate between.
 SMALLEST_SIDE = 128
 
 
-class Raft:
+class Raft(TensorModel):
     """Flow between pairs of frames."""
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.tensors = tensors
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Raft:
-        """Open ``model.safetensors``."""
-        tensors = load_file(folder / "model.safetensors", device=str(device))
-        if "mask_predictor.conv.weight" not in tensors:
-            raise ValueError("not the tensors of the large RAFT")
-        return cls(tensors)
+    title, landmark = "the large RAFT", "mask_predictor.conv.weight"
 
     @torch.no_grad()
     def flow(self, first: Tensor, second: Tensor, updates: int = 20, border: bool = False) -> Tensor:

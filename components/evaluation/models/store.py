@@ -8,8 +8,8 @@ as long as it holds safetensors.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from components.runtime.io.files import file_lock
 HUB = "hub"
 
 
-class Shelf:
+class ModelStore:
     """The weights at one place.
 
     Args:
@@ -73,19 +73,14 @@ class Shelf:
             reason = self.missing(name)
             if reason is not None:
                 raise InputError(f"{name}: {reason}")
-            module, _, class_name = WEIGHTS[name].opens.partition(":")
             folder = self._folder(WEIGHTS[name])
             try:
-                opened = getattr(importlib.import_module(module), class_name).load(folder, self.device)
+                opened = pkgutil.resolve_name(WEIGHTS[name].opens).load(folder, self.device)
             except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
                 reason = one_line(error)
                 raise InputError(f"{folder}: the weights `{name}` cannot be opened: {reason}") from error
             self._models[name] = opened
         return self._models[name]
-
-    def close(self, name: str) -> None:
-        """Let go of a model; it is loaded again when it is asked for."""
-        self._models.pop(name, None)
 
     def origin(self, name: str) -> str:
         """Where the weights in use come from, by their own card."""

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 
-from components.evaluation.models.preprocessing import Preparation, middle
-from components.evaluation.models.pretrained import open_model
+from components.evaluation.models.loading import PreparedModel
+from components.evaluation.models.preprocessing import middle
 from components.video.decode.frames import Frames
 
 
-class VideoText:
+class VideoText(PreparedModel):
     """A video and text model with one vector for each (VideoPrism LvT, Zhao et al. 2024)."""
 
-    def __init__(self, model: Any, tokenizer: Any, prepare: Preparation) -> None:
-        self.model, self.tokenizer, self.prepare = model, tokenizer, prepare
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device) -> VideoText:
-        """Open a folder in the form of transformers' VideoPrismClipModel."""
-        from transformers import AutoTokenizer, VideoPrismClipModel
-
-        model = open_model(VideoPrismClipModel, folder, device)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return cls(model, tokenizer, Preparation.read(folder))
+    auto, tokenized = "VideoPrismClipModel", True
 
     @torch.no_grad()
     def cosine(self, frames: Frames, text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 
 @dataclass(frozen=True)
-class Curve:
+class ChartSpec:
     """What is drawn of a log: a title, what it tells, and the columns; those the log lacks are left out.
 
     ``followed`` is the column whose change, first quarter to last, is said beside what a reader would hope
@@ -27,7 +27,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Chart:
     """A curve as it goes into the page: names of its series in drawing order, and the picture."""
 
     title: str
@@ -37,32 +37,32 @@ class Drawn:
 
 
 #: What the page shows of the alignment.
-ALIGNMENT: tuple[Curve, ...] = (
-    Curve(
+ALIGNMENT: tuple[ChartSpec, ...] = (
+    ChartSpec(
         "Reward of the rollouts",
         "the policy's own samples, scored by the reward it is trained on",
         ("reward_mean", "reward_best"),
     ),
-    Curve("Loss", "of the pairs", ("loss",)),
-    Curve(
+    ChartSpec("Loss", "of the pairs", ("loss",)),
+    ChartSpec(
         "Implicit accuracy",
         "share of pairs in which the policy prefers the winner; 0.5 is chance",
         ("accuracy",),
     ),
-    Curve(
+    ChartSpec(
         "Denoising error",
         "a winner's error that rises means that the policy models even the preferred clips less well",
         ("winner_error", "loser_error"),
         followed="winner_error",
     ),
-    Curve(
+    ChartSpec(
         "Motion of the rollouts",
         "of each iteration's own prompts; a fall can be a policy that learns stillness, or prompts that move "
         "less, so the verdict goes by the motion ratio on equal prompts",
         ("motion_mean", "motion"),
         followed="motion_mean",
     ),
-    Curve(
+    ChartSpec(
         "Pairs per iteration",
         "kept, and left out because the reward could not tell the two apart",
         ("pairs", "within_noise"),
@@ -77,20 +77,20 @@ LOSS_OF_REFERENCE = {
     "linear_dpo": 0.3125,
 }
 #: What it folds away.
-MORE: tuple[Curve, ...] = (
-    Curve(
+MORE: tuple[ChartSpec, ...] = (
+    ChartSpec(
         "Implicit margin",
         "how much more the policy prefers the winner than its reference does",
         ("margin", "margin_mean"),
     ),
-    Curve("Reward gap inside pairs", "winner minus loser", ("gap_mean",)),
-    Curve("Drift from the base", "relative size of the adapter's change", ("drift_from_base",)),
-    Curve("Gradient norm", "before clipping", ("gradient_norm", "grad_norm")),
+    ChartSpec("Reward gap inside pairs", "winner minus loser", ("gap_mean",)),
+    ChartSpec("Drift from the base", "relative size of the adapter's change", ("drift_from_base",)),
+    ChartSpec("Gradient norm", "before clipping", ("gradient_norm", "grad_norm")),
 )
 #: What it shows of the reward's own training.
-REWARD: tuple[Curve, ...] = (
-    Curve("Training loss of the reward", "sum of its parts", ("loss",)),
-    Curve(
+REWARD: tuple[ChartSpec, ...] = (
+    ChartSpec("Training loss of the reward", "sum of its parts", ("loss",)),
+    ChartSpec(
         "Its parts",
         "order, correlation with the label, kinds of distortion",
         ("rank", "correlation", "aspects"),
@@ -99,6 +99,8 @@ REWARD: tuple[Curve, ...] = (
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 34
+_LINE = Markup('<line class="{}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
+_TEXT = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
 
 
 def loss_note(params: Mapping[str, Any]) -> str:
@@ -140,10 +142,10 @@ def change_in_words(values: Sequence[float]) -> str:
 
 def curves(
     log: Mapping[str, Sequence[float]],
-    wanted: Sequence[Curve] = ALIGNMENT,
+    wanted: Sequence[ChartSpec] = ALIGNMENT,
     across: str = "iteration",
     notes: Mapping[str, str] | None = None,
-) -> list[Drawn]:
+) -> list[Chart]:
     """The known curves of a training log, over its column ``across`` (or the row's number).
 
     ``notes`` says of some titles what they tell, where that depends on the run.
@@ -160,7 +162,7 @@ def curves(
             tells = (notes or {}).get(curve.title, curve.tells)
             if change := change_in_words(series.get(curve.followed, ())):
                 tells += f". Here {curve.followed.replace('_', ' ')} {change} (first and last quarter)"
-            found.append(Drawn(curve.title, tells, list(series), picture))
+            found.append(Chart(curve.title, tells, list(series), picture))
     return found
 
 
@@ -201,19 +203,15 @@ def line_chart(
     parts = []
     for tick, label in zip(ticks, written, strict=True):
         y = place(left, tick)[1]
-        line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
-        parts.append(line.format(margin, WIDTH - RIGHT, y, y))
-        text = Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>')
-        parts.append(text.format(margin - 6, y + 4, label))
+        parts.append(_LINE.format("grid", margin, WIDTH - RIGHT, y, y))
+        parts.append(_TEXT.format(margin - 6, y + 4, "end", label))
     for at in marks:
-        line = Markup('<line class="change" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>')
-        parts.append(line.format(place(at, low)[0], place(at, low)[0], TOP, HEIGHT - BOTTOM))
+        parts.append(_LINE.format("change", place(at, low)[0], place(at, low)[0], TOP, HEIGHT - BOTTOM))
     for at, anchor in ((left, "start"), (right, "end"))[: 1 if left == right else 2]:
-        text = Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{}</text>')
-        parts.append(text.format(place(at, low)[0], HEIGHT - BOTTOM + 16, anchor, number(at)))
+        parts.append(_TEXT.format(place(at, low)[0], HEIGHT - BOTTOM + 16, anchor, number(at)))
     if across:
-        text = Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
-        parts.append(text.format((margin + WIDTH - RIGHT) / 2, HEIGHT - 4, across.replace("_", " ")))
+        middle = (margin + WIDTH - RIGHT) / 2
+        parts.append(_TEXT.format(middle, HEIGHT - 4, "middle", across.replace("_", " ")))
     for order, values in enumerate(series.values()):
         for stretch in _stretches(x, values):
             points = " ".join("{:.1f},{:.1f}".format(*place(at, value)) for at, value in stretch)
@@ -253,10 +251,6 @@ def _changes(x: Sequence[float], versions: Sequence[float]) -> list[float]:
 
 
 def _stretches(x: Sequence[float], values: Sequence[float]) -> list[list[tuple[float, float]]]:
-    found: list[list[tuple[float, float]]] = [[]]
-    for at, value in zip(x, values, strict=False):
-        if math.isfinite(value) and math.isfinite(at):
-            found[-1].append((at, value))
-        elif found[-1]:
-            found.append([])
-    return [stretch for stretch in found if stretch]
+    """The points between gaps."""
+    runs = groupby(zip(x, values, strict=False), key=lambda point: all(map(math.isfinite, point)))
+    return [list(points) for finite, points in runs if finite]

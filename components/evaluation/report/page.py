@@ -14,14 +14,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from torch import Tensor
 
+from components.evaluation.comparison.measure import NO_ORACLE, Side
 from components.evaluation.comparison.verdict import Verdict
 from components.evaluation.report import charts
 from components.evaluation.report import svg_marks as marks
 from components.evaluation.report.recommendation import limits, recommend
 from components.evaluation.report.reward_section import RewardPage, Version
-from components.evaluation.report.side_by_side import Shown, as_videos
+from components.evaluation.report.side_by_side import ExamplePair, as_videos
 from components.runtime.artifacts.manifest import Manifest
 from components.runtime.io.page_slots import DECISION, OUTCOME, slot
+from components.runtime.stats import CONFIDENCE
 
 ASSETS = Path(__file__).parent / "assets"
 RULES = {
@@ -32,13 +34,12 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Material:
+class PageContent:
     """What the page is made of.
 
     Attributes:
         verdict: the comparison.
-        dimensions: of each measured dimension its group, definition and method.
-        unavailable: reason by dimension.
+        base: what was measured of the base model, and how.
         shown: the pairs to show.
         chosen_by: the figure that chose best and worst.
         log: training curves of the alignment by column.
@@ -47,16 +48,12 @@ class Material:
         provenance: name and value pairs.
         sources: manifests of the artifacts that were read, by step.
         setting: prompts, seeds and the like, in words.
-        diversity_of: what the diversity compares.
-        motion_by: how motion was measured.
-        confidence: coverage of the intervals.
         versions: of the reward during the alignment.
     """
 
     verdict: Verdict
-    dimensions: dict[str, dict[str, str]]
-    unavailable: dict[str, str]
-    shown: list[Shown]
+    base: Side
+    shown: list[ExamplePair]
     chosen_by: str
     log: dict[str, list[float]]
     reward: RewardPage
@@ -64,18 +61,21 @@ class Material:
     provenance: list[tuple[str, str]]
     sources: Mapping[str, Manifest]
     setting: str
-    diversity_of: str
-    motion_by: str
-    confidence: float
     versions: list[Version] = field(default_factory=list)
 
+    @property
+    def unavailable(self) -> dict[str, str]:
+        """Why, by figure."""
+        missing = {"oracle judge": NO_ORACLE} if self.verdict.judge is None else {}
+        return missing | self.base.unavailable
 
-def render(material: Material, base: Tensor, aligned: Tensor, fps: float) -> str:
+
+def render(content: PageContent, base: Tensor, aligned: Tensor, fps: float) -> str:
     """The page as text.
 
     Args:
-        material: what is said.
-        base: the base model's clips, uint8 (N, T, 3, H, W); ``material.shown`` names places among the N.
+        content: what is said.
+        base: the base model's clips, uint8 (N, T, 3, H, W); ``content.shown`` names places among the N.
         aligned: the same of the aligned model.
         fps: frames per second of both.
     """
@@ -87,16 +87,16 @@ def render(material: Material, base: Tensor, aligned: Tensor, fps: float) -> str
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "signed": partial(_figure, sign=True), "words": _words}
-    style, script = _asset("page.css"), _asset("page.js")
-    groups, shrink = _groups(material.shown, base, aligned, fps)
-    verdict = material.verdict
+    style, script = ((ASSETS / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    groups, shrink = _groups(content.shown, base, aligned, fps)
+    verdict = content.verdict
     allowed = limits(verdict)
-    aligned_with = material.sources["alignment"].params if "alignment" in material.sources else {}
+    aligned_with = content.sources["alignment"].params if "alignment" in content.sources else {}
     changes = [paired.difference for paired in verdict.dimensions.values()]
     if verdict.judge is not None:
         changes.append(verdict.judge.difference)
     return environment.get_template("page.html.j2").render(
-        m=material,
+        m=content,
         v=verdict,
         recommendation=recommend(verdict),
         groups=groups,
@@ -105,15 +105,15 @@ def render(material: Material, base: Tensor, aligned: Tensor, fps: float) -> str
         frames=base.shape[1],
         limits=allowed,
         axis=marks.axis(changes, list(allowed.values())),
-        lowest=marks.Axis(_lowest(material.reward), 1.005),
+        lowest=marks.Axis(_lowest(content.reward), 1.005),
         marks=marks,
         slot=slot,
         OUTCOME=OUTCOME,
         DECISION=DECISION,
-        curves=charts.curves(material.log, notes={"Loss": charts.loss_note(aligned_with)}),
-        more_curves=charts.curves(material.log, charts.MORE),
-        reward_curves=charts.curves(material.reward.log, charts.REWARD, "step"),
-        percent=f"{100 * material.confidence:g} %",
+        curves=charts.curves(content.log, notes={"Loss": charts.loss_note(aligned_with)}),
+        more_curves=charts.curves(content.log, charts.MORE),
+        reward_curves=charts.curves(content.reward.log, charts.REWARD, "step"),
+        percent=f"{100 * CONFIDENCE:g} %",
         style=style,
         script=script,
         style_hash=_hash(style),
@@ -122,7 +122,7 @@ def render(material: Material, base: Tensor, aligned: Tensor, fps: float) -> str
 
 
 def _groups(
-    shown: list[Shown], base: Tensor, aligned: Tensor, fps: float
+    shown: list[ExamplePair], base: Tensor, aligned: Tensor, fps: float
 ) -> tuple[list[dict[str, Any]], int]:
     """The shown pairs with their videos, by the rule that chose them, and how much smaller they are shown."""
     videos, shrink = as_videos(base, aligned, [one.place for one in shown], fps)
@@ -142,11 +142,6 @@ def _lowest(reward: RewardPage) -> float:
     """Where the axis of the attacks begins: a tenth below the lowest end of an interval."""
     lows = [one.low for _, row in reward.attacks for one in row.values() if one.low is not None]
     return max(0.0, math.floor(10 * min([0.8, *lows]) - 1e-9) / 10)
-
-
-def _asset(name: str) -> str:
-    """A file of this package that goes into the page as it is."""
-    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

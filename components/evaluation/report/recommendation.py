@@ -98,7 +98,7 @@ def _words(check: Check, verdict: Verdict) -> tuple[str, str]:
     """The requirement's name, and the sentence that says how it stands."""
     metric, worst = check.metric, _worst(verdict)
     if metric in ("win_rate_reward", "win_rate_judge"):
-        by = "training reward" if metric == "win_rate_reward" else "independent judge"
+        by = "training reward" if metric == "win_rate_reward" else "oracle judge"
         paired = verdict.reward if metric == "win_rate_reward" else verdict.judge
         return f"wins by the {by}", _win(check, by, paired)
     if check.part == "minimum":

@@ -67,7 +67,7 @@ class Share(_Part):
 
 
 class Agreement(_Part):
-    """Rank correlation with the independent judge inside a prompt, bootstrap over prompts."""
+    """Rank correlation with the oracle judge inside a prompt, bootstrap over prompts."""
 
     value: float | None = Field(None, description="-1..1")
     low: float | None = Field(None, description="lower end")
@@ -108,7 +108,7 @@ class Card(_Part):
     columns: dict[str, Column] = Field(default_factory=dict, description="by kind of content")
     baselines: dict[str, dict[str, Column]] = Field(default_factory=dict, description="by simple measure")
     attacks: dict[str, dict[str, Share]] = Field(default_factory=dict, description="by source, by attack")
-    judge: Agreement | None = Field(None, description="agreement with the independent judge")
+    judge: Agreement | None = Field(None, description="agreement with the oracle judge")
     judge_pairs: float | None = Field(None, description="share of pairs in the judge's order, 0..1")
     gate: Gate | None = Field(None, description="the gate's decision")
     backward: list[Backward] = Field(default_factory=list, description="what is ranked the wrong way round")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from components.evaluation.samples import Request
 from components.video.clip import Clip
 from components.video.codec import write_video
 
@@ -27,8 +28,8 @@ CRF = 16
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A pair on the page: which one, why, its prompt and figures."""
+class ExamplePair:
+    """A pair on the page: which one, why, its prompt and the figures of both sides."""
 
     group: str
     place: int
@@ -38,37 +39,36 @@ class Shown:
 
 
 def choose_pairs(
-    difference: NDArray[np.float64], number: int, rng: np.random.Generator
-) -> dict[str, list[int]]:
-    """Places of ``number`` best, worst and random pairs by a (N,) difference, none twice."""
-    order = [int(place) for place in np.argsort(-np.nan_to_num(difference, nan=0.0), kind="stable")]
+    requests: Sequence[Request],
+    figures: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    number: int,
+    rng: np.random.Generator,
+) -> list[ExamplePair]:
+    """``number`` best, worst and random pairs of the N requests, none twice.
+
+    Args:
+        requests: what was drawn.
+        figures: (N,) values of base and aligned, by name; the change of the first one decides.
+        number: pairs of each group.
+        rng: source of the random ones.
+    """
+    base, aligned = next(iter(figures.values()))
+    order = np.argsort(-np.nan_to_num(aligned - base, nan=0.0), kind="stable").tolist()
     number = min(number, max(1, len(order) // 3)) if len(order) >= 3 else 1
     best = order[:number]
     worst = [place for place in reversed(order) if place not in best][:number]
     rest = [place for place in range(len(order)) if place not in best and place not in worst]
     drawn = [int(place) for place in rng.permutation(rest)[:number]] if rest else []
-    return {"best": best, "worst": worst, "random": drawn}
-
-
-def shown_pairs(
-    places: Mapping[str, Sequence[int]],
-    prompts: Sequence[str],
-    indices: Sequence[int],
-    figures: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
-) -> list[Shown]:
-    """Turn chosen places into the page's pairs, with the figures of both sides."""
     return [
-        Shown(
-            group=group,
-            place=place,
-            prompt=prompts[place],
-            index=indices[place],
-            figures={
-                name: (float(base[place]), float(aligned[place])) for name, (base, aligned) in figures.items()
-            },
+        ExamplePair(
+            group,
+            place,
+            requests[place].prompt,
+            requests[place].index,
+            {name: (float(before[place]), float(after[place])) for name, (before, after) in figures.items()},
         )
-        for group, chosen in places.items()
-        for place in chosen
+        for group, places in (("best", best), ("worst", worst), ("random", drawn))
+        for place in places
     ]
 
 

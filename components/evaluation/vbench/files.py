@@ -1,4 +1,4 @@
-"""VBench's file formats, both ways: names of videos, result files, and the suite they speak of."""
+"""VBench's file formats, both ways: names of videos, result files, and the suite they belong to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.runtime.errors import InputError
 from components.runtime.io.untrusted import read_json
 
@@ -18,6 +19,8 @@ from components.runtime.io.untrusted import read_json
 NAME_BYTES = 240
 #: What a video's own entry is multiplied by, where VBench writes it on another scale than the score.
 PER_VIDEO_SCALE = {"imaging_quality": 100.0}
+#: No score of VBench's is larger as a fraction; a larger one is a percentage.
+LARGEST = 1.5
 #: Entries of a video that we add to VBench's.
 METHOD, VARIANT, SEED = "method", "variant", "seed"
 #: The variant of a figure whose definition is not the published one.
@@ -55,94 +58,99 @@ class VideoResult:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One dimension of a result file: its score and the videos behind it."""
+class VBenchResult:
+    """One dimension of a result file.
+
+    Attributes:
+        score: fraction, not per cent.
+        videos: the videos behind it.
+        method: what replaced VBench's own models, "" where nothing did.
+        variant: OURS where the definition differs from the published one by choice, else "".
+    """
 
     score: float
-    videos: tuple[VideoResult, ...]
+    videos: tuple[VideoResult, ...] = ()
+    method: str = ""
+    variant: str = ""
 
     @property
-    def method(self) -> str:
-        """What replaced VBench's own models, "" where nothing did."""
-        return next((str(one.more[METHOD]) for one in self.videos if one.more.get(METHOD)), "")
-
-    @property
-    def variant(self) -> str:
-        """OURS where the definition differs from the published one by choice, else ""."""
-        return next((str(one.more[VARIANT]) for one in self.videos if one.more.get(VARIANT)), "")
+    def measured_by(self) -> str:
+        """How it was measured, for people: "VBench", "our variant", or what replaced VBench's models."""
+        return ", ".join(filter(None, (self.method, "our variant" if self.variant else ""))) or "VBench"
 
 
-def as_json(results: Mapping[str, Result]) -> dict[str, list[Any]]:
-    """``{dimension: [score, [{video_path, video_results, ...}, ...]]}``."""
-    found: dict[str, list[Any]] = {}
+def write_results(file: Path, results: Mapping[str, VBenchResult]) -> None:
+    """Write ``{name}_eval_results.json``: ``{dimension: [score, [{video_path, video_results, ...}, ...]]}``.
+
+    Entries carry ``method`` and ``variant`` where the figure was not measured in VBench's way.
+    """
+    content = {}
     for name, result in results.items():
         factor = PER_VIDEO_SCALE.get(name, 1.0)
+        how = {key: value for key, value in ((METHOD, result.method), (VARIANT, result.variant)) if value}
         videos = [
-            {"video_path": one.path, "video_results": one.value * factor} | dict(one.more)
+            {"video_path": one.path, "video_results": one.value * factor, **one.more, **how}
             for one in result.videos
         ]
-        found[name] = [result.score, videos]
-    return found
-
-
-def write_results(file: Path, results: Mapping[str, Result]) -> None:
-    """Write ``{name}_eval_results.json``."""
+        content[name] = [result.score, videos]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(as_json(results), indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def read_results(file: Path) -> dict[str, Result]:
+def read_results(file: Path, with_videos: bool = True) -> dict[str, VBenchResult]:
     """Read ``{name}_eval_results.json``, VBench's or ours; yes-or-no values become 1 and 0.
 
+    Args:
+        file: the result file.
+        with_videos: read each video's figure as well. Without, only the scores and how they were measured
+            are read, also of files that do not list their videos.
+
     Raises:
-        InputError: the file is missing, is not JSON, or does not have this shape.
+        InputError: the file is missing, is not JSON, does not have this shape, holds percentages, or has a
+            dimension whose videos were measured in different ways.
     """
-    results: dict[str, Result] = {}
-    for name, entry in read_dimensions(file).items():
+    content = read_json(file, "results file")
+    if not isinstance(content, dict):
+        raise InputError(
+            f"results file {file} holds {type(content).__name__}, expected an object of dimensions"
+        )
+    results = {}
+    for name, entry in content.items():
         where = f"results file {file}: {name}"
-        if not isinstance(entry, list) or not entry or not _is_number(entry[0]):
+        score, entries = entry, []
+        if isinstance(entry, list) and entry:
+            score = entry[0]
+            entries = entry[1] if len(entry) > 1 and isinstance(entry[1], list) else []
+        if not _is_number(score) or (with_videos and entry is score):
             raise InputError(f"{where} is {str(entry)[:60]!r}, expected [score, [per-video results]]")
-        videos = entry[1] if len(entry) > 1 and isinstance(entry[1], list) else []
+        method, variant = _measured_in(entries, where)
         factor = PER_VIDEO_SCALE.get(name, 1.0)
-        measured_in(videos, where)
-        results[name] = Result(float(entry[0]), tuple(_video(one, where, factor) for one in videos))
+        videos = tuple(_video(one, where, factor) for one in entries) if with_videos else ()
+        highest = max((one.value for one in videos), default=-math.inf)
+        if name in QUALITY + SEMANTIC and max(score, highest) > LARGEST:
+            raise InputError(
+                f"{where} is {max(score, highest):g}; scores are fractions, at most 1: this looks like per "
+                "cent, divide by 100"
+            )
+        if videos and factor != 1 and factor * highest <= LARGEST < factor * score:
+            raise InputError(
+                f"results file {file}: the videos of {name} have figures of 0..1, VBench's are of "
+                f"0..{factor:g}"
+            )
+        results[name] = VBenchResult(float(score), videos, method, variant)
     return results
 
 
-def measured_in(videos: Sequence[Any], where: str) -> tuple[str, str]:
-    """The method and the variant in which a dimension's videos were measured, "" for VBench's own.
-
-    Raises:
-        InputError: some were measured in one way, some in another.
-    """
-    entries = [one for one in videos if isinstance(one, Mapping)]
-    ways = dict.fromkeys((str(one.get(METHOD) or ""), str(one.get(VARIANT) or "")) for one in entries)
+def _measured_in(entries: Sequence[Any], where: str) -> tuple[str, str]:
+    """The one method and variant in which a dimension's videos were measured, "" for VBench's own."""
+    videos = [one for one in entries if isinstance(one, Mapping)]
+    ways = list(dict.fromkeys((str(one.get(METHOD) or ""), str(one.get(VARIANT) or "")) for one in videos))
     if len(ways) > 1:
-        one, other = (in_words(*way) for way in list(ways)[:2])
+        one, other = (VBenchResult(0.0, (), *way).measured_by for way in ways[:2])
         raise InputError(
             f"{where}: some videos were measured by {one}, some by {other}; measure them in one way"
         )
-    return next(iter(ways), ("", ""))
-
-
-def in_words(method: str, variant: str) -> str:
-    """A way of measuring for people: "VBench", "our variant", or what replaced VBench's models."""
-    ours = "our variant" if variant else ""
-    return ", ".join(part for part in (method, ours) if part) or "VBench"
-
-
-def read_dimensions(file: Path) -> dict[str, Any]:
-    """The dimensions of a results file, each entry as it stands.
-
-    Raises:
-        InputError: the file is missing, is not JSON, or is not an object.
-    """
-    found = read_json(file, "results file")
-    if not isinstance(found, dict):
-        raise InputError(
-            f"results file {file} holds {type(found).__name__}, expected an object of dimensions"
-        )
-    return found
+    return ways[0] if ways else ("", "")
 
 
 def _video(entry: Any, where: str, factor: float) -> VideoResult:
@@ -154,19 +162,14 @@ def _video(entry: Any, where: str, factor: float) -> VideoResult:
         raise InputError(
             f"{where}: a video's entry is {str(entry)[:60]!r}, expected video_path and video_results"
         )
-    more = {key: one for key, one in entry.items() if key not in ("video_path", "video_results")}
-    return VideoResult(path, value / factor, more)
+    known = ("video_path", "video_results", METHOD, VARIANT)
+    return VideoResult(path, value / factor, {key: one for key, one in entry.items() if key not in known})
 
 
 def write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON lines. Not ``.json``: VBench's tools take every ``.json`` beside the results for results."""
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     file.write_text(text, encoding="utf-8")
-
-
-def write_full_info(file: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``{name}_full_info.json``: the suite's entries, each with the videos that were looked at."""
-    file.write_text(json.dumps(list(entries), indent=4) + "\n", encoding="utf-8")
 
 
 def _is_number(value: Any) -> bool:

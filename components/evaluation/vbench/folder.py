@@ -29,14 +29,14 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Found:
+class FolderVideos:
     """The videos of a suite that are there, by prompt in the suite's order, and what is wrong."""
 
     videos: dict[str, list[Path]]
     problems: list[Problem]
 
 
-def find_videos(suite: Suite, folder: Path) -> Found:
+def find_videos(suite: Suite, folder: Path) -> FolderVideos:
     """Match the files of one flat folder with a suite's prompts by VBench's names, exactly.
 
     Names are compared in composed Unicode, the ending in either case. A file whose name differs from an
@@ -72,7 +72,7 @@ def find_videos(suite: Suite, folder: Path) -> Found:
                 name = video_name(prompt, index)
                 problems.append(Problem("missing", name, f"no video {index} of {prompt!r}"))
     problems += [_left_over(path, absent) for path in files.values()]
-    return Found(videos, problems)
+    return FolderVideos(videos, problems)
 
 
 def _by_plain_name(files: Mapping[str, Path]) -> tuple[dict[str, Path], list[Problem]]:
@@ -92,7 +92,7 @@ def counts(problems: Sequence[Problem]) -> dict[str, int]:
     return {kind: found[kind] for kind in KINDS}
 
 
-def _as_they_are(suite: Suite, files: dict[str, Path]) -> Found:
+def _as_they_are(suite: Suite, files: dict[str, Path]) -> FolderVideos:
     """Every video of a folder that makes up its own suite."""
     videos: dict[str, list[Path]] = {one.prompt: [] for one in suite.entries}
     problems = []
@@ -102,7 +102,7 @@ def _as_they_are(suite: Suite, files: dict[str, Path]) -> Found:
             videos[prompt].append(path)
         else:
             problems.append(Problem("extra", path.name, "not a video of the suite"))
-    return Found(videos, problems)
+    return FolderVideos(videos, problems)
 
 
 def _left_over(path: Path, absent: dict[str, str]) -> Problem:

@@ -1,4 +1,4 @@
-"""Draw the videos of a suite into one flat folder under VBench's names; what is there is not drawn again."""
+"""Sample the videos of a suite into one flat folder under VBench's names; existing videos are kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from components.evaluation.samples import Request, Sampler
 from components.evaluation.vbench.files import video_name
@@ -34,7 +35,7 @@ def suite_requests(suite: Suite, seed: int) -> list[Request]:
 
 def sample_suite(
     sampler: Sampler,
-    asked: Sequence[Request],
+    requests: Sequence[Request],
     folder: Path,
     fps: float,
     batch: int,
@@ -42,44 +43,50 @@ def sample_suite(
     ranks: Ranks | None = None,
     augmented: Mapping[str, str] | None = None,
 ) -> int:
-    """Write the missing videos of ``asked`` to ``folder`` and return how many there were.
+    """Write the missing videos of ``requests`` to ``folder`` and return how many there were.
 
-    A video appears under its name when it is whole, so a stopped run goes on where it was; one that cannot be
-    read is drawn again. Beside the folder, ``FOLDER.samples.jsonl`` notes the model, and each file's prompt,
-    seed and rate.
+    A video appears under its name when it is whole, so a stopped run resumes; one that cannot be read is
+    sampled again. Beside the folder, ``FOLDER.samples.jsonl`` notes the model, and each file's prompt, seed
+    and rate.
 
     Args:
         sampler: the model.
-        asked: what is wanted.
+        requests: the videos that are wanted.
         folder: made if it does not exist.
         fps: frames per second that the model draws.
-        batch: videos drawn in one call; does not change them.
+        batch: videos sampled in one call; does not change them.
         model: what tells this model from others (a digest).
         ranks: the processes that share the work; they must share the folder.
-        augmented: by prompt, the text to draw from in its place; names and seeds stay the prompt's.
+        augmented: by prompt, the text to sample from in its place; names and seeds stay the prompt's.
 
     Raises:
         InputError: the folder holds another model's videos, or the same ones with other seeds or texts.
         Interrupted: stopped on request.
     """
     ranks, augmented = ranks or Ranks(), augmented or {}
-    names = [video_name(one.prompt, one.index) for one in asked]
+    lines: dict[str, dict[str, Any]] = {}
+    for one in requests:
+        name = video_name(one.prompt, one.index)
+        lines[name] = {"file": name, "prompt": one.prompt, "index": one.index, "seed": one.seed}
+        lines[name] |= {"fps": fps, "model": model}
+        lines[name] |= {"augmented": augmented[one.prompt]} if one.prompt in augmented else {}
+    names = list(lines)
     if ranks.is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        _note(folder, asked, names, fps, model, augmented)
+        _note(folder, dict(lines), model)
     ranks.barrier()
-    missing = [place for place in ranks.mine(len(asked)) if not _is_whole(folder / names[place])]
-    with StopSignal() as stop, Progress(len(missing), "drawing videos") as progress:
+    mine = [names[place] for place in ranks.mine(len(names))]
+    missing = [lines[name] for name in mine if not _is_whole(folder / name)]
+    with StopSignal() as stop, Progress(len(missing), "sampling videos") as progress:
         for start in range(0, len(missing), batch):
             if stop.requested:
                 break
             part = missing[start : start + batch]
-            prompts = [augmented.get(asked[place].prompt, asked[place].prompt) for place in part]
-            seeds = [asked[place].seed for place in part]
-            drawn, latents = sampler.sample(prompts, seeds)
+            texts = [line.get("augmented", line["prompt"]) for line in part]
+            drawn, latents = sampler.sample(texts, [line["seed"] for line in part])
             require_finite(latents)
-            for place, frames in zip(part, drawn, strict=True):
-                with atomic_file(folder / names[place]) as aside:
+            for line, frames in zip(part, drawn, strict=True):
+                with atomic_file(folder / line["file"]) as aside:
                     write_video(Clip(frames.cpu(), fps), aside, scale=1)
             progress.update(len(part))
         stopped = any(ranks.all_gather_object(stop.requested))
@@ -88,29 +95,10 @@ def sample_suite(
     return sum(ranks.all_gather_object(len(missing)))
 
 
-def _note(
-    folder: Path,
-    asked: Sequence[Request],
-    names: Sequence[str],
-    fps: float,
-    model: str,
-    augmented: Mapping[str, str],
-) -> None:
+def _note(folder: Path, lines: dict[str, dict[str, Any]], model: str) -> None:
     """Write the note, adding to what an earlier run for other prompts noted."""
-    lines = {
-        name: {
-            "file": name,
-            "prompt": one.prompt,
-            "index": one.index,
-            "seed": one.seed,
-            "fps": fps,
-            "model": model,
-        }
-        | ({"augmented": augmented[one.prompt]} if one.prompt in augmented else {})
-        for one, name in zip(asked, names, strict=True)
-    }
     earlier = read_record(folder)
-    foreign = [name for name in names if (folder / name).exists() and name not in earlier]
+    foreign = [name for name in lines if (folder / name).exists() and name not in earlier]
     known = record_file(folder).name
     broken = [name for name in foreign if not _is_whole(folder / name)]
     if broken:
@@ -140,12 +128,12 @@ def _is_whole(file: Path) -> bool:
         return False
 
 
-def videos_folder(given: str) -> Path:
+def videos_folder(place: str) -> Path:
     """The local folder of videos that is named, absolute: ``a:b`` is no protocol then.
 
     Raises:
         InputError: it is an s3:// place: videos are drawn and measured on a disk.
     """
-    if storage.is_remote(given):
-        raise InputError(f"{given}: videos are drawn and measured in a local folder; copy it here first")
-    return Path(os.path.abspath(storage.local_path(given)))
+    if storage.is_remote(place):
+        raise InputError(f"{place}: videos are drawn and measured in a local folder; copy it here first")
+    return Path(os.path.abspath(storage.local_path(place)))

@@ -1,4 +1,4 @@
-"""What is asked of a model: VBench's own prompts, a list of prompts, or whatever a folder of videos holds."""
+"""Suites of prompts: VBench's own, a list of prompts, or the prompts of a folder of videos."""
 
 from __future__ import annotations
 
@@ -33,10 +33,13 @@ MAX_INFO_BYTES = 64 * 2**20
 #: Videos of each prompt, and of each prompt for temporal flickering, which loses some to the static filter.
 SAMPLES, FLICKERING_SAMPLES = 5, 25
 _FLICKERING = "temporal_flickering"
+#: With errors of Python's own, what zipfile makes of a damaged archive, or of one with a password or a method
+#: it does not know.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
-class Entry:
+class SuiteEntry:
     """One prompt, the dimensions it is for, and what the suite says about it for some of them."""
 
     prompt: str
@@ -57,13 +60,13 @@ class Suite:
         entries: the prompts; a prompt may occur in several.
         samples: videos of each prompt.
         most: videos that are used of a prompt for temporal flickering, where there are more.
-        augmented: by prompt, the text to draw its videos from, where that is another one.
+        augmented: by prompt, the text to sample its videos from, where that is another one.
         files: by file name, the prompt of a video whose name alone does not give it.
         digest: SHA-256 of the entries.
     """
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[SuiteEntry, ...]
     samples: int = SAMPLES
     most: int = SAMPLES
     augmented: Mapping[str, str] = field(default_factory=dict)
@@ -75,8 +78,14 @@ class Suite:
         plain = [[one.prompt, list(one.dimensions), dict(one.auxiliary)] for one in self.entries]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def dimensions(self) -> list[str]:
+        """The dimensions that any entry is for, in the catalogue's order."""
+        wanted = {name for entry in self.entries for name in entry.dimensions}
+        return [name for name in catalogue() if name in wanted]
+
     def wanted(self) -> dict[str, int]:
-        """How many videos of each different prompt are asked for, in order."""
+        """Number of videos of each different prompt, in order."""
         found: dict[str, int] = {}
         for one in self.entries:
             number = self.most if _FLICKERING in one.dimensions else self.samples
@@ -94,11 +103,11 @@ class Suite:
             raise InputError(
                 f"dimension {unknown[0]!r}: unknown; allowed are {', '.join(QUALITY + SEMANTIC)}"
             )
-        kept = [
-            Entry(one.prompt, tuple(name for name in one.dimensions if name in dimensions), one.auxiliary)
+        parts = [
+            replace(one, dimensions=tuple(name for name in one.dimensions if name in dimensions))
             for one in self.entries
         ]
-        entries = tuple(one for one in kept if one.dimensions)
+        entries = tuple(one for one in parts if one.dimensions)
         if not entries:
             raise InputError(f"suite {self.name}: no prompt is for {', '.join(dimensions)}")
         return replace(self, entries=entries)
@@ -179,12 +188,9 @@ def _names_dimensions(entries: bytes) -> bool:
 
 
 def _of_list(path: Path, samples: int | None) -> Suite:
-    prompts = read_prompt_list(path)
-    if not prompts:
-        raise InputError(f"suite {path}: no prompt in it")
     number = samples or SAMPLES
-    entries = tuple(Entry(one, custom_dimensions(one)) for one in prompts)
-    return _distinct(Suite(path.name, entries, number, number))
+    entries = tuple(SuiteEntry(one, custom_dimensions(one)) for one in read_prompt_list(path))
+    return _checked(Suite(path.name, entries, number, number))
 
 
 def _of_folder(path: Path) -> Suite:
@@ -193,14 +199,14 @@ def _of_folder(path: Path) -> Suite:
         raise InputError(f"suite {path}: no video in the folder (looked for {', '.join(VIDEO_SUFFIXES)})")
     noted = {composed(name): prompt for name, prompt in recorded_prompts(path).items()}
     files = {name: noted.get(composed(name)) or prompt_of(name) for name in names}
-    entries = tuple(Entry(one, custom_dimensions(one)) for one in dict.fromkeys(files.values()))
+    entries = tuple(SuiteEntry(one, custom_dimensions(one)) for one in dict.fromkeys(files.values()))
     return Suite(path.resolve().name, entries, 0, 0, files=files)
 
 
 def _vbench(content: bytes, name: str, samples: int | None) -> Suite:
     try:
         entries = tuple(
-            Entry(str(one["prompt_en"]), tuple(one["dimension"]), dict(one.get("auxiliary_info", {})))
+            SuiteEntry(str(one["prompt_en"]), tuple(one["dimension"]), dict(one.get("auxiliary_info", {})))
             for one in parse_json(content, f"suite {name}")
         )
         unknown = {one for entry in entries for one in entry.dimensions} - set(QUALITY + SEMANTIC)
@@ -208,17 +214,17 @@ def _vbench(content: bytes, name: str, samples: int | None) -> Suite:
         raise InputError(
             f"suite {name}: expected a list of {{prompt_en, dimension, auxiliary_info}}: {error!r}"
         ) from error
-    if not entries:
-        raise InputError(f"suite {name}: no prompt in it")
     if unknown:
         raise InputError(
             f"suite {name}: dimension {sorted(map(str, unknown))[0]!r} is not one of VBench's sixteen"
         )
-    return _distinct(Suite(name, entries, samples or SAMPLES, samples or FLICKERING_SAMPLES))
+    return _checked(Suite(name, entries, samples or SAMPLES, samples or FLICKERING_SAMPLES))
 
 
-def _distinct(suite: Suite) -> Suite:
-    """The suite itself; prompts that would share their videos' names are an InputError."""
+def _checked(suite: Suite) -> Suite:
+    """The suite itself; one without a prompt, or with prompts of one file name, is an InputError."""
+    if not suite.entries:
+        raise InputError(f"suite {suite.name}: no prompt in it")
     taken: dict[str, str] = {}
     for prompt in suite.wanted():
         other = taken.setdefault(stem(prompt), prompt)
@@ -254,17 +260,7 @@ def _from_wheel(path: Path) -> bytes:
     try:
         with zipfile.ZipFile(path) as wheel, wheel.open(INFO) as stream:
             content = stream.read(MAX_INFO_BYTES + 1)
-    # What zipfile makes of a damaged archive, or of one with a password or a method it does not know.
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        KeyError,
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-    ) as error:
+    except (*_DAMAGED, KeyError, OSError, EOFError, ValueError, RuntimeError) as error:
         raise InputError(
             f"suite {path}: not VBench's wheel, {INFO} cannot be read from it: {error}"
         ) from error

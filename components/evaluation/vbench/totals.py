@@ -11,14 +11,12 @@ as one of its dimensions is missing, and the missing ones are named.
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
-from components.evaluation.vbench.files import measured_in, read_dimensions
-from components.runtime.errors import InputError
+from components.evaluation.vbench.files import VBenchResult
 
 RANGES: dict[str, tuple[float, float]] = {name: (0.0, 1.0) for name in QUALITY + SEMANTIC} | {
     "subject_consistency": (0.1462, 1.0),
@@ -30,8 +28,6 @@ RANGES: dict[str, tuple[float, float]] = {name: (0.0, 1.0) for name in QUALITY +
     "temporal_style": (0.0, 0.364),
     "overall_consistency": (0.0, 0.364),
 }
-#: No score of VBench's is larger as a fraction; a larger one is a percentage.
-LARGEST = 1.5
 WEIGHTS: dict[str, float] = {name: 1.0 for name in QUALITY + SEMANTIC} | {"dynamic_degree": 0.5}
 QUALITY_SHARE, SEMANTIC_SHARE = 4.0, 1.0
 
@@ -71,58 +67,7 @@ def totals(scores: Mapping[str, float]) -> Totals:
 
 
 @dataclass(frozen=True)
-class Raw:
-    """One dimension of a results file: its raw score, and how it was measured where that is not VBench's way.
-
-    Attributes:
-        score: fraction, not per cent.
-        method: what replaced VBench's own model, "" where nothing did.
-        variant: "ours" where the definition differs from the published one by choice, else "".
-    """
-
-    score: float
-    method: str = ""
-    variant: str = ""
-
-
-def read_raw(file: Path) -> dict[str, Raw]:
-    """Every dimension of a VBench results file ``{dimension: [score, [{video_path, video_results, ...}]]}``.
-
-    One that carries ``method`` was not measured by VBench's own models, and must not enter a total that is
-    compared with published ones.
-
-    Raises:
-        InputError: the file is missing, is not JSON, does not have this shape, holds percentages, or has a
-            dimension whose videos were measured in different ways.
-    """
-    raw: dict[str, Raw] = {}
-    for name, entry in read_dimensions(file).items():
-        score = entry[0] if isinstance(entry, list) and entry else entry
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise InputError(
-                f"results file {file}: {name} is {score!r}, expected [score, [per-video results]]"
-            )
-        videos = entry[1] if isinstance(entry, list) and len(entry) > 1 and isinstance(entry[1], list) else []
-        refuse_per_cent(file, name, float(score))
-        raw[name] = Raw(float(score), *measured_in(videos, f"results file {file}: {name}"))
-    return raw
-
-
-def refuse_per_cent(file: Path, name: str, score: float) -> None:
-    """Refuse a score of one of VBench's dimensions that can only be a percentage.
-
-    Raises:
-        InputError: it is above `LARGEST`.
-    """
-    if name in RANGES and score > LARGEST:
-        raise InputError(
-            f"results file {file}: {name} is {score:g}; scores are fractions, at most 1: this looks like per "
-            "cent, divide by 100"
-        )
-
-
-@dataclass(frozen=True)
-class Sums:
+class FileTotals:
     """The totals of a results file, by what they may be compared with.
 
     Attributes:
@@ -138,29 +83,76 @@ class Sums:
     mixed: str = ""
 
 
-def sums(raw: Mapping[str, Raw], with_variant: Collection[str] = ()) -> Sums:
-    """The totals of what `read_raw` read.
+def file_totals(results: Mapping[str, VBenchResult], with_variant: Collection[str] = ()) -> FileTotals:
+    """The totals of a result file.
 
     Args:
-        raw: the scores.
+        results: by dimension; the videos do not matter.
         with_variant: the dimensions of which there are two variants, ours and the published one. No total
             has some of them in one variant, some in the other.
     """
-    original = {name: one for name, one in raw.items() if not one.method}
-    published = [name for name in with_variant if name in original and not raw[name].variant]
-    varied = [name for name, one in raw.items() if one.variant]
-    found = Sums(
+    original = {name: one for name, one in results.items() if not one.method}
+    published = [name for name in with_variant if name in original and not original[name].variant]
+    varied = [name for name, one in results.items() if one.variant]
+    found = FileTotals(
         official=totals({name: one.score for name, one in original.items() if not one.variant}),
         ours=totals({name: one.score for name, one in original.items()}),
-        all=totals({name: one.score for name, one in raw.items()}),
+        all=totals({name: one.score for name, one in results.items()}),
     )
     if not (varied and published):
         return found
-    reason = (
-        f"{', '.join(varied)} in our variant, {', '.join(published)} as published: measure all with one "
-        "evaluation.compat"
+    nothing: dict[str, None] = dict.fromkeys(("quality", "semantic", "total"))
+    return replace(
+        found,
+        ours=replace(found.ours, **nothing),
+        all=replace(found.all, **nothing),
+        mixed=f"{', '.join(varied)} in our variant, {', '.join(published)} as published: measure all with "
+        "one evaluation.compat",
     )
-    ours, everything = (
-        replace(one, quality=None, semantic=None, total=None) for one in (found.ours, found.all)
-    )
-    return Sums(found.official, ours, everything, reason)
+
+
+def totals_as_text(results: Mapping[str, VBenchResult], found: FileTotals) -> str:
+    """Scores, scaled scores and totals in per cent, a line each, with why a figure is absent."""
+    lines = []
+    for name in QUALITY + SEMANTIC:
+        if name not in results:
+            lines.append(f"{name:24}     n/a  not in the file")
+        elif (result := results[name]).method:
+            lines.append(f"{name:24}     n/a  {result.measured_by} ({100 * result.score:.2f})")
+        else:
+            ours = "  our variant" if result.variant else ""
+            scaled = 100 * found.ours.scaled[name]
+            lines.append(f"{name:24}{100 * result.score:8.2f}  scaled {scaled:8.2f}{ours}")
+    ours = any(one.variant for one in results.values())
+    for name in ("quality", "semantic", "total"):
+        value = getattr(found.official, name)
+        figure = _other_total(found, name, ours) if value is None else f"{100 * value:8.2f}"
+        lines.append(f"{name:24}{figure}")
+    return "\n".join(lines + [f"no total: {found.mixed}"] * bool(found.mixed))
+
+
+def totals_as_json(results: Mapping[str, VBenchResult], found: FileTotals) -> str:
+    """The same as JSON."""
+    otherwise = {name: one.method for name, one in results.items() if one.method}
+    variants = [name for name, one in results.items() if one.variant]
+    content: dict[str, object] = {"unit": "per cent"} | _per_cent(found.official)
+    content |= {"missing": found.official.missing, "scaled": found.ours.scaled}
+    content |= {"measured_otherwise": otherwise, "variants": variants, "mixed": found.mixed}
+    content |= {"with_our_variants": _per_cent(found.ours)} if variants else {}
+    content |= {"with_substitutes": _per_cent(found.all)} if otherwise else {}
+    return json.dumps(content, indent=2)
+
+
+def _other_total(found: FileTotals, name: str, ours: bool) -> str:
+    """That there is no official total, and one that must not be compared with published ones, marked."""
+    both = " and our variants" if ours else ""
+    for one, mark in ((found.ours, "with our variants"), (found.all, f"with substitutes{both}")):
+        value = getattr(one, name)
+        if value is not None:
+            return f"     n/a  {100 * value:.2f} {mark}, not comparable with published totals"
+    return "     n/a"
+
+
+def _per_cent(found: Totals) -> dict[str, object]:
+    values = {"quality": found.quality, "semantic": found.semantic, "total": found.total}
+    return {name: None if value is None else 100 * value for name, value in values.items()}

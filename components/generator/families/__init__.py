@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from components.generator.families.base import LORA_FOLDER, WEIGHTS_FOLDER, Geometry, MemoryHints, ModelFamily
+from components.generator.families.base import LORA_FOLDER, WEIGHTS_FOLDER, MemoryHints, ModelFamily
+from components.runtime.errors import InputError
 
 
 def _found() -> dict[str, type[ModelFamily]]:
@@ -19,4 +20,18 @@ def _found() -> dict[str, type[ModelFamily]]:
 #: Every family by the pipeline class it serves.
 FAMILIES: dict[str, type[ModelFamily]] = _found()
 
-__all__ = ["FAMILIES", "LORA_FOLDER", "WEIGHTS_FOLDER", "Geometry", "MemoryHints", "ModelFamily"]
+
+def family_of(pipeline_class: str, where: object) -> type[ModelFamily]:
+    """Return the family that serves a pipeline class.
+
+    Raises:
+        InputError: none does; the message begins with `where`.
+    """
+    try:
+        return FAMILIES[pipeline_class]
+    except KeyError:
+        allowed = ", ".join(sorted(FAMILIES))
+        raise InputError(f"{where}: pipeline {pipeline_class} is not supported; allowed: {allowed}") from None
+
+
+__all__ = ["FAMILIES", "LORA_FOLDER", "WEIGHTS_FOLDER", "MemoryHints", "ModelFamily", "family_of"]

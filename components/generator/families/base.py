@@ -24,21 +24,12 @@ from components.generator.families.noise_process import NoiseProcess
 from components.generator.offload import at_work
 from components.runtime.errors import InputError, one_line
 from components.runtime.io.files import sort_safetensors_header
+from components.video.clip import ClipFormat
 
 CONFIG = "config.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 #: Where an aligned model lies in its artifact: an adapter, or all of the denoiser's weights.
 LORA_FOLDER, WEIGHTS_FOLDER = "lora", "weights"
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The shape of one generated clip: frames, height and width in pixels, frames per second."""
-
-    num_frames: int
-    height: int
-    width: int
-    fps: float
 
 
 @dataclass(frozen=True)
@@ -60,23 +51,30 @@ class ModelFamily(ABC):
     """A text-to-video model behind the interface that sampling, alignment and planning share.
 
     Attributes:
-        pipeline_class: name of the diffusers pipeline class in ``model_index.json``; it selects the family.
+        pipeline_class: name of the diffusers pipeline class in `model_index.json`; it selects the family.
         lora_targets: module name endings of the denoiser that LoRA adapts by default.
         denoisers: components of the pipeline that predict; more than one are experts for spans of time.
-        text_encoders: components of the pipeline that only ``encode_prompts`` needs.
+        text_encoders: components of the pipeline that only `encode_prompts` needs.
         hints: what the released models want of memory.
         pipeline: the diffusers pipeline; its parts are frozen and in evaluation mode.
-        process: the noise process the model was trained with.
-        fps: frames per second of the clips, for a network that is told them; see ``settle``.
-        guidance: guidance scale, for a network that is told it; see ``settle``.
+        noise_process: the noise process the model was trained with.
+        fps: frames per second of the clips, for a network that takes them as an input.
+        guidance: guidance scale, for a guidance-distilled network.
     """
 
     pipeline_class: ClassVar[str]
-    lora_targets: ClassVar[tuple[str, ...]]
+    lora_targets: ClassVar[tuple[str, ...]] = (
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+        "ff.net.0.proj",
+        "ff.net.2",
+    )
     denoisers: tuple[str, ...] = ("transformer",)
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)
     hints: ClassVar[MemoryHints] = MemoryHints()
-    process: NoiseProcess
+    noise_process: NoiseProcess
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
@@ -89,7 +87,7 @@ class ModelFamily(ABC):
 
     @property
     def denoiser(self) -> Any:
-        """The network that is trained; it has diffusers' ``add_adapter``, ``set_adapter`` and their like."""
+        """The network that is trained; it has diffusers' `add_adapter`, `set_adapter` and their like."""
         return getattr(self.pipeline, self.denoisers[0])
 
     @property
@@ -107,63 +105,125 @@ class ModelFamily(ABC):
     @property
     @abstractmethod
     def embedding_shape(self) -> tuple[int, int]:
-        """The shape (L, D) of one prompt's embeddings, as ``encode_prompts`` makes them."""
+        """The shape (L, D) of one prompt's embeddings, as `encode_prompts` makes them."""
 
-    @abstractmethod
+    @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Return prompt embeddings (B, L, D) in the denoiser's dtype; the empty prompt is unconditional.
 
         What a network needs beside token embeddings (a mask, a pooled embedding) is packed into the same
-        tensor and unpacked by ``predict``, so that whoever keeps embeddings keeps one tensor per prompt.
+        tensor and unpacked by `predict`, so that one tensor per prompt is all there is to keep.
         """
+        return self.embed(list(prompts)).to(self.device, self.denoiser.dtype)
+
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Return what `encode_prompts` returns, on any device and in any type."""
+        embeddings: Tensor = self.pipeline.encode_prompt(
+            prompts,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.embedding_shape[0],
+            device=self.text_device,
+        )[0]
+        return embeddings
 
     # -- geometry --------------------------------------------------------------------------------------
 
     @property
-    @abstractmethod
     def compression(self) -> tuple[int, int]:
         """Frames, and pixels per side, that one latent of the VAE stands for."""
+        return self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
 
-    @abstractmethod
-    def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int]:
-        """Return (C, T, h, w) of one clip's latents. Raises ``InputError`` for a size it cannot make."""
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of latents that make one token of the denoiser."""
+        return 1, 1, 1
+
+    def latent_shape(self, geometry: ClipFormat) -> tuple[int, int, int, int]:
+        """Return (C, T, h, w) of one clip's latents.
+
+        Raises:
+            InputError: a size that the model cannot make.
+        """
+        self.check_frames(geometry.frames)
+        (time, space), (_, rows, columns) = self.compression, self.patch
+        for name, pixels, unit in (
+            ("height", geometry.height, space * rows),
+            ("width", geometry.width, space * columns),
+        ):
+            if pixels < 1 or pixels % unit:
+                raise InputError(f"{name} = {pixels}: this model needs a multiple of {unit} pixels")
+        frames = (geometry.frames - 1) // time + 1
+        return self.denoiser.config.in_channels, frames, geometry.height // space, geometry.width // space
+
+    def check_frames(self, frames: int, period: int | None = None) -> None:
+        """Raise an `InputError` for a number of frames that the model cannot make.
+
+        Args:
+            period: clips are a multiple of it and one frame more; None takes the VAE's compression.
+        """
+        time, patch = self.compression[0], self.patch[0]
+        period = period or time
+        if frames < 1 or (frames - 1) % period or ((frames - 1) // time + 1) % patch:
+            allowed = f"this model makes {period}k + 1 frames" if period > 1 else "at least 1 is needed"
+            units = f" in multiples of {patch} latent frames" if patch > 1 else ""
+            raise InputError(f"num_frames = {frames}: {allowed}{units}")
 
     # -- the network -----------------------------------------------------------------------------------
 
     @property
-    def embeds_guidance(self) -> bool:
-        """Whether the network is told the guidance scale, and so needs no second, unconditional pass."""
+    def guidance_distilled(self) -> bool:
+        """Whether the network takes the guidance scale as an input (embedded guidance, arXiv 2210.03142).
+
+        Such a network needs no second, unconditional pass.
+        """
         return False
 
-    def settle(self, fps: float, guidance: float) -> None:
-        """Set what some networks are told beside prompt and time; the same for sampling and training."""
+    def set_conditioning(self, fps: float, guidance: float) -> None:
+        """Set the inputs that some networks take beside prompt and time, for sampling and training alike."""
         self.fps, self.guidance = fps, guidance
 
-    @abstractmethod
     def predict(self, latents: Tensor, time: Tensor, embeddings: Tensor) -> Tensor:
         """Return the network's output, float32 (B, C, T, h, w), for noisy latents at training times (B,)."""
+        return self.denoise(latents, time, embeddings)
+
+    def denoise(self, latents: Tensor, time: Tensor, embeddings: Tensor, **inputs: Any) -> Tensor:
+        """Call the denoiser, on latents laid out as it takes them, with further inputs; float32."""
+        output: Tensor = self.denoiser(
+            hidden_states=latents.to(self.denoiser.dtype),
+            timestep=time.to(latents.device),
+            encoder_hidden_states=embeddings,
+            return_dict=False,
+            **inputs,
+        )[0]
+        return output.float()
 
     def sampling_scheduler(self) -> Any:
         """Return a fresh, deterministic scheduler for sampling (ODE or DDIM with eta 0)."""
         return type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
 
     def set_timesteps(self, scheduler: Any, steps: int, shape: Sequence[int]) -> None:
-        """Space a scheduler's ``steps`` as the pipeline does for latents of ``shape`` (C, T, h, w)."""
+        """Space a scheduler's `steps` as the pipeline does for latents of `shape` (C, T, h, w)."""
         scheduler.set_timesteps(steps, device=self.device)
-
-    def times_of(self, timesteps: Tensor) -> Tensor:
-        """Turn a scheduler's timesteps into the training times ``predict`` takes: the same by default."""
-        return timesteps
 
     # -- pixels ----------------------------------------------------------------------------------------
 
-    @abstractmethod
+    def latent_statistics(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Return mean and deviation of the VAE's latents by channel, (C,); None where it has one scale."""
+        return None
+
     def scaled(self, raw: Tensor) -> Tensor:
         """Turn the VAE's own latents (B, c, t, h, w) into those the denoiser knows."""
+        if (statistics := self.latent_statistics(raw.device)) is None:
+            return raw * self.pipeline.vae.config.scaling_factor
+        mean, deviation = (value.view(1, -1, 1, 1, 1) for value in statistics)
+        return (raw - mean) / deviation
 
-    @abstractmethod
     def unscaled(self, latents: Tensor) -> Tensor:
-        """Turn the denoiser's latents into the VAE's own: undoes ``scaled``."""
+        """Turn the denoiser's latents into the VAE's own: undoes `scaled`."""
+        if (statistics := self.latent_statistics(latents.device)) is None:
+            return latents / self.pipeline.vae.config.scaling_factor
+        mean, deviation = (value.view(1, -1, 1, 1, 1) for value in statistics)
+        return latents * deviation + mean
 
     def vae_encode(self, video: Tensor) -> Tensor:
         """Return the posterior's mode (B, c, t, h, w) of a video (B, 3, T, H, W) in [-1, 1]."""
@@ -179,7 +239,7 @@ class ModelFamily(ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Return frames, uint8 (B, T, 3, H, W), of clean latents (B, C, T, h, w).
 
-        As many clips at once as ``hints.decode_pixels`` holds.
+        As many clips at once as `hints.decode_pixels` holds.
         """
         vae, (time, space) = self.pipeline.vae, self.compression
         parts = []
@@ -207,7 +267,7 @@ class ModelFamily(ABC):
     # -- LoRA ------------------------------------------------------------------------------------------
 
     def save_lora(self, folder: Path, adapter: str) -> None:
-        """Write one adapter as ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` reads.
+        """Write one adapter as `pytorch_lora_weights.safetensors`, which `load_lora_weights` reads.
 
         Where there are several denoisers, those after the first write theirs into a folder of their name.
         """
@@ -231,7 +291,7 @@ class ModelFamily(ABC):
             sort_safetensors_header(self._lora_folder(folder, name) / LORA_FILE)
 
     def load_lora(self, folder: Path) -> None:
-        """Load what ``save_lora`` wrote, by the pipeline's own ``load_lora_weights``.
+        """Load what `save_lora` wrote, by the pipeline's own `load_lora_weights`.
 
         Raises:
             InputError: a file is missing or does not fit the model.
@@ -249,7 +309,7 @@ class ModelFamily(ABC):
     # -- all weights -----------------------------------------------------------------------------------
 
     def save_weights(self, folder: Path, networks: Mapping[str, Any] | None = None) -> None:
-        """Write each denoiser as ``save_pretrained`` does, into a folder of its name: a pipeline's part.
+        """Write each denoiser as `save_pretrained` does, into a folder of its name: a pipeline's part.
 
         Args:
             networks: what to write by the denoisers' names; None writes the pipeline's own.
@@ -263,7 +323,7 @@ class ModelFamily(ABC):
             (folder / name / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
     def load_weights(self, folder: Path) -> None:
-        """Load what ``save_weights`` wrote into the denoisers as they are, in their type.
+        """Load what `save_weights` wrote into the denoisers as they are, in their type.
 
         Raises:
             InputError: a file is missing or does not fit the model.
@@ -282,7 +342,7 @@ class ModelFamily(ABC):
         """Load an aligned model from the folder that it lies in: an adapter or all weights.
 
         Raises:
-            InputError: as ``load_lora`` and ``load_weights``.
+            InputError: as `load_lora` and `load_weights`.
         """
         if folder.name == WEIGHTS_FOLDER:
             self.load_weights(folder)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from components.generator.families.base import Geometry, MemoryHints, ModelFamily
+from components.generator.families.base import MemoryHints, ModelFamily
 from components.generator.families.noise_process import FlowMatching
 from components.runtime.errors import InputError
 
@@ -19,14 +19,14 @@ MAX_TOKENS = 256
 
 
 class HunyuanVideo(ModelFamily):
-    """``HunyuanVideoPipeline``. The released network is told its guidance scale; one that is not is guided.
+    """`HunyuanVideoPipeline`. The released network is guidance-distilled; others take two passes.
 
     Embeddings are Llama's, with the mask as their last column and CLIP's pooled embedding as their last row.
     """
 
-    pipeline_class: ClassVar[str] = "HunyuanVideoPipeline"
-    text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
-    lora_targets: ClassVar[tuple[str, ...]] = (
+    pipeline_class = "HunyuanVideoPipeline"
+    text_encoders = ("text_encoder", "text_encoder_2")
+    lora_targets = (
         "to_q",
         "to_k",
         "to_v",
@@ -42,7 +42,7 @@ class HunyuanVideo(ModelFamily):
         "proj_mlp",
         "proj_out",
     )
-    hints: ClassVar[MemoryHints] = MemoryHints(vae=torch.float16)
+    hints = MemoryHints(vae=torch.float16)
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
@@ -52,62 +52,43 @@ class HunyuanVideo(ModelFamily):
                 f"transformer pooled_projection_dim = {config.pooled_projection_dim}:"
                 f" at most text_embed_dim = {config.text_embed_dim} is allowed"
             )
-        self.process = FlowMatching(float(pipeline.scheduler.config.num_train_timesteps))
+        self.noise_process = FlowMatching(float(pipeline.scheduler.config.num_train_timesteps))
         # A clip of the released size does not fit a GPU's memory in one piece; smaller ones are left whole.
         pipeline.vae.enable_tiling()
 
     @property
-    def embeds_guidance(self) -> bool:
+    def guidance_distilled(self) -> bool:
         return bool(self.denoiser.config.guidance_embeds)
 
     @property
     def embedding_shape(self) -> tuple[int, int]:
         return MAX_TOKENS + 1, self.denoiser.config.text_embed_dim + 1
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: list[str]) -> Tensor:
         text, pooled, mask = self.pipeline.encode_prompt(
-            list(prompts), device=self.text_device, max_sequence_length=MAX_TOKENS
+            prompts, device=self.text_device, max_sequence_length=MAX_TOKENS
         )
         rows = torch.cat([text, mask.to(text.dtype)[..., None]], dim=-1)
         last = F.pad(pooled.to(text.dtype), (0, rows.shape[-1] - pooled.shape[-1]))
-        return torch.cat([rows, last[:, None]], dim=1).to(self.device, self.denoiser.dtype)
+        return torch.cat([rows, last[:, None]], dim=1)
 
     @property
-    def compression(self) -> tuple[int, int]:
-        return self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
-
-    def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int]:
-        config, (time, space) = self.denoiser.config, self.compression
-        frames = (geometry.num_frames - 1) // time + 1
-        if geometry.num_frames < 1 or (geometry.num_frames - 1) % time or frames % config.patch_size_t:
-            raise InputError(f"num_frames = {geometry.num_frames}: this model makes {time}k + 1 frames")
-        unit = space * config.patch_size
-        for name, pixels in (("height", geometry.height), ("width", geometry.width)):
-            if pixels < 1 or pixels % unit:
-                raise InputError(f"{name} = {pixels}: this model needs a multiple of {unit} pixels")
-        return config.in_channels, frames, geometry.height // space, geometry.width // space
+    def patch(self) -> tuple[int, int, int]:
+        config = self.denoiser.config
+        return config.patch_size_t, config.patch_size, config.patch_size
 
     def predict(self, latents: Tensor, time: Tensor, embeddings: Tensor) -> Tensor:
         config, dtype = self.denoiser.config, self.denoiser.dtype
-        told = torch.full((len(latents),), self.guidance, dtype=dtype, device=latents.device) * 1000.0
-        output = self.denoiser(
-            hidden_states=latents.to(dtype),
-            timestep=time.to(latents.device),
-            encoder_hidden_states=embeddings[:, :-1, :-1],
+        scale = torch.full((len(latents),), self.guidance, dtype=dtype, device=latents.device) * 1000.0
+        return self.denoise(
+            latents,
+            time,
+            embeddings[:, :-1, :-1],
             encoder_attention_mask=embeddings[:, :-1, -1],
             pooled_projections=embeddings[:, -1, : config.pooled_projection_dim],
-            guidance=told if config.guidance_embeds else None,
-            return_dict=False,
-        )[0]
-        return output.float()
+            guidance=scale if config.guidance_embeds else None,
+        )
 
     def set_timesteps(self, scheduler: Any, steps: int, shape: Sequence[int]) -> None:
         sigmas = np.linspace(1.0, 0.0, steps + 1)[:-1]
         scheduler.set_timesteps(sigmas=sigmas, device=self.device)
-
-    def scaled(self, raw: Tensor) -> Tensor:
-        return raw * self.pipeline.vae.config.scaling_factor
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        return latents / self.pipeline.vae.config.scaling_factor

@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet3DConditionModel
 from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor
 
-from components.generator.families.base import Geometry, ModelFamily
+from components.generator.families.base import ModelFamily
 from components.generator.families.noise_process import DiscreteDiffusion
 from components.runtime.errors import InputError
 
 
 def make_adaptable(unet: Any) -> None:
-    """Give a ``UNet3DConditionModel`` the adapter methods of diffusers' other networks.
+    """Give a `UNet3DConditionModel` the adapter methods of diffusers' other networks.
 
-    diffusers 0.42 leaves them out, so that ``load_lora_weights`` of its own pipeline fails on its own UNet.
+    diffusers 0.42 leaves them out, so that `load_lora_weights` of its own pipeline fails on its own UNet.
     """
     if not isinstance(unet, PeftAdapterMixin):
         unet.__class__ = type(type(unet).__name__, (type(unet), PeftAdapterMixin), {})
 
 
 class ModelScope(ModelFamily):
-    """``TextToVideoSDPipeline`` (ModelScope text-to-video 1.7B, Zeroscope v2).
+    """`TextToVideoSDPipeline` (ModelScope text-to-video 1.7B, Zeroscope v2).
 
-    To load a saved LoRA without this class, call ``make_adaptable(pipeline.unet)`` first.
+    To load a saved LoRA without this class, call `make_adaptable(pipeline.unet)` first.
     """
 
-    pipeline_class: ClassVar[str] = "TextToVideoSDPipeline"
+    pipeline_class = "TextToVideoSDPipeline"
     denoisers = ("unet",)
-    lora_targets: ClassVar[tuple[str, ...]] = (
-        "to_q",
-        "to_k",
-        "to_v",
-        "to_out.0",
-        "ff.net.0.proj",
-        "ff.net.2",
-    )
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
@@ -47,7 +38,7 @@ class ModelScope(ModelFamily):
             raise InputError(f"unet {type(pipeline.unet).__name__}: UNet3DConditionModel is allowed")
         make_adaptable(pipeline.unet)
         try:
-            self.process = DiscreteDiffusion(self.sampling_scheduler())
+            self.noise_process = DiscreteDiffusion(self.sampling_scheduler())
         except ValueError as error:
             raise InputError(f"scheduler: {error}") from error
 
@@ -59,26 +50,15 @@ class ModelScope(ModelFamily):
     def embedding_shape(self) -> tuple[int, int]:
         return int(self.pipeline.tokenizer.model_max_length), self.denoiser.config.cross_attention_dim
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        embeddings, _ = self.pipeline.encode_prompt(
-            list(prompts), self.text_device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )
-        return embeddings.to(self.device, self.denoiser.dtype)
+    def embed(self, prompts: list[str]) -> Tensor:
+        embeddings: Tensor = self.pipeline.encode_prompt(
+            prompts, self.text_device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )[0]
+        return embeddings
 
     @property
     def compression(self) -> tuple[int, int]:
         return 1, self.pipeline.vae_scale_factor
-
-    def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int]:
-        _, space = self.compression
-        if geometry.num_frames < 1:
-            raise InputError(f"num_frames = {geometry.num_frames}: at least 1 is needed")
-        for name, pixels in (("height", geometry.height), ("width", geometry.width)):
-            if pixels < 1 or pixels % space:
-                raise InputError(f"{name} = {pixels}: this model needs a multiple of {space} pixels")
-        channels = self.denoiser.config.in_channels
-        return channels, geometry.num_frames, geometry.height // space, geometry.width // space
 
     def predict(self, latents: Tensor, time: Tensor, embeddings: Tensor) -> Tensor:
         output = self.denoiser(
@@ -88,12 +68,6 @@ class ModelScope(ModelFamily):
             return_dict=False,
         )[0]
         return output.float()
-
-    def scaled(self, raw: Tensor) -> Tensor:
-        return raw * self.pipeline.vae.config.scaling_factor
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        return latents / self.pipeline.vae.config.scaling_factor
 
     def vae_encode(self, video: Tensor) -> Tensor:
         images = video.transpose(1, 2).flatten(0, 1)

@@ -13,20 +13,16 @@ class NoiseProcess(ABC):
     """Forward process of a diffusion or flow model; tensors (B, C, T, h, w), times (B,)."""
 
     @abstractmethod
-    def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return ``count`` training times, (B,), drawn from the host ``generator``."""
+    def sample_times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return `count` training times, (B,), drawn from the host `generator`."""
 
     @abstractmethod
-    def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    def add_noise(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Return the noisy latents x_t."""
 
     @abstractmethod
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Return what the network should output at x_t."""
-
-    @abstractmethod
-    def clean_from(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
-        """Return the clean latents that a prediction at x_t implies: undoes ``noisy`` and ``target``."""
 
 
 def _over_latents(values: Tensor, like: Tensor) -> Tensor:
@@ -47,20 +43,17 @@ class FlowMatching(NoiseProcess):
     def __init__(self, scale: float = 1000.0, shift: float = 1.0) -> None:
         self.scale, self.shift = scale, shift
 
-    def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample_times(self, count: int, generator: torch.Generator) -> Tensor:
         """Logit-normal times (arXiv 2403.03206), in (0, scale)."""
         t = torch.sigmoid(torch.randn(count, generator=generator))
         return self.shift * t / (1.0 + (self.shift - 1.0) * t) * self.scale
 
-    def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    def add_noise(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         t = _over_latents(time / self.scale, clean)
         return (1.0 - t) * clean + t * noise
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         return noise - clean
-
-    def clean_from(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
-        return noisy - _over_latents(time / self.scale, noisy) * prediction
 
 
 class DiscreteDiffusion(NoiseProcess):
@@ -70,7 +63,7 @@ class DiscreteDiffusion(NoiseProcess):
     target eps, or v = a_t eps - s_t x (arXiv 2202.00512).
 
     Args:
-        scheduler: a diffusers scheduler with ``alphas_cumprod`` and ``config.prediction_type``.
+        scheduler: a diffusers scheduler with `alphas_cumprod` and `config.prediction_type`.
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -79,7 +72,7 @@ class DiscreteDiffusion(NoiseProcess):
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction_type {self.prediction_type!r}: epsilon or v_prediction is allowed")
 
-    def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample_times(self, count: int, generator: torch.Generator) -> Tensor:
         """Uniform integer timesteps in [0, number of training timesteps)."""
         return torch.randint(len(self.alphas_cumprod), (count,), generator=generator)
 
@@ -87,7 +80,7 @@ class DiscreteDiffusion(NoiseProcess):
         alpha_bar = self.alphas_cumprod[time.long().cpu()]
         return _over_latents(alpha_bar.sqrt(), like), _over_latents((1.0 - alpha_bar).sqrt(), like)
 
-    def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    def add_noise(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         signal, sigma = self._coefficients(time, clean)
         return signal * clean + sigma * noise
 
@@ -96,9 +89,3 @@ class DiscreteDiffusion(NoiseProcess):
             return noise
         signal, sigma = self._coefficients(time, clean)
         return signal * noise - sigma * clean
-
-    def clean_from(self, noisy: Tensor, prediction: Tensor, time: Tensor) -> Tensor:
-        signal, sigma = self._coefficients(time, noisy)
-        if self.prediction_type == "epsilon":
-            return (noisy - sigma * prediction) / signal
-        return signal * noisy - sigma * prediction

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from components.generator.families.base import Geometry, MemoryHints, ModelFamily
+from components.generator.families.base import MemoryHints, ModelFamily
 from components.generator.families.noise_process import FlowMatching
 from components.runtime.errors import InputError
 
@@ -17,7 +16,7 @@ class Experts(nn.Module):
     """Wan 2.2 A14B's two transformers as one: each answers for its span of time, adapters are put on both.
 
     Args:
-        high: the transformer for times of ``boundary`` and above, where noise is high.
+        high: the transformer for times of `boundary` and above, where noise is high.
         low: the transformer for times below it.
         boundary: a training time.
     """
@@ -55,11 +54,11 @@ class Experts(nn.Module):
             chosen = rows.nonzero().flatten()
             if not len(chosen) and name not in self.asked:
                 continue
-            given = chosen if len(chosen) else torch.zeros_like(timestep[:1], dtype=torch.long)
+            rows_fed = chosen if len(chosen) else torch.zeros_like(timestep[:1], dtype=torch.long)
             answer = getattr(self, name)(
-                hidden_states=hidden_states[given],
-                timestep=timestep[given],
-                encoder_hidden_states=encoder_hidden_states[given],
+                hidden_states=hidden_states[rows_fed],
+                timestep=timestep[rows_fed],
+                encoder_hidden_states=encoder_hidden_states[rows_fed],
                 return_dict=False,
             )[0].to(output.dtype)
             # An expert that was only asked along adds nothing, but its backward pass comes, too.
@@ -97,28 +96,20 @@ class Experts(nn.Module):
 
 
 class Wan(ModelFamily):
-    """``WanPipeline``: Wan 2.1 (1.3B, 14B), Wan 2.2 A14B with two experts, Wan 2.2 TI2V-5B, the miniature.
+    """`WanPipeline`: Wan 2.1 (1.3B, 14B), Wan 2.2 A14B with two experts, Wan 2.2 TI2V-5B, the miniature.
 
     TI2V-5B's pipeline gives each token its own time, for the sake of a given first frame. Without one they
     are all the same, so the clip's one time is passed: the same prediction without a modulation per token.
     """
 
-    pipeline_class: ClassVar[str] = "WanPipeline"
-    lora_targets: ClassVar[tuple[str, ...]] = (
-        "to_q",
-        "to_k",
-        "to_v",
-        "to_out.0",
-        "ffn.net.0.proj",
-        "ffn.net.2",
-        "proj_out",
-    )
-    hints: ClassVar[MemoryHints] = MemoryHints(vae=torch.float32)
+    pipeline_class = "WanPipeline"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2", "proj_out")
+    hints = MemoryHints(vae=torch.float32)
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
         times = float(pipeline.scheduler.config.num_train_timesteps)
-        self.process = FlowMatching(times)
+        self.noise_process = FlowMatching(times)
         self._experts: Experts | None = None
         if getattr(pipeline, "transformer_2", None) is not None:
             ratio = pipeline.config.boundary_ratio
@@ -131,7 +122,9 @@ class Wan(ModelFamily):
             self._experts = Experts(pipeline.transformer, pipeline.transformer_2, ratio * times)
             # Times drawn without the sampler's shift would leave one in forty to the expert for high noise.
             config = pipeline.scheduler.config
-            self.process = FlowMatching(times, float(config.get("flow_shift") or config.get("shift") or 1.0))
+            self.noise_process = FlowMatching(
+                times, float(config.get("flow_shift") or config.get("shift") or 1.0)
+            )
         # Released Wan models are trained at 512 tokens; a small tokenizer says its own length.
         self.max_tokens = min(512, int(pipeline.tokenizer.model_max_length))
 
@@ -143,54 +136,17 @@ class Wan(ModelFamily):
     def embedding_shape(self) -> tuple[int, int]:
         return self.max_tokens, self.denoiser.config.text_dim
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        embeddings, _ = self.pipeline.encode_prompt(
-            list(prompts),
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.max_tokens,
-            device=self.text_device,
-        )
-        return embeddings.to(self.device, self.denoiser.dtype)
-
     @property
-    def compression(self) -> tuple[int, int]:
-        return self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
+    def patch(self) -> tuple[int, int, int]:
+        time, rows, columns = self.denoiser.config.patch_size
+        return time, rows, columns
 
-    def latent_shape(self, geometry: Geometry) -> tuple[int, int, int, int]:
-        time, space = self.compression
-        patch_t, patch_h, patch_w = self.denoiser.config.patch_size
-        frames = (geometry.num_frames - 1) // time + 1
-        height, width = geometry.height // space, geometry.width // space
+    def check_frames(self, frames: int, period: int | None = None) -> None:
         # The VAE encodes the first frame and then four at a time; it loses a shorter rest.
-        if geometry.num_frames < 1 or (geometry.num_frames - 1) % max(time, 4) or frames % patch_t:
-            raise InputError(
-                f"num_frames = {geometry.num_frames}: this model makes {max(time, 4)}k + 1 frames"
-                f" in multiples of {patch_t} latent frames"
-            )
-        for name, pixels, patch in (("height", geometry.height, patch_h), ("width", geometry.width, patch_w)):
-            if pixels < 1 or pixels % (space * patch):
-                raise InputError(f"{name} = {pixels}: this model needs a multiple of {space * patch} pixels")
-        return self.denoiser.config.in_channels, frames, height, width
+        super().check_frames(frames, max(self.compression[0], 4))
 
-    def predict(self, latents: Tensor, time: Tensor, embeddings: Tensor) -> Tensor:
-        output = self.denoiser(
-            hidden_states=latents.to(self.denoiser.dtype),
-            timestep=time.to(latents.device),
-            encoder_hidden_states=embeddings,
-            return_dict=False,
-        )[0]
-        return output.float()
-
-    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def latent_statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         config = self.pipeline.vae.config
-        mean = torch.tensor(config.latents_mean, device=like.device).view(1, -1, 1, 1, 1)
-        return mean, torch.tensor(config.latents_std, device=like.device).view(1, -1, 1, 1, 1)
-
-    def scaled(self, raw: Tensor) -> Tensor:
-        mean, std = self._statistics(raw)
-        return (raw - mean) / std
-
-    def unscaled(self, latents: Tensor) -> Tensor:
-        mean, std = self._statistics(latents)
-        return latents * std + mean
+        return torch.tensor(config.latents_mean, device=device), torch.tensor(
+            config.latents_std, device=device
+        )

@@ -1,8 +1,8 @@
 """The miniature text-to-video model: the real Wan classes of diffusers at a small size.
 
-A laptop samples it in milliseconds. Nothing here is a look-alike: the parts are ``AutoencoderKLWan``,
-``UMT5EncoderModel``, ``WanTransformer3DModel`` and ``FlowMatchEulerDiscreteScheduler``, assembled as a
-``WanPipeline`` that ``WanPipeline.from_pretrained`` loads.
+A laptop samples it in milliseconds. Nothing here is a look-alike: the parts are `AutoencoderKLWan`,
+`UMT5EncoderModel`, `WanTransformer3DModel` and `FlowMatchEulerDiscreteScheduler`, assembled as a
+`WanPipeline` that `WanPipeline.from_pretrained` loads.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def build_transformer() -> WanTransformer3DModel:
 
 
 def build_pipeline(shift: float) -> WanPipeline:
-    """Return the untrained miniature; ``shift`` is the flow-matching schedule's time shift."""
+    """Return the untrained miniature; `shift` is the flow-matching schedule's time shift."""
     tokenizer = build_tokenizer()
     return WanPipeline(
         tokenizer=tokenizer,

@@ -82,7 +82,7 @@ DEGRADATIONS: dict[str, Callable[[Frames, np.random.Generator], Frames]] = {
 
 
 def degrade(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Apply one or two mild degradations, drawn from ``rng``, to a uint8 clip (T, 3, H, W).
+    """Apply one or two mild degradations, drawn from `rng`, to a uint8 clip (T, 3, H, W).
 
     Returns uint8 of the same shape.
     """

@@ -23,7 +23,7 @@ CAPTION_DROPOUT = 0.1
 def encode_footage(vae: Any, footage: Tensor, device: torch.device) -> Tensor:
     """Return normalised latents (N, C, T, h, w), float16 on the device, of uint8 clips (N, T, 3, H, W).
 
-    ``vae`` is an ``AutoencoderKLWan``.
+    `vae` is an `AutoencoderKLWan`.
     """
     mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1, 1)
     std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1, 1)
@@ -35,7 +35,7 @@ def encode_footage(vae: Any, footage: Tensor, device: torch.device) -> Tensor:
 
 
 def encode_text(text_encoder: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Return text embeddings (B, 16, D) as ``WanPipeline`` makes them: zero after the end of each caption."""
+    """Return text embeddings (B, 16, D) as `WanPipeline` makes them: zero after the end of each caption."""
     hidden = text_encoder(tokens, mask).last_hidden_state
     return hidden * mask[..., None]
 
@@ -49,7 +49,7 @@ def train_flow(
     device: torch.device,
     checkpoints: Path,
 ) -> None:
-    """Train ``transformer`` and ``text_encoder`` of a ``WanPipeline`` in place.
+    """Train `transformer` and `text_encoder` of a `WanPipeline` in place.
 
     Flow matching (Lipman et al. 2023, arXiv 2210.02747; the parametrisation of Wan): x_t = (1 - t) x + t eps,
     target eps - x, mean squared error, t logit-normal (Esser et al. 2024, arXiv 2403.03206) with a tenth

@@ -42,9 +42,9 @@ def make_clips(
 def make_footage(
     scenes: Sequence[Scene], count: int, seed: int, degraded_share: float, frames: int = 9, size: int = 48
 ) -> tuple[Tensor, list[str]]:
-    """Return ``count`` clips, uint8 (N, T, 3, H, W), and their captions.
+    """Return `count` clips, uint8 (N, T, 3, H, W), and their captions.
 
-    Scene ``i`` of clip ``i`` cycles through ``scenes``. ``degraded_share`` in 0..1 is the probability that a
+    Scene `i` of clip `i` cycles through `scenes`. `degraded_share` in 0..1 is the probability that a
     clip is degraded (its caption does not say so).
     """
     work = partial(

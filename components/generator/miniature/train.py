@@ -1,7 +1,4 @@
-"""Makes the miniature from nothing: footage, VAE, transformer with text encoder.
-
-It is saved as a ``WanPipeline`` in fp16.
-"""
+"""Makes the miniature from nothing: footage, VAE, transformer with text encoder."""
 
 from __future__ import annotations
 
@@ -32,10 +29,9 @@ RECORD = "training.json"
 
 
 def train_miniature(params: GeneratorParams, out: str | Path) -> dict[str, float]:
-    """Train the miniature, publish it at ``out`` with its card and record, and return the card.
+    """Train the miniature, publish it at `out` as a diffusers folder, and return its card.
 
-    It is published as a diffusers folder. Only the training split's scenes are seen. A killed run goes on
-    from its last checkpoint.
+    Only the training split's scenes are seen. A killed run resumes from its last checkpoint.
     """
     configure_threads()
     device = resolve(params.run.device)
@@ -49,13 +45,20 @@ def train_miniature(params: GeneratorParams, out: str | Path) -> dict[str, float
         torch.manual_seed(derive(seed, "miniature weights"))
         # Any: diffusers hides a pipeline's parts from type checkers.
         pipeline: Any = build_pipeline(recipe.shift)
-        stages = []
-        began = time.monotonic()
+        vae_began = time.monotonic()
         train_vae(pipeline.vae, footage, recipe, seed, device, workspace.checkpoints / "vae")
-        stages.append(_stage("vae", recipe.vae_steps, device, began))
-        began = time.monotonic()
+        flow_began = time.monotonic()
         train_flow(pipeline, footage, captions, recipe, seed, device, workspace.checkpoints / "flow")
-        stages.append(_stage("flow", recipe.flow_steps, device, began))
+        seconds = {"vae": flow_began - vae_began, "flow": time.monotonic() - flow_began}
+        stages = [
+            {
+                "stage": stage,
+                "steps": steps,
+                "device": describe(str(device)),
+                "seconds_of_last_attempt": round(seconds[stage], 1),
+            }
+            for stage, steps in (("vae", recipe.vae_steps), ("flow", recipe.flow_steps))
+        ]
         metrics = save_miniature(pipeline, params, stages, workspace.dir)
         workspace.write_metrics(metrics)
     return metrics
@@ -64,10 +67,7 @@ def train_miniature(params: GeneratorParams, out: str | Path) -> dict[str, float
 def save_miniature(
     pipeline: Any, params: GeneratorParams, stages: list[dict[str, Any]], folder: Path
 ) -> dict[str, float]:
-    """Write the ``WanPipeline`` in fp16 and the record of its making to ``folder``.
-
-    Returns its card, measured on what was written.
-    """
+    """Write the `WanPipeline` in fp16 and its record; return its card, measured on what was written."""
     for part in (pipeline.vae, pipeline.transformer, pipeline.text_encoder):
         part.to("cpu").half()
     pipeline.save_pretrained(folder, safe_serialization=True)
@@ -89,9 +89,7 @@ def examine(generator: Generator, seed: int) -> dict[str, float]:
     pristine = torch.stack(
         [render(scene, derive(seed, "miniature card", i)) for i, scene in enumerate(scenes)]
     )
-    rebuilt = torch.cat(
-        [generator.family.decode(generator.family.encode(part)).cpu() for part in pristine.split(16)]
-    )
+    rebuilt = generator.reconstruct(pristine)
     frames, _ = generator.sample(
         [scene.caption for scene in scenes],
         [derive(seed, "miniature card", scene.caption) for scene in scenes],
@@ -101,13 +99,3 @@ def examine(generator: Generator, seed: int) -> dict[str, float]:
     card |= {f"reconstruction_{name}": reconstruction[name] for name in ("shape", "template_iou")}
     card["reconstruction_psnr_db"] = reconstruction_psnr(pristine, rebuilt)
     return card
-
-
-def _stage(name: str, steps: int, device: torch.device, began: float) -> dict[str, Any]:
-    seconds = round(time.monotonic() - began, 1)
-    return {
-        "stage": name,
-        "steps": steps,
-        "device": describe(str(device)),
-        "seconds_of_last_attempt": seconds,
-    }

@@ -1,6 +1,6 @@
 """Trains the miniature's VAE.
 
-``vae`` is an ``AutoencoderKLWan`` throughout; it is typed ``Any`` because diffusers hides the module's
+`vae` is an `AutoencoderKLWan` throughout; it is typed `Any` because diffusers hides the module's
 attributes from type checkers.
 """
 
@@ -88,7 +88,7 @@ def train_vae(
 
 @torch.no_grad()
 def set_latent_statistics(vae: Any, footage: Tensor, device: torch.device) -> None:
-    """Write the per-channel mean and standard deviation of the latents of ``footage`` into the VAE's config.
+    """Write the per-channel mean and standard deviation of the latents of `footage` into the VAE's config.
 
     This is Wan's convention.
     """

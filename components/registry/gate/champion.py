@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from components.runtime.errors import InputError
 from components.runtime.stats import Interval, clustered_mean
@@ -38,7 +38,7 @@ def difference(
     """
     theirs = {_key(row): row["aligned"].get(metric) for row in champion}
     pairs = [
-        (row["prompt_id"], float(mine), float(other))
+        (row["prompt_id"], mine, other)
         for row in candidate
         if _finite(mine := row["aligned"].get(metric)) and _finite(other := theirs.get(_key(row)))
     ]
@@ -59,5 +59,5 @@ def _key(row: dict[str, Any]) -> tuple[str, str, str]:
     return str(row["prompt_id"]), str(row.get("index")), str(row.get("seed"))
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

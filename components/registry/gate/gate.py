@@ -62,6 +62,14 @@ class Decision:
     gate: str = ""
     note: str = ""
 
+    def sentence(self, name: str) -> str:
+        """What became of the candidate called `name`."""
+        return {
+            "accepted": f"{name} is now the champion",
+            "refused": f"{name} stays a candidate, {len(self.reasons)} rule(s) failed",
+            "unchanged": f"{name} was the champion already",
+        }[self.outcome]
+
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from components.runtime.gate.rules import figure_of
 
 Metrics = Mapping[str, Mapping[str, float]]
-_WINS = (("win_rate_reward", "by the training reward"), ("win_rate_judge", "by the independent judge"))
-_RATIOS = (("motion_ratio", "motion, aligned / base"), ("diversity_ratio", "diversity, aligned / base"))
-
-
+#: Figures of the evaluation that the card shows, and their names in words.
+_FIGURES = {
+    "win_rate_reward": "aligned wins by the training reward",
+    "win_rate_judge": "aligned wins by the independent judge",
+    "motion_ratio": "motion, aligned / base",
+    "diversity_ratio": "diversity, aligned / base",
+}
 _TEXT = """# Aligned text-to-video generator
 
 {kind} `{base}`{revision}, aligned by online DPO with a trained video-quality reward.
@@ -62,13 +65,12 @@ def card(provenance: Mapping[str, Any], metrics: Metrics, whole: bool = False) -
     """
     evaluation = metrics.get("evaluation", {})
     base, cost = provenance["base"], provenance["cost"]
+    folder = "`from_pretrained` of the denoiser's class on the version's folder `weights/<denoiser>`"
     return _TEXT.format(
         kind="All of the denoiser's weights, trained from" if whole else "A LoRA over",
-        base=_plain(base["base"]),
-        plain="`from_pretrained` of the denoiser's class on the version's folder `weights/<denoiser>`"
-        if whole
-        else "`pipeline.load_lora_weights` on the version's folder `lora`",
-        revision=f", revision `{_plain(base['revision'])}`" if base["revision"] else "",
+        base=_escaped(base["base"]),
+        plain=folder if whole else "`pipeline.load_lora_weights` on the version's folder `lora`",
+        revision=f", revision `{_escaped(base['revision'])}`" if base["revision"] else "",
         pairs=f"{evaluation.get('pairs', 0):.0f}",
         prompts=f"{evaluation.get('prompts', 0):.0f}",
         figures=_table(("figure", "value", "interval"), _figures(evaluation)),
@@ -82,89 +84,63 @@ def card(provenance: Mapping[str, Any], metrics: Metrics, whole: bool = False) -
     )
 
 
-def _figures(evaluation: Mapping[str, float]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for name, words in (*_WINS, *_RATIOS):
+def _figures(evaluation: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
+    for name, words in _FIGURES.items():
         figure = figure_of(evaluation, name)
         if figure is not None:
-            ends = "" if not figure.known else f"[{figure.low:.3f}, {figure.high:.3f}]"
-            title = f"aligned wins {words}" if name.startswith("win_rate") else words
-            rows.append((title, f"{figure.value:.3f}", ends))
-    return rows
+            ends = f"[{figure.low:.3f}, {figure.high:.3f}]" if figure.known else ""
+            yield words, f"{figure.value:.3f}", ends
 
 
-def _dimensions(evaluation: Mapping[str, float]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for key in sorted(evaluation):
-        group, _, name = key.partition("/")
-        if group != "delta":
-            continue
-        figure = figure_of(evaluation, key)
-        assert figure is not None
-        ends = "" if not figure.known else f"[{figure.low:+.4f}, {figure.high:+.4f}]"
-        sides = [
-            f"{evaluation[f'{side}/{name}']:.4f}" if f"{side}/{name}" in evaluation else ""
-            for side in ("base", "aligned")
-        ]
-        rows.append((name.replace("_", " "), *sides, f"{figure.value:+.4f}", ends))
-    return rows
+def _dimensions(evaluation: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
+    for name in sorted(key.removeprefix("delta/") for key in evaluation if key.startswith("delta/")):
+        means = [evaluation.get(f"{side}/{name}") for side in ("base", "aligned")]
+        change = figure_of(evaluation, f"delta/{name}")
+        assert change is not None
+        ends = f"[{change.low:+.4f}, {change.high:+.4f}]" if change.known else ""
+        cells = ("" if mean is None else f"{mean:.4f}" for mean in means)
+        yield name.replace("_", " "), *cells, f"{change.value:+.4f}", ends
 
 
-def _origin(provenance: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    steps, code = provenance["steps"], provenance["code"]
-    state = " with uncommitted changes" if code["dirty"] else ""
-    others = {name: one for name, one in sorted(code["commits"].items()) if one != code["commit"]}
-    rows = [
-        ("code", f"{code['commit']}{state}"),
-        *((f"code of {name}", one) for name, one in others.items()),
-        ("params", provenance["params_digest"]),
-        ("dvc.lock", provenance["dvc_lock"] or "none in the folder of the run"),
-        ("corpus", provenance["corpus"]["digest"]),
-        ("prompt list", provenance["corpus"]["prompts_sha256"] or "the corpus was not beside the evaluation"),
-        ("evaluated prompts and seeds", provenance["evaluated_on"]["prompts_and_seeds_digest"]),
-        ("reward, what decides its scores", provenance["reward"]["scores_digest"]),
-        *((f"{name} artifact", step["digest"]) for name, step in sorted(steps.items())),
-        ("base", f"{provenance['base']['base']}, {len(provenance['base']['files'])} files"),
-        ("seeds", ", ".join(f"{name} {seed}" for name, seed in sorted(provenance["seeds"].items()))),
-        (
-            "images",
-            ", ".join(f"{name} {image}" for name, image in sorted(provenance["images"].items()))
-            or "none: not run in containers",
-        ),
-        ("Kubeflow run", provenance["kfp_run_id"] or "none"),
-        (
-            "libraries of the alignment",
-            ", ".join(
-                f"{name} {one}" for name, one in sorted(provenance["libraries"].get("alignment", {}).items())
-            ),
-        ),
-    ]
-    return [(name, str(value)) for name, value in rows]
+def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    code, corpus, base = (provenance[key] for key in ("code", "corpus", "base"))
+    yield "code", f"{code['commit']}{' with uncommitted changes' if code['dirty'] else ''}"
+    for step, commit in sorted(code["commits"].items()):
+        if commit != code["commit"]:
+            yield f"code of {step}", commit
+    yield "params", provenance["params_digest"]
+    yield "dvc.lock", provenance["dvc_lock"] or "none in the folder of the run"
+    yield "corpus", corpus["digest"]
+    yield "prompt list", corpus["prompts_sha256"] or "the corpus was not beside the evaluation"
+    yield "evaluated prompts and seeds", provenance["evaluated_on"]["prompts_and_seeds_digest"]
+    yield "reward, what decides its scores", provenance["reward"]["scores_digest"]
+    for name, step in sorted(provenance["steps"].items()):
+        yield f"{name} artifact", step["digest"]
+    yield "base", f"{base['base']}, {len(base['files'])} files"
+    yield "seeds", _listed(provenance["seeds"])
+    yield "images", _listed(provenance["images"]) or "none: not run in containers"
+    yield "Kubeflow run", provenance["kfp_run_id"] or "none"
+    yield "libraries of the alignment", _listed(provenance["libraries"].get("alignment", {}))
 
 
-def _cost(cost: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        (
-            name,
-            f"{part['process_seconds']:.0f}",
-            part["device"],
-            ", ".join(
-                f"{phase.removesuffix('_seconds')} {value:.0f}"
-                for phase, value in sorted(part["phases"].items())
-            ),
-        )
-        for name, part in sorted(cost["steps"].items())
-    ]
+def _cost(cost: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, step in sorted(cost["steps"].items()):
+        phases = {phase.removesuffix("_seconds"): f"{value:.0f}" for phase, value in step["phases"].items()}
+        yield name, f"{step['process_seconds']:.0f}", step["device"], _listed(phases)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_plain(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
 
 
-def _plain(text: object) -> str:
+def _escaped(text: object) -> str:
     """Text for a cell: on one line, and nothing in it that Markdown or HTML would take for markup."""
-    kept = " ".join(str(text).split())
+    line = " ".join(str(text).split())
     for sign, harmless in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "'")):
-        kept = kept.replace(sign, harmless)
-    return kept
+        line = line.replace(sign, harmless)
+    return line

@@ -12,7 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.registry.versions.provenance import LOCK, Origin, base_of, collect, seal
+from components.registry.versions.model_card import card
+from components.registry.versions.provenance import (
+    LOCK,
+    SCHEMA_VERSION,
+    VersionOrigin,
+    base_of,
+    collect,
+    write_sealed,
+)
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.artifacts.manifest import MANIFEST
 
@@ -24,14 +32,12 @@ WEIGHTS = ("lora", "weights")
 BASE = "base.json"
 SETTINGS = "generator.json"
 CARD = "card.md"
-PROVENANCE = "provenance.json"
-_FLAVOUR = "python_function"
 
 
-def pack_generator(origin: Origin, gate_digest: str, folder: Path) -> dict[str, Any]:
-    """Write a generator's version into an empty folder; returns its provenance, which is written last."""
+def pack_generator(origin: VersionOrigin, gate_digest: str, folder: Path) -> tuple[dict[str, Any], str]:
+    """Write a generator's version into an empty folder; returns its provenance and the SHA-256 of that."""
     opened = origin.opened
-    aligned = opened["alignment"]
+    aligned, evaluated = opened["alignment"], opened["evaluation"]
     trained = {name for name in aligned.manifest.files if name.partition("/")[0] in WEIGHTS}
     for name in trained:
         _copy(aligned.file(name), folder / name)
@@ -41,48 +47,32 @@ def pack_generator(origin: Origin, gate_digest: str, folder: Path) -> dict[str, 
     for step, artifact in opened.items():
         _copy(artifact.path / MANIFEST, folder / step / MANIFEST)
         _copy(artifact.file("metrics.json"), folder / step / "metrics.json")
-    evaluated = opened["evaluation"]
     for name in EVALUATION:
         if name in evaluated.manifest.files:
             _copy(evaluated.file(name), folder / "evaluation" / name)
     if Path(LOCK).is_file():
         _copy(Path(LOCK), folder / LOCK)
+    about = {"kind": "generator", "alignment_digest": aligned.manifest.digest}
+    _write_model(folder, "generator.py", places, evaluated, about)
     content = collect(origin, gate_digest)
-    _write_model(
-        folder,
-        "generator.py",
-        places,
-        evaluated,
-        {"kind": "generator", "alignment_digest": aligned.manifest.digest},
-    )
-    from components.registry.versions.model_card import card
-
     metrics = {name: artifact.metrics() for name, artifact in opened.items()}
-    whole = places["aligned"] == "weights"
-    (folder / CARD).write_text(card(content, metrics, whole), encoding="utf-8")
-    text = seal(content, folder)
-    (folder / PROVENANCE).write_bytes(text)
-    found: dict[str, Any] = json.loads(text)
-    return found
+    text = card(content, metrics, whole=places["aligned"] == "weights")
+    (folder / CARD).write_text(text, encoding="utf-8")
+    return content, write_sealed(content, folder)
 
 
-def pack_reward(reward: Artifact, folder: Path) -> None:
-    """Write a reward's version into an empty folder."""
+def pack_reward(reward: Artifact, folder: Path) -> str:
+    """Write a reward's version into an empty folder; returns the SHA-256 of its provenance."""
     for name in [MANIFEST, *reward.manifest.files]:
         _copy(reward.path / name, folder / "reward" / name)
-    _write_model(
-        folder,
-        "reward.py",
-        {"reward": "reward"},
-        reward,
-        {"kind": "reward", "reward_digest": reward.manifest.digest},
-    )
+    about = {"kind": "reward", "reward_digest": reward.manifest.digest}
+    _write_model(folder, "reward.py", {"reward": "reward"}, reward, about)
     content = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "created": reward.manifest.created,
         "steps": {"reward": {"digest": reward.manifest.digest}},
     }
-    (folder / PROVENANCE).write_bytes(seal(content, folder))
+    return write_sealed(content, folder)
 
 
 def _write_model(
@@ -112,7 +102,7 @@ def _write_model(
         "streamable": False,
     }
     about = {
-        "flavors": {_FLAVOUR: flavour},
+        "flavors": {"python_function": flavour},
         "metadata": {**metadata, "needs": f"onlinevpo {made_by.manifest.code_version}, installed"},
         "utc_time_created": made_by.manifest.created,
     }

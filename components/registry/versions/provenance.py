@@ -20,6 +20,7 @@ from components.runtime.params import canonical_json
 
 SCHEMA_VERSION = 1
 LOCK = "dvc.lock"
+PROVENANCE = "provenance.json"
 #: Set by the compiled pipeline on the registry's task: digests of the images, by family, as JSON.
 IMAGES_VARIABLE = "ONLINEVPO_IMAGES"
 RUN_VARIABLE = "ONLINEVPO_RUN"
@@ -27,7 +28,7 @@ NOT_MEASURED = "not measured: no step reads the machine's energy counter"
 
 
 @dataclass(frozen=True)
-class Origin:
+class VersionOrigin:
     """The opened inputs of the registry step, and where each was said to lie."""
 
     opened: Mapping[str, Artifact]
@@ -39,15 +40,16 @@ class Origin:
         return {name: artifact.manifest for name, artifact in self.opened.items()}
 
 
-def collect(origin: Origin, gate_digest: str) -> dict[str, Any]:
+def collect(origin: VersionOrigin, gate_digest: str) -> dict[str, Any]:
     """The provenance of a candidate as plain JSON values, without the files of the version itself."""
     manifests = origin.manifests
     evaluated = manifests["evaluation"]
     comparison = json.loads(origin.opened["evaluation"].file("comparison.json").read_text(encoding="utf-8"))
     commit, dirty = provenance.code_version()
-    base = base_of(origin)
-    corpus = corpus_beside(origin)
-    with_corpus = manifests if corpus is None else {"corpus": corpus[1], **manifests}
+    place, corpus = corpus_beside(origin) or (None, None)
+    with_corpus = manifests if corpus is None else {"corpus": corpus, **manifests}
+    prompts = None if corpus is None else corpus.files.get("prompts.jsonl")
+    run = os.environ.get(RUN_VARIABLE) or None
     return {
         "schema_version": SCHEMA_VERSION,
         "created": evaluated.created,
@@ -57,33 +59,37 @@ def collect(origin: Origin, gate_digest: str) -> dict[str, Any]:
             "commits": {name: manifest.code_version for name, manifest in manifests.items()},
         },
         "params_digest": _digest({name: manifest.params_digest for name, manifest in manifests.items()}),
-        "dvc_lock": _lock_digest(),
+        "dvc_lock": sha256_file(Path(LOCK)) if Path(LOCK).is_file() else None,
         "gate_digest": gate_digest,
-        "steps": {name: _step(manifest, origin.places[name]) for name, manifest in manifests.items()},
+        "steps": {
+            name: {
+                "digest": manifest.digest,
+                "place": origin.places[name],
+                "params_digest": manifest.params_digest,
+                "inputs": dict(manifest.inputs),
+                "created": manifest.created,
+            }
+            for name, manifest in manifests.items()
+        },
         "corpus": {
             "digest": evaluated.inputs.get("corpus"),
-            "place": corpus[0] if corpus else None,
-            "prompts_sha256": corpus[1].files["prompts.jsonl"].sha256
-            if corpus and "prompts.jsonl" in corpus[1].files
-            else None,
+            "place": place,
+            "prompts_sha256": prompts.sha256 if prompts else None,
         },
         "evaluated_on": {"prompts_and_seeds_digest": comparison["requests_digest"]},
-        "reward": {
-            "scores_digest": comparison["reward_digest"],
-            "artifact": manifests["reward"].digest,
-        },
-        "base": base,
+        "reward": {"scores_digest": comparison["reward_digest"], "artifact": manifests["reward"].digest},
+        "base": base_of(origin),
         "images": images(),
         # On a cluster the run is named by Kubeflow's id of it, and only there the images are known.
-        "kfp_run_id": (os.environ.get(RUN_VARIABLE) or None) if images() else None,
-        "pipeline_run": os.environ.get(RUN_VARIABLE) or None,
+        "kfp_run_id": run if images() else None,
+        "pipeline_run": run,
         "libraries": {name: dict(manifest.libraries) for name, manifest in manifests.items()},
         "seeds": {name: manifest.seed for name, manifest in with_corpus.items()},
-        "cost": cost(origin, corpus[1] if corpus else None),
+        "cost": cost(origin, corpus),
     }
 
 
-def base_of(origin: Origin) -> dict[str, Any]:
+def base_of(origin: VersionOrigin) -> dict[str, Any]:
     """The base model: how it was named, and the SHA-256 of every file of it."""
     generator = origin.manifests["generator"]
     files = {
@@ -100,7 +106,7 @@ def base_of(origin: Origin) -> dict[str, Any]:
     }
 
 
-def corpus_beside(origin: Origin) -> tuple[str, Manifest] | None:
+def corpus_beside(origin: VersionOrigin) -> tuple[str, Manifest] | None:
     """The corpus that the evaluation was made from, where it lies beside the evaluation; else None."""
     head, slash, _ = origin.places["evaluation"].rstrip("/").rpartition("/")
     place = f"{head}{slash}corpus"
@@ -114,7 +120,7 @@ def corpus_beside(origin: Origin) -> tuple[str, Manifest] | None:
     return place, manifest
 
 
-def cost(origin: Origin, corpus: Manifest | None = None) -> dict[str, Any]:
+def cost(origin: VersionOrigin, corpus: Manifest | None = None) -> dict[str, Any]:
     """What the run took, by step and phase. A resumed step counts the process that finished it only.
 
     GPU-hours are wall time x processes of the steps that ran on GPUs: each process of a step has one GPU.
@@ -122,38 +128,29 @@ def cost(origin: Origin, corpus: Manifest | None = None) -> dict[str, Any]:
     Args:
         corpus: the corpus's manifest where it is known; without it the total lacks that step.
     """
-    phases: dict[str, Any] = {}
-    gpu_seconds = 0.0
-    for name, artifact in origin.opened.items():
-        manifest = artifact.manifest
-        parts = {}
-        if "timing.json" in manifest.files:
-            timing = json.loads(artifact.file("timing.json").read_text(encoding="utf-8"))
-            parts = {
+    steps: dict[str, Any] = {}
+    for name, manifest in (origin.manifests | ({"corpus": corpus} if corpus else {})).items():
+        timing: dict[str, Any] = {}
+        if name in origin.opened and "timing.json" in manifest.files:
+            timing = json.loads(origin.opened[name].file("timing.json").read_text(encoding="utf-8"))
+        steps[name] = {
+            "process_seconds": round(manifest.wall_seconds * manifest.processes, 3),
+            "processes": manifest.processes,
+            "device": manifest.device,
+            "phases": {
                 key: value
                 for key, value in timing.items()
                 if isinstance(value, (int, float)) and "per" not in key
-            }
-        phases[name] = _spent(manifest, parts)
-        on_gpu = manifest.device.startswith("cuda")
-        gpu_seconds += phases[name]["process_seconds"] if on_gpu else 0.0
-    if corpus is not None:
-        phases["corpus"] = _spent(corpus, {})
+            },
+        }
+    on_gpu = [name for name, artifact in origin.opened.items() if artifact.manifest.device.startswith("cuda")]
+    gpu_seconds = sum(steps[name]["process_seconds"] for name in on_gpu)
     return {
-        "steps": phases,
-        "process_seconds": round(sum(part["process_seconds"] for part in phases.values()), 3),
+        "steps": steps,
+        "process_seconds": round(sum(step["process_seconds"] for step in steps.values()), 3),
         "gpu_hours": round(gpu_seconds / 3600, 6),
         "energy_joules": None,
         "energy_note": NOT_MEASURED,
-    }
-
-
-def _spent(manifest: Manifest, phases: Mapping[str, float]) -> dict[str, Any]:
-    return {
-        "process_seconds": round(manifest.wall_seconds * manifest.processes, 3),
-        "processes": manifest.processes,
-        "device": manifest.device,
-        "phases": dict(phases),
     }
 
 
@@ -174,29 +171,16 @@ def images() -> dict[str, str]:
         raise InputError(f"{IMAGES_VARIABLE}: must be a JSON object of image references") from error
 
 
-def seal(content: Mapping[str, Any], folder: Path) -> bytes:
-    """provenance.json of a version whose files lie in `folder`: `content` and the digest of every file."""
+def write_sealed(content: Mapping[str, Any], folder: Path) -> str:
+    """Write provenance.json, `content` and the digest of every file in `folder`; returns its SHA-256."""
     files = {
         path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    return (json.dumps({**content, "files": files}, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _step(manifest: Manifest, place: str) -> dict[str, Any]:
-    return {
-        "digest": manifest.digest,
-        "place": place,
-        "params_digest": manifest.params_digest,
-        "inputs": dict(manifest.inputs),
-        "created": manifest.created,
-    }
-
-
-def _lock_digest() -> str | None:
-    lock = Path(LOCK)
-    return sha256_file(lock) if lock.is_file() else None
+    text = (json.dumps({**content, "files": files}, indent=1, sort_keys=True) + "\n").encode()
+    (folder / PROVENANCE).write_bytes(text)
+    return hashlib.sha256(text).hexdigest()
 
 
 def _digest(value: Any) -> str:

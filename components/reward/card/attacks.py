@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from components.reward.card.card import Wins
@@ -16,11 +15,11 @@ from components.reward.distortions import ATTACKS, GENERATED_ATTACKS, GENERATIVE
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.labels.ms_ssim import differs
 from components.reward.ladders.sources import SourceClips
-from components.reward.scoring.trained import Geometry
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.compute.signals import StopSignal
 from components.runtime.progress import Progress
+from components.video.clip import ClipFormat
 
 if TYPE_CHECKING:
     from components.generator.generator import Generator
@@ -110,18 +109,18 @@ def generator_wins(
     score: ScoreClips,
     generator: Generator,
     prompts: Sequence[str],
-    geometry: Geometry,
+    geometry: ClipFormat,
     seed: int,
     stop: StopSignal,
 ) -> dict[str, Wins]:
     """Wins of the generator's own samples over the attacks that it draws itself, on these prompts."""
     seeds = [derive(seed, "generator attacks", number) for number in range(len(prompts))]
-    honest = _fitted(GENERATIVE["few_steps"].build(generator, prompts, 0, seeds), geometry)
+    honest = geometry.fit(GENERATIVE["few_steps"].build(generator, prompts, 0, seeds))
     above = score(honest, None)
     wins = {}
     for attack, (name, level) in GENERATED_ATTACKS.items():
         stop.raise_if_requested()
-        clips = _fitted(GENERATIVE[name].build(generator, prompts, level, seeds), geometry)
+        clips = geometry.fit(GENERATIVE[name].build(generator, prompts, level, seeds))
         apart = torch.cat(
             [
                 differs(a.float() / 255.0, b.float() / 255.0)
@@ -130,15 +129,3 @@ def generator_wins(
         )
         wins[attack] = Wins.of((above > score(clips, None)).numpy(), apart.numpy().astype(bool), prompts)
     return wins
-
-
-def _fitted(clips: Tensor, geometry: Geometry) -> Tensor:
-    """A generator's uint8 clips at the length and size of the reward's."""
-    clips = clips[:, : geometry.frames]
-    goal = (geometry.height, geometry.width)
-    if clips.shape[-2:] == goal:
-        return clips
-    small = F.interpolate(
-        clips.flatten(0, 1).float(), size=goal, mode="bilinear", antialias=True, align_corners=False
-    )
-    return small.round().clamp(0, 255).to(torch.uint8).unflatten(0, clips.shape[:2])

@@ -12,7 +12,7 @@ from torch import Tensor
 from components.reward.card.attacks import ScoreClips, picked
 from components.reward.card.card import Slowed, Stillness, Wins
 from components.reward.card.correlation import srcc
-from components.reward.labels import differs
+from components.reward.labels.ms_ssim import differs
 from components.reward.ladders.sources import SourceClips
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.compute.signals import StopSignal

@@ -155,10 +155,6 @@ def _disturbed(denoiser: torch.nn.Module, amount: float) -> Iterator[None]:
 
 def _padded(clips: Tensor, time: int, height: int, width: int) -> Tensor:
     """uint8 clips made longer and larger by repeating the last frame, row and column."""
-    have = clips.shape[1]
-    longer = torch.cat((clips, clips[:, -1:].expand(-1, time - have, -1, -1, -1)), dim=1)
-    add = (0, width - clips.shape[-1], 0, height - clips.shape[-2])
-    if not any(add):
-        return longer
-    grown = F.pad(longer.flatten(0, 1).float(), add, mode="replicate").to(torch.uint8)
-    return grown.unflatten(0, longer.shape[:2])
+    add = (0, width - clips.shape[-1], 0, height - clips.shape[-2], 0, time - clips.shape[1])
+    grown = F.pad(clips.transpose(1, 2).float(), add, mode="replicate")
+    return grown.to(torch.uint8).transpose(1, 2).contiguous()

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.runtime.compute.seeds import torch_generator
-from components.video.filters import resize
+from components.video.filters import resize, to_float
 
+#: Patches of the backbone in a fragment, each way: none then shows two places, and most of FAST-VQA's 32 px
+#: remain.
 PATCHES = 2
-"""Patches of the backbone in a fragment, each way: none then shows two places, and most of FAST-VQA's 32 px
-remain."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def fragments(clips: Tensor, canvas: Canvas, seeds: Sequence[int] | None = None)
     pieces = pieces.reshape(*clips.shape[:3], rows[-1], columns[-1])
     # Rows that fill no patch: the backbone does not read them either.
     missing = (0, canvas.width - columns[-1], 0, canvas.height - rows[-1])
-    return F.pad(_as_float(pieces), missing) if any(missing) else _as_float(pieces)
+    return F.pad(to_float(pieces), missing) if any(missing) else to_float(pieces)
 
 
 def frame_numbers(frames: int, canvas: Canvas) -> list[int]:
@@ -140,8 +140,4 @@ def _covering(clips: Tensor, height: int, width: int) -> Tensor:
     if scale <= 1.0:
         return clips
     goal = max(height, round(own_height * scale)), max(width, round(own_width * scale))
-    return resize(_as_float(clips), *goal, "bilinear").clamp(0.0, 1.0)
-
-
-def _as_float(clips: Tensor) -> Tensor:
-    return clips.float() / 255.0 if clips.dtype == torch.uint8 else clips.float()
+    return resize(to_float(clips), *goal, "bilinear").clamp(0.0, 1.0)

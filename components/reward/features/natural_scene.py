@@ -18,17 +18,17 @@ from torch import Tensor
 from components.video.filters import resize
 
 WINDOW = 7
+#: The local mean's Gaussian window, px.
 SIGMA = 7 / 6
-"""The local mean's Gaussian window, px."""
+#: Added to the local deviation, on a scale of 0..255.
 STABILISER = 1.0
-"""Added to the local deviation, on a scale of 0..255."""
+#: Range of the shape parameter that is searched, in steps of .001 as is usual.
 SHAPES = (0.2, 10.0)
-"""Range of the shape parameter that is searched, in steps of .001 as is usual."""
+#: Root mean square of normalised values below which a patch shows nothing but rounding.
 FLAT = 1e-3
-"""Root mean square of normalised values below which a patch shows nothing but rounding."""
 PER_SCALE = 18
+#: Two scales.
 FEATURES = 2 * PER_SCALE
-"""Two scales."""
 
 
 @lru_cache(maxsize=64)

@@ -24,8 +24,7 @@ from components.runtime.io.files import file_lock
 FILE = "labels.sqlite"
 #: Seconds to wait for another process's append.
 PATIENCE_S = 60.0
-#: Keys of one query.
-AT_ONCE = 500
+TABLE = "CREATE TABLE IF NOT EXISTS losses (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
 #: Bytes of a row that are read; a longer one is damaged.
 LONGEST = 1024
 
@@ -64,12 +63,11 @@ class LabelCache:
         rows: dict[bytes, Losses] = {}
         if not self.file.exists():
             return rows
-        with self._mended(), closing(self._open()) as base:
-            for start in range(0, len(keys), AT_ONCE):
-                part = list(keys[start : start + AT_ONCE])
-                marks = ",".join("?" * len(part))
-                query = f"SELECT key, value FROM losses WHERE key IN ({marks}) AND length(value) <= {LONGEST}"
-                for key, value in base.execute(query, part):
+        query = f"SELECT value FROM losses WHERE key = ? AND length(value) <= {LONGEST}"
+        with self._mended(), closing(self._connect()) as base:
+            base.execute(TABLE)
+            for key in keys:
+                for (value,) in base.execute(query, (key,)):
                     losses = _unpacked(key, value)
                     if losses is not None:
                         rows[key] = losses
@@ -81,18 +79,13 @@ class LabelCache:
             return
         packed = [(key, _packed(key, losses)) for key, losses in rows.items()]
         for attempt in range(2):
-            with self._mended(tolerate=attempt == 0), closing(self._open()) as base, base:
+            with self._mended(tolerate=attempt == 0), closing(self._connect()) as base, base:
+                base.execute(TABLE)
                 base.executemany("INSERT OR REPLACE INTO losses VALUES (?, ?)", packed)
                 return
 
-    def _open(self) -> sqlite3.Connection:
-        base = sqlite3.connect(self.file, timeout=PATIENCE_S)
-        try:
-            base.execute("CREATE TABLE IF NOT EXISTS losses (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
-        except BaseException:
-            base.close()
-            raise
-        return base
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.file, timeout=PATIENCE_S)
 
     @contextmanager
     def _mended(self, tolerate: bool = True) -> Iterator[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,33 +15,11 @@ ARRIVAL = 0.4
 
 
 class Shards(Protocol):
-    """Where shards come from: a `ShardFolder`, or `InMemory`."""
+    """Shards by number, the first as large as any: a `ShardFolder`, or a list of ladders."""
 
     def __len__(self) -> int: ...
 
-    def rows(self, shard: int) -> int:
-        """Ladders in a shard."""
-
-    def load(self, shard: int) -> Ladders:
-        """The shard's ladders, as soon as they are there."""
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """Ladders that are all there, as one shard."""
-
-    ladders: Ladders
-
-    def __len__(self) -> int:
-        return 1
-
-    def rows(self, shard: int) -> int:
-        """All of them."""
-        return len(self.ladders)
-
-    def load(self, shard: int) -> Ladders:
-        """All of them."""
-        return self.ladders
+    def __getitem__(self, number: int, /) -> Ladders: ...
 
 
 class Stream:
@@ -59,13 +36,13 @@ class Stream:
         window: shards held in memory at once.
         """
         self.shards, self.steps, self.batch_size, self.seed = shards, steps, batch, seed
-        size = shards.rows(0)
+        self._held = {0: shards[0]}
+        size = len(self._held[0])
         # Shards that are ever read; with few steps the last are not.
         self.used = min(len(shards), max(1, math.ceil(steps * batch / size)))
         self.window = min(window, self.used)
         self._pace = batch / size
         self._arrived = max(1.0, steps * max(ARRIVAL, self.used * size / (steps * batch)))
-        self._held: dict[int, Ladders] = {}
 
     def at_step(self, step: int) -> list[int]:
         """Numbers of the shards in the window."""
@@ -110,5 +87,5 @@ class Stream:
 
     def _shard(self, number: int) -> Ladders:
         if number not in self._held:
-            self._held[number] = self.shards.load(number)
+            self._held[number] = self.shards[number]
         return self._held[number]

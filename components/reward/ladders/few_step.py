@@ -7,7 +7,6 @@ training, into a file that appears in one rename, so that a resumed run does not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +17,13 @@ from torch import Tensor
 
 from components.reward.distortions import GENERATIVE, LEVELS
 from components.reward.ladders.ladder import levels_of
-from components.reward.ladders.sources import StoredClips
-from components.reward.scoring.trained import Geometry
+from components.reward.ladders.sources import Pool, SourceClips, StoredClips
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
 from components.runtime.io.files import atomic_file
 from components.runtime.progress import Progress
+from components.video.clip import ClipFormat
 
 if TYPE_CHECKING:
     from components.generator.generator import Generator
@@ -35,36 +34,16 @@ NAME = "few_steps"
 BLOCK = 8
 
 
-@dataclass(frozen=True)
-class DrawnLadders:
-    """N ladders of K clips in a file; small to send to another process.
-
-    Attributes:
-        name: of the ladder in `GENERATIVE`.
-        prompts: N, what each was drawn for.
-        clips: the clips of all ladders one after the other, N * K rows.
-        levels: (N, K) int64, rising from 0.
-    """
-
-    name: str
-    prompts: list[str]
-    clips: StoredClips
-    levels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-
 def draw(
     generator: Generator | None,
     prompts: Sequence[str],
     count: int,
     length: int,
-    geometry: Geometry,
+    geometry: ClipFormat,
     seed: int,
     file: Path,
     stop: StopSignal,
-) -> DrawnLadders:
+) -> Pool:
     """Draws `count` ladders of `length` clips, taking turns over the prompts; reads them if they are there.
 
     Args:
@@ -93,7 +72,8 @@ def draw(
         raise InputError(f"{file}: not the ladders that the generator drew ({error}); remove it") from error
     if shape[:2] != (count, length):
         raise InputError(f"{file}: ladders {shape[:2]}, expected {(count, length)}; remove it")
-    return DrawnLadders(NAME, texts, StoredClips(file, "frames", range(count * length), geometry), levels)
+    clips = StoredClips(file, "frames", range(count * length), geometry)
+    return Pool(NAME, SourceClips(clips, texts), count, labelled=False, levels=levels)
 
 
 def _draw(

@@ -8,9 +8,9 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from components.reward.ladders.augment import vary
-from components.reward.ladders.few_step import DrawnLadders
 from components.reward.ladders.ladder import (
     Ladders,
     build,
@@ -21,7 +21,7 @@ from components.reward.ladders.ladder import (
     seen_types,
     shuffled,
 )
-from components.reward.ladders.sources import LadderSources, SourceClips
+from components.reward.ladders.sources import LadderSources, Pool
 from components.reward.params import LadderParams
 from components.runtime.compute.devices import one_thread
 from components.runtime.compute.seeds import derive
@@ -30,25 +30,6 @@ from components.runtime.errors import InputError
 
 #: Ladders in a shard: enough for the batched operations, few enough that training begins early.
 SHARD = 64
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The clips of one source, and how many ladders are built on them.
-
-    Attributes:
-        labelled: whether the clips are pristine, so that a full-reference label means something.
-        first: clips better than `clips`, row by row, put before them; None where there are none.
-        drawn: ladders whose clips are all there already, one for each of `clips`; None where a distortion
-            makes them.
-    """
-
-    source: str
-    clips: SourceClips
-    ladders: int
-    labelled: bool
-    first: SourceClips | None = None
-    drawn: DrawnLadders | None = None
 
 
 @dataclass(frozen=True)
@@ -77,10 +58,6 @@ class ShardPlan:
         """Number of shards; the last may be smaller."""
         return -(-len(self) // SHARD)
 
-    def rows(self, shard: int) -> int:
-        """Ladders in a shard."""
-        return min(SHARD, len(self) - shard * SHARD)
-
     def members(self, shard: int) -> list[list[int]]:
         """The numbers of a shard's ladders, a list a pool. Every shard is a mix of all sources."""
         order = shuffled(len(self), self.seed, "ladder order")
@@ -103,15 +80,15 @@ class ShardPlan:
         return ladders if self.pixels else ladders.without_frames()
 
     def _build(self, pool: Pool, numbers: list[int], stop: StopSignal | None) -> Ladders:
-        if pool.drawn is not None:
-            return self._drawn(pool, pool.drawn, numbers)
+        if pool.levels is not None:
+            return self._drawn(pool, pool.levels[numbers], numbers)
         seed, params = derive(self.seed, pool.source), self.params
         # A content comes again, varied otherwise, only when all have had their turn.
         count = len(pool.clips)
         rows = [shuffled(count, seed, "order", number // count)[number % count] for number in numbers]
         seeds = [derive(seed, "variation", number) for number in numbers]
         names = seen_types(params.heldout_types)
-        length = params.severity_levels - (pool.first is not None)
+        length = params.clips_per_ladder - (pool.first is not None)
         return build(
             vary(pool.clips.frames[rows], seeds),
             [f"{pool.clips.contents[row]}#{number}" for row, number in zip(rows, numbers, strict=True)],
@@ -126,15 +103,15 @@ class ShardPlan:
             cache=self.cache,
         )
 
-    def _drawn(self, pool: Pool, drawn: DrawnLadders, numbers: list[int]) -> Ladders:
+    def _drawn(self, pool: Pool, levels: Tensor, numbers: list[int]) -> Ladders:
         """Ladders that the generator drew, all clips of one varied alike."""
-        length = drawn.levels.shape[1]
+        length = levels.shape[1]
         rows = [number * length + place for number in numbers for place in range(length)]
         seeds = [derive(self.seed, pool.source, "variation", n) for n in numbers for _ in range(length)]
         return ladders_of_clips(
-            vary(drawn.clips[rows], seeds).unflatten(0, (len(numbers), length)),
-            drawn.levels[numbers].float(),
-            [(drawn.name,)] * len(numbers),
+            vary(pool.clips.frames[rows], seeds).unflatten(0, levels.shape),
+            levels.float(),
+            [(pool.source,)] * len(numbers),
             [f"{pool.clips.contents[number]}#{number}" for number in numbers],
             source=pool.source,
         )
@@ -145,7 +122,7 @@ def plan_of(
     params: LadderParams,
     seed: int,
     *,
-    drawn: DrawnLadders | None = None,
+    drawn: Pool | None = None,
     pixels: bool = False,
     cache: Path | None = None,
 ) -> ShardPlan:
@@ -162,9 +139,8 @@ def plan_of(
         Pool("footage", sources.train["footage"], params.footage, True),
         Pool("generated", sources.samples_train, params.generated, False),
         Pool("reconstructed", sources.reconstructed, params.reconstructed, False, sources.originals),
+        *([] if drawn is None else [drawn]),
     )
-    if drawn is not None:
-        pools += (Pool(drawn.name, SourceClips(drawn.clips, drawn.prompts), len(drawn), False, drawn=drawn),)
     kept = tuple(pool for pool in pools if len(pool.clips) and pool.ladders)
     if not kept:
         raise InputError("no training ladders: the sources that reward.ladders counts have no clips")

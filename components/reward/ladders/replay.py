@@ -68,7 +68,7 @@ def keep(folder: Path, shards: Shards, heldout: Ladders, samples: Groups, qualit
     for number in range(len(shards)):
         if sum(map(len, parts)) >= KEPT:
             break
-        parts.append(shards.load(number))
+        parts.append(shards[number])
     _write(folder / REPLAY, join(parts), {})
     extra: dict[str, Tensor] = {}
     if quality is not None:

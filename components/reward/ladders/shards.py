@@ -23,10 +23,10 @@ from components.runtime.compute.signals import StopSignal
 
 
 class ShardFolder:
-    """The shards of a plan as files of one folder; `load` waits until a shard is there.
+    """The shards of a plan as files of one folder; reading one waits until it is there.
 
     Attributes:
-        waited: seconds spent in `load`: waiting for a shard or building one.
+        waited: seconds spent reading shards, most of them waiting for one or building it.
     """
 
     def __init__(
@@ -42,17 +42,13 @@ class ShardFolder:
     def __len__(self) -> int:
         return self.plan.shards
 
-    def rows(self, shard: int) -> int:
-        """Ladders in a shard."""
-        return self.plan.rows(shard)
-
     @contextmanager
     def workers(self, count: int | None = None) -> Iterator[None]:
         """Inside the block `count` processes build the missing shards, in order.
 
         Args:
             count: by default one for every core that the training's processes leave free. With 0 this
-                process builds each shard itself when it is loaded.
+                process builds each shard itself when it is read.
         """
         missing = [shard for shard in range(self.plan.shards) if not self.path(shard).is_file()]
         if count is None:
@@ -69,8 +65,8 @@ class ShardFolder:
             finally:
                 self._ordered = {}
 
-    def load(self, shard: int) -> Ladders:
-        """A shard, built here if no other process builds it.
+    def __getitem__(self, shard: int, /) -> Ladders:
+        """A shard, as soon as it is there; built here if no other process builds it.
 
         Raises:
             Interrupted: a stop was asked for while waiting.

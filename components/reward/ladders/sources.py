@@ -17,11 +17,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from components.corpus.dataset import SOURCES, Corpus
-from components.reward.scoring.trained import Geometry
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import torch_generator
 from components.runtime.errors import InputError
-from components.video.filters import resize
+from components.video.clip import ClipFormat
 
 SAMPLES = "samples.safetensors"
 SAMPLE_ROWS = "samples.jsonl"
@@ -36,7 +35,7 @@ class StoredClips:
     those rows alone, at the given geometry. Small to send to another process.
     """
 
-    def __init__(self, file: Path, name: str, rows: Sequence[int], geometry: Geometry) -> None:
+    def __init__(self, file: Path, name: str, rows: Sequence[int], geometry: ClipFormat) -> None:
         """Args:
         file: where they lie.
         name: of the tensor, (..., T, 3, H, W); its leading axes count as one.
@@ -59,7 +58,7 @@ class StoredClips:
             table = opened.get_slice(self.name)
             places = zip(*np.unravel_index(picked, table.get_shape()[:-4]), strict=True)
             clips = [table[tuple(map(int, place))].clone() for place in places]
-        return torch.stack([_fitted(clip, size) for clip in clips])
+        return torch.stack([size.fit(clip) for clip in clips])
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,25 @@ class SourceClips:
 
     def __len__(self) -> int:
         return len(self.contents)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The clips of one source, and how many ladders are built on them.
+
+    Attributes:
+        labelled: whether the clips are pristine, so that a full-reference label means something.
+        first: clips better than `clips`, row by row, put before them; None where there are none.
+        levels: (ladders, K) int64, rising from 0, of ladders whose clips are there already: `clips` then has
+            K clips for each content. None where distortions make the ladders.
+    """
+
+    source: str
+    clips: SourceClips
+    ladders: int
+    labelled: bool
+    first: SourceClips | None = None
+    levels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,7 @@ class LadderSources:
         prompts_train: the known texts of the prompts of `samples_train`.
     """
 
-    geometry: Geometry
+    geometry: ClipFormat
     train: dict[str, SourceClips]
     test: dict[str, SourceClips]
     samples_train: SourceClips
@@ -122,7 +140,7 @@ def gather(
         InputError: the corpus has no train or no held-out clips, or the generator's samples are missing or
             malformed.
     """
-    geometry = Geometry(corpus.num_frames, corpus.height, corpus.width, corpus.fps)
+    geometry = ClipFormat(corpus.num_frames, corpus.height, corpus.width, corpus.fps)
     train, test = _by_source(corpus, "train", geometry), _by_source(corpus, heldout, geometry)
     for split, sources in (("train", train), (heldout, test)):
         if not any(map(len, sources.values())):
@@ -172,7 +190,7 @@ def gather(
     )
 
 
-def _by_source(corpus: Corpus, split: str, geometry: Geometry) -> dict[str, SourceClips]:
+def _by_source(corpus: Corpus, split: str, geometry: ClipFormat) -> dict[str, SourceClips]:
     file, rows = corpus.artifact.file(f"clips/{split}.safetensors"), corpus.records(split)
     try:
         with safe_open(file, "pt") as opened:
@@ -206,15 +224,6 @@ def _prompts(generator: Artifact, count: int) -> tuple[list[str], list[str | Non
         raise InputError(f"{file}: {len(rows)} rows for {count} groups of samples")
     each = len(rows) // count
     return names[::each], texts[::each]
-
-
-def _fitted(clip: Tensor, geometry: Geometry) -> Tensor:
-    """One uint8 clip (T, 3, H, W) at the corpus's size and at most its length."""
-    clip = clip[: geometry.frames]
-    if clip.shape[-2:] == (geometry.height, geometry.width):
-        return clip
-    small = resize(clip.float(), geometry.height, geometry.width, "bilinear")
-    return small.round().clamp(0, 255).to(torch.uint8)
 
 
 def judge_of(groups: Groups) -> Tensor | None:

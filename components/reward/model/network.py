@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.reward.distortions import FAMILIES
-from components.reward.model import Backbone
+from components.reward.model.backbone import Backbone
 from components.reward.params import NetworkParams
 
 #: The score, then one for each family of damage.

@@ -17,10 +17,11 @@ from components.reward.distortions import FAMILIES
 from components.reward.features.fragments import Canvas, fragments
 from components.reward.ladders.batches import Shards, Stream
 from components.reward.ladders.ladder import Ladders, family_of
-from components.reward.model import Backbone, fetch, precision
+from components.reward.model.backbone import Backbone, precision
 from components.reward.model.losses import ladder_loss, plcc_loss, silence_loss
 from components.reward.model.network import OUTPUTS, RewardNet
 from components.reward.params import RewardParams, TrainingParams
+from components.runtime.artifacts.pretrained import fetch
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
@@ -123,7 +124,7 @@ def train(
 
 
 def _check(training: TrainingParams, step: int, figures: dict[str, float]) -> None:
-    """Raises `Diverged` where a figure of this step, counted from 0, is not finite: no later step recovers."""
+    """Raises `Diverged` where a figure of this step is not finite: no later step recovers."""
     wrong = [name for name, value in figures.items() if not math.isfinite(value)]
     if wrong:
         raise Diverged(

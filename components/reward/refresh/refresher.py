@@ -21,25 +21,23 @@ from components.reward.card import gate
 from components.reward.card.agreement import measure_column
 from components.reward.card.card import Card
 from components.reward.card.write import write_card
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, join, shuffled
-from components.reward.ladders.plan import Pool, ShardPlan
+from components.reward.ladders.plan import ShardPlan
 from components.reward.ladders.replay import HELDOUT, REPLAY, Kept, open_kept
-from components.reward.ladders.sources import SourceClips
+from components.reward.ladders.sources import Pool, SourceClips
 from components.reward.model.network import RewardNet
 from components.reward.model.training import Diverged, train
 from components.reward.params import RewardParams
 from components.reward.refresh.adoption import compared, objections
 from components.reward.refresh.recheck import recheck, score_ladders
 from components.reward.refresh.versions import RewardVersion, judging
-from components.reward.scoring.trained import Geometry, TrainedReward
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
 from components.runtime.io.files import replace_dir
 from components.runtime.params import validated
-from components.video.filters import resize
 
 HELD_SHARE = 0.25
 """Share of the new samples' contents on which a version is compared with the one before, not trained."""
@@ -129,8 +127,8 @@ class Refresher:
         return cls(reward, params, kept)
 
     def fitted(self, frames: Tensor, fps: float) -> Tensor:
-        """uint8 clips (N, T, 3, H, W) in the reward's geometry; see `fitted`."""
-        return fitted(frames, fps, self.first.geometry)
+        """uint8 clips (N, T, 3, H, W) in the reward's geometry; see `ClipFormat.fit`."""
+        return self.first.geometry.fit(frames, fps)
 
     def refresh(
         self,
@@ -220,7 +218,7 @@ class Refresher:
         )
         # Short enough to be done again: it is never saved half-way.
         network, _ = train(
-            InMemory(mixed), params, checkpoints=None, stop=StopSignal(), device=current.device,
+            [mixed], params, checkpoints=None, stop=StopSignal(), device=current.device,
             initial=current.network,
         )  # fmt: skip
         return network
@@ -240,23 +238,6 @@ class Refresher:
             for one in (current, made)
         )
         return was, now
-
-
-def fitted(frames: Tensor, fps: float, geometry: Geometry) -> Tensor:
-    """uint8 clips (N, T, 3, H, W) brought to a geometry, in memory of their own.
-
-    Frames are picked by nearest time stamps as in scoring, from the clip's start, at most `geometry.frames`
-    of them; a slower or shorter clip stays as it is.
-    """
-    rate = max(fps / geometry.fps, 1.0)
-    count = min(geometry.frames, max(2, int((frames.shape[1] - 1) / rate + 1e-6) + 1))
-    picked = (torch.arange(count) * rate).round().long().clamp(max=frames.shape[1] - 1)
-    clips = frames[:, picked]
-    if clips.shape[-2:] == (geometry.height, geometry.width):
-        return clips
-    # One by one: a clip in floats at its own size can be half a gigabyte.
-    small = [resize(clip.float(), geometry.height, geometry.width, "bilinear") for clip in clips]
-    return torch.stack(small).round().clamp(0, 255).to(torch.uint8) if small else clips
 
 
 def _about(version: RewardVersion, missed: bool) -> str:

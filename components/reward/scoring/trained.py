@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,12 +18,13 @@ from components.reward.base import CONFIG, InputSpec, Rating
 from components.reward.distortions import FAMILIES
 from components.reward.features.fragments import fragments
 from components.reward.features.handcrafted import clip_statistics
-from components.reward.model import Backbone
+from components.reward.model.backbone import Backbone
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
 from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError, one_line
-from components.video.filters import resize
+from components.video.clip import ClipFormat
+from components.video.filters import resize, to_float
 
 WEIGHTS = "model.safetensors"
 MAX_WINDOWS = 8
@@ -41,16 +42,6 @@ DECIMALS = 5
 NATIVE_SIDE = 1080
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """The clips a reward was trained on: frames, size in px, frames per second."""
-
-    frames: int
-    height: int
-    width: int
-    fps: float
-
-
 class TrainedReward:
     """A trained reward.
 
@@ -59,7 +50,7 @@ class TrainedReward:
     averaged. A backbone is shown fragments of the clip at its own size, never of the resized one.
     """
 
-    def __init__(self, network: RewardNet, geometry: Geometry, device: torch.device | str = "cpu") -> None:
+    def __init__(self, network: RewardNet, geometry: ClipFormat, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.network = network.to(self.device).float().eval()
         self.geometry = geometry
@@ -92,7 +83,7 @@ class TrainedReward:
             config = json.loads(config_file.read_text(encoding="utf-8"))
             params = NetworkParams(**config["network"])
             statistics = int(config["statistics"])
-            geometry = _believable(TypeAdapter(Geometry).validate_python(config["geometry"]))
+            geometry = _believable(TypeAdapter(ClipFormat).validate_python(config["geometry"]))
             if not 0 < statistics <= MAX_STATISTICS:
                 raise ValueError(f"statistics = {statistics}: must be 1 to {MAX_STATISTICS}")
         except OSError as error:
@@ -166,10 +157,8 @@ class TrainedReward:
     def _windows(self, frames: int, fps: float) -> list[Tensor]:
         """Frame indices of each window to score."""
         goal = self.geometry
-        # Slower clips than in training are taken as they are: no frame is invented.
-        rate = max(fps / goal.fps, 1.0)
-        count = max(2, int((frames - 1) / rate + 1e-6) + 1)
-        picked = (torch.arange(count) * rate).round().long().clamp(max=frames - 1)
+        picked = goal.frame_numbers(frames, fps)
+        count = len(picked)
         if count <= goal.frames:
             return [picked]
         number = min(MAX_WINDOWS, -(-count // goal.frames))
@@ -215,19 +204,14 @@ class TrainedReward:
         """Clips as floats 0..1 of the size of training, on the device."""
         goal = (self.geometry.height, self.geometry.width)
         if block.shape[-2:] == goal:
-            return _unit(block.to(self.device))
+            return to_float(block.to(self.device)).clamp(0.0, 1.0)
         # One by one: a clip in floats at its own size can be half a gigabyte.
         return torch.cat(
             [
-                resize(_unit(clip.to(self.device)), *goal, "bilinear").clamp(0.0, 1.0)
+                resize(to_float(clip.to(self.device)).clamp(0.0, 1.0), *goal, "bilinear").clamp(0.0, 1.0)
                 for clip in block.split(1)
             ]
         )
-
-
-def _unit(clips: Tensor) -> Tensor:
-    """Pixels as float32 0..1."""
-    return clips.float() / 255.0 if clips.dtype == torch.uint8 else clips.float().clamp(0.0, 1.0)
 
 
 def _rating(outputs: Tensor) -> Rating:
@@ -243,7 +227,7 @@ def _filled(block: Tensor, size: int) -> Tensor:
     return torch.cat((block, block[-1:].expand(missing, *block.shape[1:]))) if missing else block
 
 
-def _believable(geometry: Geometry) -> Geometry:
+def _believable(geometry: ClipFormat) -> ClipFormat:
     """The geometry itself; a ValueError if no clip can have it."""
     sizes = (geometry.frames, geometry.height, geometry.width)
     if not (

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.reward.base import CONFIG, InputSpec, Rating, check_clips, read_config
+from components.runtime.artifacts.pretrained import open_model
 from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError, one_line
 
@@ -227,21 +228,9 @@ def _model(checkpoint: Path) -> Any:
     if not any(checkpoint.glob("*.safetensors")):
         raise InputError(f"{checkpoint}: no *.safetensors in it; weights in any other form are not read")
     try:
-        model, info = cls.from_pretrained(
-            str(checkpoint),
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            dtype="auto",
-        )
+        return open_model(cls, checkpoint, dtype="auto", trust_remote_code=False)
     except Exception as error:  # whatever a library makes of files that are not what they should be
         raise InputError(f"{checkpoint}: cannot be loaded ({_short(error)})") from error
-    # transformers would fill what is missing with random numbers and go on.
-    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if lacking:
-        raise InputError(f"{checkpoint}: lacks weights of {architecture}, the first is {lacking[0]}")
-    return model
 
 
 def _processor(checkpoint: Path) -> Any:

@@ -24,7 +24,8 @@ from components.reward.base import InputSpec, Reward, input_spec_of
 from components.runtime.compute.devices import available_cpus
 from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
-from components.video import Clip, probe, read_video
+from components.video.clip import Clip
+from components.video.codec import probe, read_video
 from components.video.names import is_video_name
 
 LONGEST = 512

@@ -15,8 +15,8 @@ from components.runtime.artifacts.workspace import discard, identity_of
 from components.runtime.errors import InputError
 
 DATABASE = "mlflow.db"
+#: Where `python -m components digests` writes a file for each section of the params.
 INPUTS = Path("artifacts", "inputs")
-"""Where `python -m components digests` writes a file for each section of the params."""
 CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache")
 _SQLITE = b"SQLite format 3\0"
 _RUN = re.compile(r"[0-9a-f]{32}")
@@ -92,8 +92,8 @@ def _is_tracking_store(file: Path) -> bool:
             return False
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'experiments'")
-            return bool(found.fetchone()[0])
+            count = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'experiments'")
+            return bool(count.fetchone()[0])
     except sqlite3.Error:
         return False
 
@@ -109,18 +109,18 @@ def _is_mlflows(experiment: Path) -> bool:
 def _is_digests(file: Path) -> bool:
     """Whether all that a file says is digests of params of one section, that which it is named after."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and all(name.startswith(f"{file.stem}.") for name in found)
+    return isinstance(content, dict) and all(name.startswith(f"{file.stem}.") for name in content)
 
 
 def _is_bill(file: Path) -> bool:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and found.get("bomFormat") == "CycloneDX"
+    return isinstance(content, dict) and content.get("bomFormat") == "CycloneDX"
 
 
 def _entries(folder: Path) -> list[Path]:

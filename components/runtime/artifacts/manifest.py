@@ -85,8 +85,8 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{where}: damaged manifest: {at + ': ' if at else ''}{first['msg']}") from None
-    given = hashlib.sha256(canonical_json(manifest.params).encode()).hexdigest()
-    if given != manifest.params_digest:
+    digest = hashlib.sha256(canonical_json(manifest.params).encode()).hexdigest()
+    if digest != manifest.params_digest:
         raise InputError(f"{where}: altered manifest: params do not match params_digest")
     return manifest
 
@@ -118,7 +118,7 @@ def entries_under(root: Path, about_run: Collection[str] = ()) -> dict[str, File
         root: the artifact's folder.
         about_run: the files that tell of the run rather than of its result.
     """
-    found = {}
+    entries = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         if name == MANIFEST or any(part.startswith(".") for part in PurePosixPath(name).parts):
@@ -126,7 +126,7 @@ def entries_under(root: Path, about_run: Collection[str] = ()) -> dict[str, File
         if path.is_symlink():
             raise ValueError(f"{path}: an artifact holds files, not links")
         if path.is_file():
-            found[name] = FileEntry(
+            entries[name] = FileEntry(
                 sha256=sha256_file(path), bytes=path.stat().st_size, about_run=name in about_run
             )
-    return found
+    return entries

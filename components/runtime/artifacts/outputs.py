@@ -23,8 +23,8 @@ from components.runtime.errors import InputError
 from components.runtime.io import storage
 from components.runtime.io.files import REPLACED, previous_of, unused
 
+#: Names that a refusal gives as examples.
 SHOWN = 3
-"""Names that a refusal gives as examples."""
 
 
 @dataclass(frozen=True)
@@ -261,22 +261,22 @@ def check_file(path: Path, what: str, ours: Callable[[Path], bool]) -> None:
 def starts_with(*beginnings: str) -> Callable[[Path], bool]:
     """For `check_file`: whether a file's text begins with one of these."""
 
-    def found(path: Path) -> bool:
+    def matches(path: Path) -> bool:
         with path.open("rb") as file:
-            begin = file.read(max(len(one.encode()) for one in beginnings))
-        return any(begin.startswith(one.encode()) for one in beginnings)
+            begin = file.read(max(len(text.encode()) for text in beginnings))
+        return any(begin.startswith(text.encode()) for text in beginnings)
 
-    return found
+    return matches
 
 
 def _entries(folder: Path) -> list[str]:
     """Names, relative to `folder`, of every file, link and empty folder in it."""
-    found = []
+    entries = []
     for at, folders, files in os.walk(folder, onerror=_raise):
         links = [name for name in folders if os.path.islink(os.path.join(at, name))]
         names = files + links if files or folders or at == str(folder) else [""]
-        found += [Path(at, name).relative_to(folder).as_posix() for name in names]
-    return sorted(found)
+        entries += [Path(at, name).relative_to(folder).as_posix() for name in names]
+    return sorted(entries)
 
 
 def _raise(error: OSError) -> None:
@@ -309,15 +309,15 @@ def _has_account() -> bool:
 
 
 def _check_apart(out: str, reads: Iterable[Any]) -> None:
-    own = _parts(out)
-    for given in reads:
-        place = getattr(given, "path", given)  # an opened artifact
+    target = _parts(out)
+    for read in reads:
+        place = getattr(read, "path", read)  # an opened artifact
         if not isinstance(place, (str, Path)) or not str(place):
             continue
-        other = _parts(str(place))
-        if own[0] != other[0] or (own[0] == "local" and not Path(other[1]).exists()):
+        source = _parts(str(place))
+        if target[0] != source[0] or (target[0] == "local" and not Path(source[1]).exists()):
             continue
-        mine, theirs = PurePosixPath(own[1]), PurePosixPath(other[1])
+        mine, theirs = PurePosixPath(target[1]), PurePosixPath(source[1])
         word = "is" if mine == theirs else "contains" if theirs.is_relative_to(mine) else "lies in"
         if mine.is_relative_to(theirs) or theirs.is_relative_to(mine):
             raise InputError(f"{out}: {word} {place}, which is an input; name another place")

@@ -78,21 +78,19 @@ def mirrored(uri: str) -> Path:
     return target
 
 
-def open_model(cls: Any, folder: Path, device: Any = "cpu", **options: Any) -> Any:
-    """`cls.from_pretrained(folder)` of transformers in float32, for inference, on `device`.
+def open_model(cls: Any, folder: Path, device: Any = "cpu", dtype: Any = "float32", **options: Any) -> Any:
+    """`cls.from_pretrained(folder)` of transformers for inference, on `device`.
 
     Safetensors only, and nothing from the network.
 
     Raises:
         ValueError: tensors are missing or of another shape; transformers would leave those random.
     """
-    import torch
-
     model, report = cls.from_pretrained(
         folder,
         use_safetensors=True,
         local_files_only=True,
-        dtype=torch.float32,
+        dtype=dtype,
         output_loading_info=True,
         **options,
     )

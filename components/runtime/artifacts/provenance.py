@@ -57,13 +57,13 @@ def _git(*arguments: str) -> str | None:
 @lru_cache(maxsize=1)
 def library_versions() -> dict[str, str]:
     """Versions of the installed libraries that results depend on, found without importing them."""
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         if version := _version(name):
-            found[name] = version
-    if "mlflow" not in found and (skinny := _version("mlflow-skinny")):
-        found["mlflow"] = skinny  # the images hold the client alone, under this name
-    return found
+            versions[name] = version
+    if "mlflow" not in versions and (skinny := _version("mlflow-skinny")):
+        versions["mlflow"] = skinny  # the images hold the client alone, under this name
+    return versions
 
 
 def _version(distribution: str) -> str | None:

@@ -41,6 +41,14 @@ from components.runtime.params import StepParams, canonical_json, digest
 _listeners: list[Callable[[Path], None]] = []
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """Where a step's artifact lies, and its flat metrics."""
+
+    out: Path
+    metrics: dict[str, float]
+
+
 @dataclass
 class Workspace:
     """Where a step puts its files while it works.

@@ -9,6 +9,7 @@ only the same work finds them, and are removed when the work is done.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -39,10 +40,14 @@ class Mirror:
         """
         if not self.uri:
             return False
-        names = storage.copy_dir(self.uri, self.dir)
-        if names:
-            print(f"checkpoints of an earlier attempt found at {self.uri}", file=sys.stderr)
-        return bool(names)
+        if not storage.list_files(self.uri):
+            return False
+        if storage.is_remote(self.uri):
+            storage.download_dir(self.uri, self.dir)
+        else:
+            shutil.copytree(storage.local_path(self.uri), self.dir, dirs_exist_ok=True)
+        print(f"checkpoints of an earlier attempt found at {self.uri}", file=sys.stderr)
+        return True
 
     def save(self) -> None:
         """Copy what is new or changed, oldest first, then remove what `dir` no longer has.
@@ -72,7 +77,7 @@ class Mirror:
         if not self.uri:
             return
         try:
-            storage.remove(self.uri, storage.list_dir(self.uri))
+            storage.remove(self.uri, [file.name for file in storage.list_files(self.uri)])
         except (InputError, OSError) as error:
             _warn(f"checkpoints are left at {self.uri}", error)
 
@@ -100,13 +105,13 @@ def saved(path: Path) -> None:
 
 def _visible(root: Path) -> dict[str, tuple[int, int]]:
     """Size and modification time (ns) of every file under `root`, files still being written left out."""
-    found = {}
+    files = {}
     for path in root.rglob("*"):
         name = path.relative_to(root)
         if not any(part.startswith(".") for part in name.parts) and path.is_file():
             state = path.stat()
-            found[name.as_posix()] = (state.st_size, state.st_mtime_ns)
-    return found
+            files[name.as_posix()] = (state.st_size, state.st_mtime_ns)
+    return files
 
 
 def _warn(effect: str, error: Exception) -> None:

@@ -117,10 +117,10 @@ def is_workspace(folder: Path) -> bool:
 def identity_of(folder: Path) -> dict[str, Any]:
     """What the workspace `folder` says of the work in it; {} where it does not say."""
     try:
-        found = json.loads((folder / IDENTITY).read_text())
+        identity = json.loads((folder / IDENTITY).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and {"step", "params", "inputs"} <= found.keys() else {}
+    return identity if isinstance(identity, dict) and {"step", "params", "inputs"} <= identity.keys() else {}
 
 
 def clear(workspace: Path) -> None:

@@ -86,9 +86,9 @@ def describe(device: str) -> str:
         return "cpu"
     import torch
 
-    found = resolve(device)
-    if found.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(found)})"
+    chosen = resolve(device)
+    if chosen.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(chosen)})"
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
@@ -112,9 +112,11 @@ def configure_threads() -> int:
     """
     import torch
 
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    setting = os.environ.get("OMP_NUM_THREADS", "")
     processes = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    threads = int(asked) if asked.isdigit() and int(asked) > 0 else max(1, available_cpus() // processes)
+    threads = (
+        int(setting) if setting.isdigit() and int(setting) > 0 else max(1, available_cpus() // processes)
+    )
     torch.set_num_threads(threads)
     return threads
 

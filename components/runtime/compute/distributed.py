@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,10 +31,7 @@ def world_size() -> int:
 
 def wait_for_all() -> None:
     """A barrier over the open process group, nothing where none is open. Does not import torch by itself."""
-    import sys
-
-    dist = sys.modules.get("torch.distributed")
-    if dist is not None and dist.is_available() and dist.is_initialized():
+    if (dist := _open_group()) is not None:
         dist.barrier()
 
 
@@ -42,16 +40,19 @@ def is_node_leader() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def from_main(value: T) -> T:
-    """The main process's `value` in every process of the open group; one's own where none is open."""
-    import sys
-
-    dist = sys.modules.get("torch.distributed")
-    if dist is None or not dist.is_available() or not dist.is_initialized():
+def from_main(value: T, source: int = 0) -> T:
+    """Process `source`'s `value` in every process of the open group; one's own where none is open."""
+    if (dist := _open_group()) is None:
         return value
     box: list[Any] = [value]
-    dist.broadcast_object_list(box, src=0)
+    dist.broadcast_object_list(box, src=source)
     return box[0]
+
+
+def _open_group() -> Any:
+    """`torch.distributed` where it has a process group, else None."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,7 @@ class Ranks:
 
     def broadcast_object(self, value: T, source: int = 0) -> T:
         """The value that process `source` has."""
-        if self.size == 1:
-            return value
-        import torch.distributed as dist
-
-        box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=source)
-        return box[0]
+        return value if self.size == 1 else from_main(value, source)
 
     def all_gather_object(self, value: T) -> list[T]:
         """Everybody's value, in order of rank."""

@@ -162,22 +162,23 @@ def apply(rule: Rule, figure: Interval | None, part: str, words: str, absent: st
         words: the rule in words.
         absent: why there is no figure.
     """
-    stated = (rule.metric, rule.at_least, rule.above, rule.at_most)
+    stated: dict[str, Any] = rule.model_dump(include={"metric", "at_least", "above", "at_most"})
     if figure is None:
         passed = None if rule.when_absent == "skip" else False
-        return Check(part, words, None, passed, None, None, absent, *stated, shown=False)
-    counted = rule.decisive(figure)
+        return Check(part, words, None, passed, note=absent, shown=False, **stated)
+    (low, high), counted = figure.ends, rule.decisive(figure)
     return Check(
         part,
         words,
         figure.value,
         counted is not None and allows(rule, *counted),
-        *figure.ends,
-        NO_INTERVAL if counted is None else "",
-        *stated,
+        low=low,
+        high=high,
+        note=NO_INTERVAL if counted is None else "",
         sure=allows(rule, figure.low, figure.high) if figure.known else None,
         shown=counted is not None,
         room=_room(rule, *counted) if counted else None,
+        **stated,
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
+#: Slots of the evaluation's page that the registry fills: one line at the top, and all rules of its gate.
 OUTCOME, DECISION = "outcome", "decision"
-"""Slots of the evaluation's page that the registry fills: one line at the top, and all rules of its gate."""
 
 
 def slot(name: str, content: str | Markup = "") -> Markup:

@@ -15,11 +15,11 @@ from components.runtime.io import storage
 from components.runtime.io.untrusted import check_yaml, parse_json
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
+#: The longest of the rewritten prompts that VBench publishes has 1,422.
 MAX_PROMPT_CHARACTERS = 5000
-"""The longest of the rewritten prompts that VBench publishes has 1,422."""
 MAX_PROMPTS = 20_000
+#: Names of the column or key that holds the prompt; the first one that is there counts.
 FIELDS = ("prompt", "prompt_en", "caption", "text")
-"""Names of the column or key that holds the prompt; the first one that is there counts."""
 FORMATS = ".txt, .json, .jsonl, .csv or .yaml"
 
 _KINDS = {
@@ -184,7 +184,7 @@ def _csv_rows(text: str, file: str) -> Iterator[Row]:
 
 def _header(line: str) -> tuple[str, list[str]] | None:
     """The delimiter and the columns that a header names, in small letters; None if none holds the prompt."""
-    found = []
+    readings = []
     for delimiter in ",;\t":
         try:
             cells = next(csv.reader([line.strip("\r")], delimiter=delimiter, skipinitialspace=True))
@@ -192,8 +192,8 @@ def _header(line: str) -> tuple[str, list[str]] | None:
             continue
         names = [cell.strip().lower() for cell in cells]
         if any(name in FIELDS for name in names):
-            found.append((delimiter, names))
-    return max(found, key=lambda one: len(one[1]), default=None)
+            readings.append((delimiter, names))
+    return max(readings, key=lambda reading: len(reading[1]), default=None)
 
 
 def _cleaned(value: Any, where: str) -> str:

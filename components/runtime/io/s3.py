@@ -18,8 +18,8 @@ from typing import Any
 from components.runtime.errors import InputError, one_line
 
 MULTIPART_BYTES = 16 * 2**20
+#: How long a store may take to answer, and between two pieces of an answer; five attempts are made.
 CONNECT_S, READ_S = 10.0, 60.0
-"""How long a store may take to answer, and between two pieces of an answer; five attempts are made."""
 _DENIED = {
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -34,9 +34,9 @@ MISSING = {"NoSuchKey", "NotFound", "404"}
 
 def endpoint() -> str:
     """The S3 endpoint that the environment or the profile names, "" for AWS itself."""
-    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if given:
-        return given
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if named:
+        return named
     address = str(client().meta.endpoint_url)
     return "" if re.search(r"\.amazonaws\.com(\.cn)?$", address) else address
 
@@ -57,15 +57,15 @@ def _make_client(settings: tuple[str | None, ...]) -> Any:
 
     try:
         session = boto3.session.Session()
-        own = session._session.get_scoped_config()
+        profile = session._session.get_scoped_config()
     except ProfileNotFound as error:
         raise InputError(f"AWS_PROFILE: {error}; it is looked for in ~/.aws/config") from error
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
     # AWS itself wants the bucket in the host's name; other stores have no such names, unless told otherwise.
-    told = own.get("s3")
-    style: Any = told.get("addressing_style") if isinstance(told, dict) else None
+    settings_of_s3 = profile.get("s3")
+    style: Any = settings_of_s3.get("addressing_style") if isinstance(settings_of_s3, dict) else None
     if style is None:
-        other = named or own.get("endpoint_url") or own.get("services")
+        other = named or profile.get("endpoint_url") or profile.get("services")
         style = "path" if other else "auto"
     retries: Any = {"mode": "standard"}
     if not os.environ.get("AWS_MAX_ATTEMPTS"):
@@ -142,8 +142,8 @@ def explained(uri: str | Path) -> Iterator[None]:
 def _why(error: Exception) -> str:
     """What OpenSSL says is wrong with a certificate."""
     text = one_line(error)
-    found = re.search(r"certificate verify failed: ([^(]+?) ?\(_ssl|\[SSL: [A-Z_]+\] ?([^(]+)", text)
-    return (found[1] or found[2]).strip() if found else text
+    match = re.search(r"certificate verify failed: ([^(]+?) ?\(_ssl|\[SSL: [A-Z_]+\] ?([^(]+)", text)
+    return (match[1] or match[2]).strip() if match else text
 
 
 def _reason(uri: str | Path, code: str, text: str, store: str) -> str:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from components.runtime.errors import InputError
@@ -68,7 +69,7 @@ def list_files(uri: str | Path) -> list[StoredFile]:
     Raises:
         InputError: if the place cannot be reached or read.
     """
-    return sorted(each_file(uri), key=_by_name)
+    return sorted(each_file(uri), key=lambda file: file.name)
 
 
 def each_file(uri: str | Path) -> Iterator[StoredFile]:
@@ -87,7 +88,7 @@ def each_file(uri: str | Path) -> Iterator[StoredFile]:
             for item in page.get("Contents", []):
                 name = item["Key"].removeprefix(start)
                 if name and not name.endswith("/"):
-                    yield StoredFile(name, item["Size"], item.get("ETag", "").strip('"'))
+                    yield _stored(name, item)
 
 
 def find_file(uri: str | Path) -> StoredFile | None:
@@ -101,20 +102,8 @@ def find_file(uri: str | Path) -> StoredFile | None:
         return StoredFile(path.name, path.stat().st_size) if path.is_file() else None
     bucket, key = _split(uri)
     with explained(uri):
-        found = client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
-    return next(
-        (
-            StoredFile(PurePosixPath(key).name, item["Size"], item.get("ETag", "").strip('"'))
-            for item in found
-            if item["Key"] == key
-        ),
-        None,
-    )
-
-
-def list_dir(uri: str | Path) -> list[str]:
-    """Names of every file under `uri`, relative to it, sorted."""
-    return [file.name for file in list_files(uri)]
+        listed = client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    return next((_stored(PurePosixPath(key).name, item) for item in listed if item["Key"] == key), None)
 
 
 def read_bytes(uri: str | Path, at_most: int | None = None) -> bytes | None:
@@ -147,8 +136,7 @@ def write_file(src: Path, uri: str | Path) -> None:
     if is_remote(uri):
         bucket, key = _split(uri)
         with explained(uri):
-            extra = {"Metadata": {"sha256": sha256_file(src)}}
-            client().upload_file(str(src), bucket, key, ExtraArgs=extra, Config=transfer())
+            _upload(src, bucket, key)
         return
     with atomic_file(local_path(uri)) as aside:
         shutil.copyfile(src, aside)
@@ -169,17 +157,6 @@ def remove(uri: str | Path, names: Iterable[str]) -> None:
     with explained(uri):
         for name in names:
             client().delete_object(Bucket=bucket, Key=f"{prefix}/{name}" if prefix else name)
-
-
-def copy_dir(uri: str | Path, dest: Path) -> list[str]:
-    """Copy every file under a local or s3:// `uri` into `dest`; returns their names, [] where nothing is."""
-    names = list_dir(uri)
-    if names and is_remote(uri):
-        return download_dir(uri, dest)
-    for name in names:
-        (dest / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(local_path(uri) / name, dest / name)
-    return names
 
 
 def download_dir(uri: str | Path, dest: Path) -> list[str]:
@@ -260,8 +237,7 @@ def upload_dir(
     for name in sorted(names, key=lambda n: (n == last, n)):
         path = src / name
         with explained(f"{uri.rstrip('/')}/{name}"):
-            extra = {"Metadata": {"sha256": sha256_file(path)}}
-            client().upload_file(str(path), bucket, start + name, ExtraArgs=extra, Config=transfer())
+            _upload(path, bucket, start + name)
             stored = client().head_object(Bucket=bucket, Key=start + name)["ContentLength"]
         if stored != path.stat().st_size:
             raise InputError(
@@ -302,8 +278,13 @@ def check_writable(uri: str) -> None:
         client().delete_object(Bucket=bucket, Key=key)
 
 
-def _by_name(file: StoredFile) -> str:
-    return file.name
+def _stored(name: str, item: Any) -> StoredFile:
+    return StoredFile(name, item["Size"], item.get("ETag", "").strip('"'))
+
+
+def _upload(file: Path, bucket: str, key: str) -> None:
+    recorded = {"Metadata": {"sha256": sha256_file(file)}}
+    client().upload_file(str(file), bucket, key, ExtraArgs=recorded, Config=transfer())
 
 
 def _split(uri: str | Path) -> tuple[str, str]:

@@ -12,13 +12,13 @@ from typing import Any
 
 from components.runtime.errors import InputError, one_line
 
+#: Of a YAML file. The reader takes about 2 s for each megabyte.
 MAX_YAML_BYTES = 4 * 2**20
-"""Of a YAML file. The reader takes about 2 s for each megabyte."""
+#: Values in a YAML file, those that an alias stands for counted each time.
 MAX_YAML_VALUES = 200_000
-"""Values in a YAML file, those that an alias stands for counted each time."""
 MAX_YAML_DEPTH = 100
+#: Of a JSON file: far more than anything here writes, less than what would fill a machine.
 MAX_JSON_BYTES = 2**28
-"""Of a JSON file: far more than anything here writes, less than what would fill a machine."""
 PIECE_BYTES = 2**20
 
 
@@ -81,7 +81,7 @@ def check_yaml(text: bytes | str, what: str) -> None:
     sizes: dict[int, int] = {}
     try:
         documents = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
-        total = sum(_size(one, sizes, 0, what) for one in documents if one is not None)
+        total = sum(_size(document, sizes, 0, what) for document in documents if document is not None)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{what}: not readable as YAML: {one_line(error)}") from error
     if total > MAX_YAML_VALUES:

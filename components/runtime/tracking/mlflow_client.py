@@ -29,9 +29,9 @@ def tracking_uri() -> str:
     `dvc exp run --temp` and `--queue` run in a temporary folder, which vanishes: there the database is that
     of the project, which DVC names in DVC_ROOT.
     """
-    given = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
     root = _project_of_experiment()
-    return given or (DEFAULT_URI if root is None else f"sqlite:///{root / DATABASE}")
+    return uri or (DEFAULT_URI if root is None else f"sqlite:///{root / DATABASE}")
 
 
 def _project_of_experiment() -> Path | None:
@@ -167,10 +167,10 @@ def experiment_id(client: Any) -> str:
     """
     from mlflow.exceptions import MlflowException
 
-    given = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    number = os.environ.get("MLFLOW_EXPERIMENT_ID")
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    found = client.get_experiment(given) if given else client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment(number) if number else client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             # MLflow would keep the files below the current folder, which vanishes with a DVC experiment.
             root = _project_of_experiment()
@@ -180,13 +180,14 @@ def experiment_id(client: Any) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.get_experiment_by_name(name)  # another process made it in between
-    if found.lifecycle_stage != "active":
+        experiment = client.get_experiment_by_name(name)  # another process made it in between
+    if experiment.lifecycle_stage != "active":
         raise InputError(
-            f"experiment {found.name} ({found.experiment_id}) is deleted: bring it back with "
-            f"`mlflow experiments restore -x {found.experiment_id}`, or set MLFLOW_EXPERIMENT_NAME to another"
+            f"experiment {experiment.name} ({experiment.experiment_id}) is deleted: bring it back with "
+            f"`mlflow experiments restore -x {experiment.experiment_id}`, or set MLFLOW_EXPERIMENT_NAME to "
+            "another"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def parent_run(client: Any, experiment: str, pipeline: str) -> str:
@@ -202,8 +203,8 @@ def parent_run(client: Any, experiment: str, pipeline: str) -> str:
         raise InputError(f"the pipeline run's name {pipeline!r} must not hold a quote")
 
     def oldest() -> str | None:
-        found = client.search_runs([experiment], f"tags.`{PIPELINE_TAG}` = '{pipeline}'")
-        ids = sorted((run.info.start_time, run.info.run_id) for run in found)
+        runs = client.search_runs([experiment], f"tags.`{PIPELINE_TAG}` = '{pipeline}'")
+        ids = sorted((run.info.start_time, run.info.run_id) for run in runs)
         return str(ids[0][1]) if ids else None
 
     there = oldest()

@@ -241,7 +241,7 @@ class _Mlflow:
             self.parent_id = parent
 
     def _unfinished(self, experiment: str, tags: Mapping[str, str]) -> str | None:
-        """The run of an attempt at this step that was killed or interrupted, to be gone on with."""
+        """The run of an attempt at this step that was killed or interrupted, to resume."""
         if not self.parent_id:
             return None
         wanted = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]

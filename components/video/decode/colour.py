@@ -136,13 +136,13 @@ def _pq_light(signal: Tensor) -> Tensor:
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     """(a, b, c, d) of a frame's display matrix: x' = a x + c y, y' = b x + d y, up to a factor."""
     try:
-        found = frame.side_data.get("DISPLAYMATRIX")
+        matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # data that PyAV has no name for (a headset's second view) hides all the rest
         turns = round(frame.rotation / 90) % 4
         return ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))[turns]
-    if found is None:
+    if matrix is None:
         return 1, 0, 0, 1
-    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(found), "=i4")[:5])
+    a, b, _, c, d = (int(value) for value in np.frombuffer(bytes(matrix), "=i4")[:5])
     return a, b, c, d
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.errors import InputError
-from components.video.decode.endings import ends_early
+from components.video.decode.truncation import ends_early
 
 # Playlists (m3u8, concat, ...) would let a file make the decoder open other files or addresses, hence a list.
 DEMUXERS = (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from components.alignment.params import AlignmentParams
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.reward.base import Rating
 from components.runtime.errors import Interrupted
 from tests.alignment.tiny import PARAMS, Brightness, make_trainer

@@ -14,8 +14,8 @@ from components.alignment.candidates.pairs import Candidate, Verdict, judge_iter
 from components.alignment.candidates.rollout import Group, candidate_seed
 from components.alignment.ledger import LedgerWriter, Origin, kept_latents
 from components.alignment.ledger.schema import Keep
-from components.corpus import Prompt
-from components.generator import Generator
+from components.corpus.prompts import Prompt
+from components.generator.generator import Generator
 from components.generator.params import SamplingParams
 from components.reward.base import Rating
 from components.runtime.artifacts.artifact import Artifact, open_artifact

@@ -18,7 +18,7 @@ from components.alignment.__main__ import app
 from components.alignment.ledger import LedgerReader, LedgerWriter, read_pairs
 from components.alignment.ledger import rescore as replay
 from components.alignment.ledger.rescore import Replayed, compare
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted

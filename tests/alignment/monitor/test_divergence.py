@@ -16,7 +16,7 @@ from components.alignment import step
 from components.alignment.loop import AlignmentLoop
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import FullPolicy, LoraPolicy, Policy
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.reward.base import Rating
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.publish import publish

@@ -28,11 +28,10 @@ from components.alignment.monitor.heldout_judge import (
     hold_back,
 )
 from components.alignment.policy import LoraPolicy, Policy
-from components.corpus import Prompt
-from components.corpus.prompts import world_prompts
+from components.corpus.prompts import Prompt, world_prompts
 from components.corpus.world.render import render
 from components.corpus.world.scene import parse_caption
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.reward.base import digest_of
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError

@@ -14,7 +14,7 @@ from components.alignment.loop import AlignmentLoop
 from components.alignment.monitor.guards import GuardParams
 from components.alignment.monitor.heldout_judge import HeldOutJudge, Reading
 from components.alignment.policy import Policy
-from components.generator import Generator
+from components.generator.generator import Generator
 from tests.alignment.tiny import PARAMS, make_trainer
 
 WATCHED = PARAMS.model_copy(

@@ -23,7 +23,7 @@ def make(name: str) -> ModelFamily:
     torch.manual_seed(0)
     pipeline = TINY[name].build()
     family = FAMILIES[type(pipeline).__name__](pipeline)
-    family.settle(TINY[name].geometry.fps, 3.0)
+    family.set_conditioning(TINY[name].geometry.fps, 3.0)
     return family
 
 
@@ -74,7 +74,7 @@ def test_both_experts_are_trained_and_saved(tmp_path: Path, monkeypatch: pytest.
     assert {name.split(".")[0] for name in before} == {"high", "low"}
     moved = {}
     for time, expert in ((900.0, "high"), (100.0, "low")):
-        monkeypatch.setattr(family.process, "draw_times", lambda *_, time=time: torch.tensor([time]))
+        monkeypatch.setattr(family.noise_process, "sample_times", lambda *_, time=time: torch.tensor([time]))
         fresh = Updater(policy, PARAMS, Ranks())
         before = {name: value.detach().clone() for name, value in policy.parameters().items()}
         fresh.step(make_pairs(family, "wan-2.2-a14b"), 0, 0)

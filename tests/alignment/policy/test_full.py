@@ -16,7 +16,7 @@ from torch import Tensor
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import POLICY, REFERENCE, FullPolicy
 from components.alignment.policy.updater import Pair, Updater
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 from tests.alignment.policy.test_families import inputs as inputs_of

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from components.alignment.policy import POLICY, REFERENCE, LoraPolicy, Policy
-from components.generator import Generator
+from components.generator.generator import Generator
 
 
 def probe(generator: Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from components.alignment.monitor.guards import GuardParams
 from components.alignment.params import ReferenceKind
 from components.alignment.policy import POLICY, REFERENCE, LoraPolicy, Policy
 from components.alignment.policy.reference import Reference
-from components.generator import Generator
+from components.generator.generator import Generator
 from tests.alignment.tiny import PARAMS, make_trainer
 
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from components.alignment.policy.sharding import InStep
-from components.generator import Generator
 from components.generator.families.wan import Experts
+from components.generator.generator import Generator
 from components.runtime.compute.distributed import Ranks
 from tests.alignment.closeness import largest_difference, steady
 from tests.alignment.policy.sharded_processes import FAMILIES, HALF, updated

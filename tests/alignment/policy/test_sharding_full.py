@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from components.alignment.policy import FullPolicy, Policy
 from components.alignment.policy.sharding import clip_gradients
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.compute.distributed import Ranks
 from tests.alignment.closeness import largest_difference, steady

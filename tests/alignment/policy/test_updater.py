@@ -9,7 +9,7 @@ import torch
 
 from components.alignment.policy import LoraPolicy
 from components.alignment.policy.updater import Pair, Updater
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 from tests.alignment.tiny import PARAMS, PROMPTS

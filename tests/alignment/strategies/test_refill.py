@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from components.alignment.candidates.rollout import candidate_seed
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.reward.base import Rating
 from tests.alignment.tiny import PARAMS, PROMPTS, Brightness, ledger_rows, make_trainer
 

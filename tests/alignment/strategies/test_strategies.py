@@ -16,7 +16,7 @@ from components.alignment.objectives.sft import sft
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import POLICY, REFERENCE
 from components.alignment.strategies import STRATEGIES
-from components.generator import Generator
+from components.generator.generator import Generator
 from components.runtime.artifacts.publish import publish
 from tests.alignment.tiny import PARAMS, Brightness, ledger_rows, make_generator, make_trainer
 

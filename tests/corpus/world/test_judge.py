@@ -14,7 +14,7 @@ import torch
 from scipy import ndimage
 
 from components.corpus.world import judge as judge_module
-from components.corpus.world.judge import LAWS, PART_FLOOR, Judgement, judge, judge_all
+from components.corpus.world.judge import LAWS, PART_FLOOR, Judgement, judge
 from components.corpus.world.render import render
 from components.corpus.world.scene import SHAPES, all_scenes
 
@@ -186,7 +186,7 @@ def test_each_damage_is_blamed_on_its_own_law() -> None:
 
 
 def test_parts_stay_between_floor_and_one() -> None:
-    for verdict in judge_all(torch.stack([_damaged(name, 0.5, 1) for name in DAMAGE])):
+    for verdict in [judge(_damaged(name, 0.5, 1)) for name in DAMAGE]:
         assert 0 <= verdict.quality <= 1
         assert set(verdict.parts) == set(LAWS)
         assert all(PART_FLOOR <= part <= 1 for part in verdict.parts.values())

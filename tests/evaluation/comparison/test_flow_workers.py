@@ -11,24 +11,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.runtime.compute.test_workers import alive
 
 from components.evaluation.dimensions import classical_flow as classical
-from components.evaluation.dimensions.base import Clips
+from components.evaluation.dimensions.base import VideoBatch
 from components.runtime.errors import InputError, Interrupted
+from tests.runtime.compute.test_process_pool import alive
 
 PARENT = """
 import time
 import torch
 from components.evaluation.dimensions import classical_flow as classical
-from components.evaluation.dimensions.base import Clips
+from components.evaluation.dimensions.base import VideoBatch
 
 classical.available_cpus = lambda: 2
 if __name__ == "__main__":
     frames = torch.randint(0, 255, (4, 2, 3, 32, 32), dtype=torch.uint8)
     with classical.workers(classical.WORTH_WORKERS) as pool:
-        clips = Clips(frames, 8.0, ("",) * 4, pool)
-        clips.work_out("flow_lengths")
+        clips = VideoBatch(frames, 8.0, ("",) * 4, pool)
+        clips.compute("flow_lengths")
         print(*("flow_lengths" in vars(video) for video in clips.videos), flush=True)
         time.sleep(600)
 """
@@ -61,11 +61,11 @@ def test_flow_workers_end_when_their_parent_is_killed(tmp_path: Path, repository
     assert not left
 
 
-def clips(pool: classical.ProcessPool | None) -> Clips:
+def clips(pool: classical.ProcessPool | None) -> VideoBatch:
     frames = torch.randint(
         0, 255, (4, 3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    return Clips(frames, 8.0, ("",) * 4, pool)
+    return VideoBatch(frames, 8.0, ("",) * 4, pool)
 
 
 def test_workers_find_what_this_process_finds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,10 +74,10 @@ def test_workers_find_what_this_process_finds(monkeypatch: pytest.MonkeyPatch) -
     with classical.workers(classical.WORTH_WORKERS) as pool:
         assert pool is not None and pool.count == 2
         together = clips(pool)
-        together.work_out("flow_lengths")
+        together.compute("flow_lengths")
         pool.stop.requested = True
         with pytest.raises(Interrupted):
-            clips(pool).work_out("flow_lengths")
+            clips(pool).compute("flow_lengths")
     torch.set_num_threads(1)
     for one, other in zip(alone.videos, together.videos, strict=True):
         assert vars(other)["flow_lengths"] == pytest.approx(one.flow_lengths, rel=1e-6)
@@ -88,9 +88,9 @@ def test_a_dead_worker_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with classical.workers(classical.WORTH_WORKERS) as pool:
         assert pool is not None
         made = clips(pool)
-        made.work_out("flow_lengths")
+        made.compute("flow_lengths")
         for worker in children(os.getpid()):
             if b"spawn_main" in Path(f"/proc/{worker}/cmdline").read_bytes():
                 os.kill(worker, signal.SIGKILL)
         with pytest.raises(InputError, match="a worker process died"):
-            clips(pool).work_out("flow_lengths")
+            clips(pool).compute("flow_lengths")

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from components.evaluation.__main__ import app
-from components.evaluation.comparison import result_files as contest
-from components.evaluation.vbench.files import Result, VideoResult, read_results, write_results
+from components.evaluation.comparison import result_files
+from components.evaluation.vbench.files import VBenchResult, VideoResult, read_results, write_results
 from components.runtime.errors import InputError
 
-RESAMPLES = contest.Terms(resamples=2000)
+RESAMPLES = result_files.AnalysisPlan(resamples=2000)
 
 
 def write(file: Path, **dimensions: dict[str, Any]) -> Path:
@@ -53,7 +53,7 @@ def test_a_shift_beyond_the_noise_is_seen_and_a_loss_within_the_margin_is_not_in
         object_class=videos(base - rng.normal(0.2, 0.01, 60)),
         imaging_quality=videos(100 * up),
     )
-    found = contest.run([before, after], RESAMPLES).changes["new"]
+    found = result_files.run([before, after], RESAMPLES).changes["new"]
     assert list(found) == ["imaging_quality", "object_class", "color", "scene"]
     assert found["color"].paired.difference.value == pytest.approx(np.mean(up - base))
     assert found["imaging_quality"].paired.difference.value == pytest.approx(np.mean(up - base))
@@ -73,7 +73,7 @@ def test_noise_and_no_difference_at_all_are_left_open_and_prompts_are_what_count
     by_prompt = np.tile(rng.normal(0, 0.2, 20), 3)
     before = write(tmp_path / "a.json", color=videos(base), scene=videos(base))
     after = write(tmp_path / "b.json", color=videos(base + by_prompt), scene=videos(base))
-    found = contest.run([before, after], RESAMPLES).changes["b"]
+    found = result_files.run([before, after], RESAMPLES).changes["b"]
     assert found["color"].verdict == "open"
     half = (found["color"].paired.difference.high - found["color"].paired.difference.low) / 2
     # Three videos of a prompt that move together are one observation: t s / sqrt(20), not sqrt(60).
@@ -90,8 +90,8 @@ def test_several_candidates_share_one_correction(tmp_path: Path) -> None:
     files = [write(tmp_path / "base.json", color=videos(base))]
     for name in ("one", "two", "three"):
         files.append(write(tmp_path / f"{name}.json", color=videos(base + rng.normal(0.008, 0.03, 40))))
-    alone = contest.run(files[:2], RESAMPLES).changes["one"]["color"]
-    together = contest.run(files, RESAMPLES).changes["one"]["color"]
+    alone = result_files.run(files[:2], RESAMPLES).changes["one"]["color"]
+    together = result_files.run(files, RESAMPLES).changes["one"]["color"]
     assert together.paired == alone.paired
     assert together.p_holm >= alone.p_holm
 
@@ -101,8 +101,8 @@ def test_margins_are_the_callers(tmp_path: Path) -> None:
     lower = base - np.random.default_rng(3).normal(0.05, 0.005, 30)
     before = write(tmp_path / "a.json", color=videos(base), scene=videos(base))
     after = write(tmp_path / "b.json", color=videos(lower), scene=videos(lower))
-    terms = contest.Terms(margins={"color": 0.1}, resamples=2000)
-    found = contest.run([before, after], terms).changes["b"]
+    plan = result_files.AnalysisPlan(margins={"color": 0.1}, resamples=2000)
+    found = result_files.run([before, after], plan).changes["b"]
     assert found["color"].not_inferior
     assert found["scene"].inferior
 
@@ -114,12 +114,12 @@ def test_few_prompts_get_no_verdict(tmp_path: Path, prompts: int) -> None:
     base = rng.uniform(0.7, 0.9, 360)
     before = write(tmp_path / "a.json", color=videos(base, prompts))
     after = write(tmp_path / "b.json", color=videos(base - rng.normal(0.3, 0.01, 360), prompts))
-    found = contest.run([before, after], RESAMPLES)
+    found = result_files.run([before, after], RESAMPLES)
     change = found.changes["b"]["color"]
     assert change.verdict == f"not shown: {prompts} prompts, 10 needed"
     assert not (change.worse or change.inferior or change.not_inferior)
-    assert "[not shown]" in contest.as_table(found)
-    assert json.loads(json.dumps(contest.as_json(found), allow_nan=False))
+    assert "[not shown]" in result_files.as_table(found)
+    assert json.loads(json.dumps(result_files.as_json(found), allow_nan=False))
 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
         scene={"z-0.mp4": 1},
         dynamic_degree={"a-0.mp4": False},
     )
-    found = contest.run([before, after], RESAMPLES)
+    found = result_files.run([before, after], RESAMPLES)
     assert found.changes["b"]["color"].unpaired == 2
     assert found.changes["b"]["color"].paired.pairs == 1
     assert found.skipped["b"] == {
@@ -143,7 +143,7 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
         "human_action": "only in the base",
         "scene": "no video of the same name in both",
     }
-    table = contest.as_table(found)
+    table = result_files.as_table(found)
     assert "2 videos are in one file only" in table
     assert "do not say whether the seeds are the same" in table
     assert max(map(len, table.splitlines())) < 135
@@ -151,27 +151,27 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
 
 def test_measurements_of_different_methods_are_not_compared(tmp_path: Path) -> None:
     for name, method in (("a", ""), ("b", "RAFT replaced")):
-        more = {"method": method} if method else {}
-        write_results(tmp_path / f"{name}.json", {"color": Result(0.5, (VideoResult("p-0.mp4", 0.5, more),))})
+        write_results(
+            tmp_path / f"{name}.json", {"color": VBenchResult(0.5, (VideoResult("p-0.mp4", 0.5),), method)}
+        )
     with pytest.raises(InputError, match="color: measured by VBench and by RAFT replaced"):
-        contest.run([tmp_path / "a.json", tmp_path / "b.json"], RESAMPLES)
+        result_files.run([tmp_path / "a.json", tmp_path / "b.json"], RESAMPLES)
 
 
 def test_our_variant_is_not_compared_with_the_published_one(tmp_path: Path) -> None:
     for name, variant in (("a", ""), ("b", "ours"), ("c", "ours")):
-        more = {"variant": variant} if variant else {}
-        entries = {"color": Result(0.5, (VideoResult("p-0.mp4", 0.5, more),))}
+        entries = {"color": VBenchResult(0.5, (VideoResult("p-0.mp4", 0.5),), variant=variant)}
         write_results(
-            tmp_path / f"{name}.json", entries | {"scene": Result(0.5, (VideoResult("p-0.mp4", 0.5),))}
+            tmp_path / f"{name}.json", entries | {"scene": VBenchResult(0.5, (VideoResult("p-0.mp4", 0.5),))}
         )
-    found = contest.run([tmp_path / "a.json", tmp_path / "b.json"], RESAMPLES)
+    found = result_files.run([tmp_path / "a.json", tmp_path / "b.json"], RESAMPLES)
     assert found.skipped["b"] == {"color": "measured by VBench and by our variant"}
-    both = contest.run([tmp_path / "b.json", tmp_path / "c.json"], RESAMPLES)
+    both = result_files.run([tmp_path / "b.json", tmp_path / "c.json"], RESAMPLES)
     assert {name: one.measured for name, one in both.changes["c"].items()} == {
         "color": "our variant",
         "scene": "",
     }
-    assert "color                    not VBench's: our variant" in contest.as_table(both)
+    assert "color                    not VBench's: our variant" in result_files.as_table(both)
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ def test_our_variant_is_not_compared_with_the_published_one(tmp_path: Path) -> N
 )
 def test_percentages_are_refused(tmp_path: Path, score: float, video: float, message: str) -> None:
     sound = write(tmp_path / "a.json", color={"p-0.mp4": 0.9})
-    write_results(tmp_path / "b.json", {"color": Result(score, (VideoResult("p-0.mp4", video),))})
+    write_results(tmp_path / "b.json", {"color": VBenchResult(score, (VideoResult("p-0.mp4", video),))})
     with pytest.raises(InputError, match=rf"b\.json: {message}"):
-        contest.run([sound, tmp_path / "b.json"], RESAMPLES)
+        result_files.run([sound, tmp_path / "b.json"], RESAMPLES)
 
 
 def test_imaging_quality_on_the_wrong_scale_is_refused(tmp_path: Path) -> None:
@@ -195,17 +195,17 @@ def test_imaging_quality_on_the_wrong_scale_is_refused(tmp_path: Path) -> None:
         json.dumps({"imaging_quality": [0.65, [{"video_path": "p-0.mp4", "video_results": 0.65}]]})
     )
     with pytest.raises(InputError, match=r"b\.json: the videos of imaging_quality have figures of 0\.\.1"):
-        contest.run([sound, tmp_path / "b.json"], RESAMPLES)
+        result_files.run([sound, tmp_path / "b.json"], RESAMPLES)
 
 
 def test_seeds_that_differ_are_said(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         entry = VideoResult("p-0.mp4", 0.5, {"seed": seed})
-        write_results(tmp_path / f"{name}.json", {"color": Result(0.5, (entry,))})
-    found = contest.run([tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.json"], RESAMPLES)
+        write_results(tmp_path / f"{name}.json", {"color": VBenchResult(0.5, (entry,))})
+    found = result_files.run([tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.json"], RESAMPLES)
     assert found.changes["b"]["color"].seeds is True
     assert found.changes["c"]["color"].seeds is False
-    assert "some pairs do not share their seed" in contest.as_table(found)
+    assert "some pairs do not share their seed" in result_files.as_table(found)
 
 
 def test_what_was_read_is_written_back_the_same(tmp_path: Path) -> None:

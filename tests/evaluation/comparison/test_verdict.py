@@ -52,14 +52,14 @@ RULES = Gate.model_validate(
 def verdict(base: Side, aligned: Side, rules: Gate = RULES) -> Verdict:
     clusters = Clusters([i // 2 for i in range(N)], 2000, np.random.default_rng(1))
     found = judge_pairs(base, aligned, EvaluationParams(), clusters)
-    metrics = {"evaluation": flat_metrics(found, base, aligned, N // 2)}
+    metrics = {"evaluation": flat_metrics(found, base, aligned)}
     return put_to_gate(found, rules, metrics, base.unavailable)
 
 
 def test_both_agree() -> None:
     found = verdict(side(0, 0.5), side(1, 0.6))
     assert found.headline == (
-        "The aligned model wins, by the training reward and by the independent judge. "
+        "The aligned model wins, by the training reward and by the oracle judge. "
         "Every rule of the gate holds that needs no champion."
     )
     assert not found.broken
@@ -67,10 +67,10 @@ def test_both_agree() -> None:
 
 def test_a_win_by_the_reward_alone_is_called_that() -> None:
     assert (
-        "by its training reward only; the independent judge does not agree"
+        "by its training reward only; the oracle judge does not agree"
         in verdict(side(0, 0.5), side(1, 0.4)).headline
     )
-    assert "no independent judge" in verdict(side(0, None), side(1, None)).headline
+    assert "no oracle judge" in verdict(side(0, None), side(1, None)).headline
 
 
 def test_no_win_is_called_that() -> None:
@@ -112,7 +112,7 @@ def test_json_is_plain_and_says_by_which_rules() -> None:
 
 def test_metrics_are_finite_and_leave_out_what_there_is_not() -> None:
     base, aligned = side(0, None), side(1, None, color=0.8)
-    metrics = flat_metrics(verdict(base, aligned), base, aligned, 60)
+    metrics = flat_metrics(verdict(base, aligned), base, aligned)
     assert all(np.isfinite(value) for value in metrics.values())
     assert "win_rate_judge" not in metrics
     assert "base/motion_flow" not in metrics

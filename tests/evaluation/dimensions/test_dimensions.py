@@ -12,11 +12,12 @@ import torch
 from components.corpus.world.render import render
 from components.corpus.world.scene import Scene, all_scenes
 from components.evaluation.comparison.measure import measure
-from components.evaluation.dimensions.base import Clips, Dimension
+from components.evaluation.dimensions.base import Dimension, VideoBatch
 from components.evaluation.dimensions.catalogue import catalogue
-from components.evaluation.dimensions.motion import flickering, is_dynamic, motion, smoothness
+from components.evaluation.dimensions.classical_flow import smoothness
+from components.evaluation.dimensions.motion import flickering, is_dynamic, motion
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
-from components.evaluation.models import WEIGHTS, Shelf
+from components.evaluation.models import WEIGHTS, ModelStore
 
 SCENES = [
     Scene("circle", "red", "left", "quickly", "black"),
@@ -32,15 +33,15 @@ class NoReward:
         return torch.zeros(len(frames))
 
 
-def clips(scenes: list[Scene] = SCENES, prompts: list[str] | None = None) -> Clips:
+def clips(scenes: list[Scene] = SCENES, prompts: list[str] | None = None) -> VideoBatch:
     frames = torch.stack([render(scene, seed) for seed, scene in enumerate(scenes)])
-    return Clips(frames, 8.0, tuple(prompts or [scene.caption for scene in scenes]))
+    return VideoBatch(frames, 8.0, tuple(prompts or [scene.caption for scene in scenes]))
 
 
-NOTHING = Shelf()
+NOTHING = ModelStore()
 
 
-def score(name: str, of: Clips) -> np.ndarray:
+def score(name: str, of: VideoBatch) -> np.ndarray:
     """By the first provider that needs no weights."""
     able = next(one for one in catalogue()[name] if one.unavailable(of, NOTHING) is None)
     return able.measure(of, NOTHING)
@@ -106,12 +107,12 @@ def test_dynamic_needs_a_quarter_of_the_steps_above_the_threshold(fast: int, exp
 def test_dynamic_degree_tells_a_fast_clip_from_a_still_one() -> None:
     fast = render(SCENES[0], 0)
     still = fast[:1].expand(9, -1, -1, -1)
-    both = Clips(torch.stack([fast, still]), 8.0, ("a", "b"))
+    both = VideoBatch(torch.stack([fast, still]), 8.0, ("a", "b"))
     assert score("dynamic_degree", both).tolist() == [1.0, 0.0]
 
 
 def test_flow_is_only_estimated_where_asked() -> None:
-    some = Clips(clips().frames, 8.0, clips().prompts, flow_on=np.array([True, False, True, False]))
+    some = VideoBatch(clips().frames, 8.0, clips().prompts, flow_on=np.array([True, False, True, False]))
     assert np.isnan(score("dynamic_degree", some)).tolist() == [False, True, False, True]
     assert np.isnan(score("temporal_flickering", some)).sum() == 0
 
@@ -124,7 +125,7 @@ def test_motion_in_the_world_is_the_objects_way_and_blind_to_flicker() -> None:
     assert np.abs(moves / expected - 1).max() < 0.12
     rng = np.random.default_rng(0)
     x = clips().frames.numpy() * (1 + 0.1 * rng.standard_normal((4, 9, 1, 1, 1)))
-    flickering_clips = Clips(torch.from_numpy(np.clip(x, 0, 255).astype(np.uint8)), 8.0, clips().prompts)
+    flickering_clips = VideoBatch(torch.from_numpy(np.clip(x, 0, 255).astype(np.uint8)), 8.0, clips().prompts)
     assert np.abs(motion(flickering_clips)[0] / moves - 1).max() < 0.05
 
 
@@ -163,14 +164,14 @@ def test_the_world_dimensions_are_zero_where_the_prompt_says_otherwise(name: str
 
 
 def test_a_blank_clip_scores_zero_and_is_not_left_out() -> None:
-    blank = Clips(torch.full((1, 9, 3, 48, 48), 20, dtype=torch.uint8), 8.0, (SCENES[0].caption,))
+    blank = VideoBatch(torch.full((1, 9, 3, 48, 48), 20, dtype=torch.uint8), 8.0, (SCENES[0].caption,))
     for name in ("object_class", "color", "shape", "direction", "speed"):
         assert score(name, blank).tolist() == [0.0]
 
 
 def test_without_world_prompts_the_world_is_unavailable_with_its_reason() -> None:
     elsewhere = clips(prompts=["a cat", "a dog", "a bird", "a fish"])
-    side = measure(elsewhere.frames, 8.0, elsewhere.prompts, NoReward(), 2)
+    side = measure(elsewhere, NoReward(), 2, NOTHING)
     assert side.judge is None
     assert set(WORLD) <= set(side.unavailable)
     assert "miniature world" in side.unavailable["color"]
@@ -181,7 +182,7 @@ def test_without_world_prompts_the_world_is_unavailable_with_its_reason() -> Non
 def test_with_weights_the_pretrained_models_are_used_and_named(tiny_weights: Path) -> None:
     frames = torch.stack([render(scene, 0)[::4] for scene in SCENES[:2]])
     prompts = [SCENES[0].caption, "A person is marching"]
-    side = measure(frames, 8.0, prompts, NoReward(), 2, shelf=Shelf(str(tiny_weights)))
+    side = measure(VideoBatch(frames, 8.0, tuple(prompts)), NoReward(), 2, ModelStore(str(tiny_weights)))
     free = {name for name, ones in catalogue().items() if not ones[0].fact}
     assert free <= set(side.scores)
     assert side.used["dynamic_degree"].models == ("raft",)
@@ -200,7 +201,7 @@ def test_a_reward_is_told_the_prompt_of_each_clip() -> None:
             return torch.tensor([float(len(prompt)) for prompt in prompts])
 
     given = clips(prompts=["a", "bb", "ccc", "dddd"])
-    side = measure(given.frames[:3], 8.0, given.prompts[:3], Reader(), 2)
+    side = measure(VideoBatch(given.frames[:3], 8.0, given.prompts[:3]), Reader(), 2, NOTHING)
     assert side.reward.tolist() == [1.0, 2.0, 3.0]
 
 
@@ -212,11 +213,11 @@ def test_a_reward_that_fails_is_not_taken_for_a_low_one() -> None:
             return torch.full((len(frames),), float("nan"))
 
     with pytest.raises(ValueError, match="not finite"):
-        measure(clips().frames, 8.0, clips().prompts, Broken(), 2)
+        measure(clips(), Broken(), 2, NOTHING)
 
 
 def test_wrong_clips_are_refused() -> None:
     with pytest.raises(ValueError, match="uint8"):
-        Clips(torch.zeros(1, 9, 3, 8, 8), 8.0, ("a",))
+        VideoBatch(torch.zeros(1, 9, 3, 8, 8), 8.0, ("a",))
     with pytest.raises(ValueError, match="2 prompts"):
-        Clips(torch.zeros(1, 9, 3, 8, 8, dtype=torch.uint8), 8.0, ("a", "b"))
+        VideoBatch(torch.zeros(1, 9, 3, 8, 8, dtype=torch.uint8), 8.0, ("a", "b"))

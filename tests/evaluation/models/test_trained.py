@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from components.alignment.policy import FullPolicy, LoraPolicy, Policy
-from components.evaluation.step import open_sampler, trained_by
-from components.generator import Generator
+from components.evaluation.inputs import trained_by
+from components.evaluation.samples import open_sampler
 from components.generator.families import ModelFamily
-from components.generator.generator import PIPELINE, SETTINGS
+from components.generator.generator import PIPELINE, SETTINGS, Generator
 from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.artifacts.publish import publish
 from components.runtime.errors import InputError

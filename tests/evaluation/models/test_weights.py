@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from components.evaluation.__main__ import app
 from components.evaluation.dimensions.catalogue import catalogue
-from components.evaluation.models import WEIGHTS, Shelf
+from components.evaluation.models import WEIGHTS, ModelStore
 from components.evaluation.models.fetch import fetch, verify
 from components.evaluation.models.musiq import Musiq
 from components.runtime.errors import InputError
@@ -105,10 +105,10 @@ def test_a_hub_repository_with_safetensors(server: Server, tmp_path: Path, tiny_
     ]
     assert card["version"] == COMMIT
     assert verify("dino", str(tmp_path)).state == "whole"
-    frames = torch.rand(2, 3, 224, 224)
-    here, there = (Shelf(str(place)).open("dino").features(frames) for place in (tmp_path, tiny_weights))
+    frames = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    here, there = (ModelStore(str(place)).open("dino").features(frames) for place in (tmp_path, tiny_weights))
     assert torch.equal(here, there)
-    assert Shelf(str(tmp_path)).origin("dino") == WEIGHTS["dino"].origin
+    assert ModelStore(str(tmp_path)).origin("dino") == WEIGHTS["dino"].origin
 
 
 def test_a_repository_in_torchs_format_becomes_safetensors(
@@ -148,7 +148,7 @@ def test_one_file_in_torchs_format(server: Server, tmp_path: Path, monkeypatch: 
     origin = f"{server.address}/head.pth"
     monkeypatch.setitem(WEIGHTS, "aesthetic", replace(WEIGHTS["aesthetic"], origin=origin, sha256=""))
     fetch("aesthetic", str(tmp_path))
-    head = Shelf(str(tmp_path)).open("aesthetic")
+    head = ModelStore(str(tmp_path)).open("aesthetic")
     assert head.scores(torch.eye(6)).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     monkeypatch.setitem(WEIGHTS, "aesthetic", replace(WEIGHTS["aesthetic"], origin=origin, sha256="abcdef"))
     with pytest.raises(InputError, match=r"SHA-256 begins \w{6}, not abcdef"):
@@ -169,7 +169,9 @@ def test_a_flax_checkpoint(server: Server, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(WEIGHTS, "musiq", replace(WEIGHTS["musiq"], origin=f"{server.address}/musiq.npz"))
     fetch("musiq", str(tmp_path))
     pictures = torch.rand(1, 3, 33, 40)
-    assert torch.equal(Shelf(str(tmp_path)).open("musiq").scores(pictures), Musiq(tensors).scores(pictures))
+    assert torch.equal(
+        ModelStore(str(tmp_path)).open("musiq").scores(pictures), Musiq(tensors).scores(pictures)
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
@@ -186,16 +188,16 @@ def test_what_is_no_checkpoint_is_one_clear_line(
 def test_a_publisher_out_of_reach_is_one_clear_line(server: Server, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="facebook/dino-vitb16: cannot be fetched from the hub"):
         fetch("dino", str(tmp_path))
-    shelf = Shelf("hub")
-    assert "could not be fetched" in str(shelf.missing("dino"))
+    store = ModelStore("hub")
+    assert "could not be fetched" in str(store.missing("dino"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_hub_means_fetched_once_into_the_cache(server: Server, tiny_weights: Path) -> None:
     server.add_repository(WEIGHTS["dino"].origin, folder_files(tiny_weights / "dino"))
-    assert Shelf("hub").missing("dino") is None
+    assert ModelStore("hub").missing("dino") is None
     server.files.clear()
-    assert Shelf("hub").open("dino") is not None
+    assert ModelStore("hub").open("dino") is not None
 
 
 def test_several_that_need_the_same_weights_at_once_fetch_them_once(
@@ -204,25 +206,25 @@ def test_several_that_need_the_same_weights_at_once_fetch_them_once(
     monkeypatch.setenv("ONLINEVPO_CACHE", str(tmp_path))
     server.add_repository(WEIGHTS["dino"].origin, folder_files(tiny_weights / "dino"))
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda _: Shelf("hub").missing("dino"), range(4))) == [None] * 4
+        assert list(pool.map(lambda _: ModelStore("hub").missing("dino"), range(4))) == [None] * 4
     assert len([path for path in server.sent if path.endswith("model.safetensors")]) == 1
 
 
 def test_other_weights_have_another_version(server: Server, tmp_path: Path, tiny_weights: Path) -> None:
     """What a stopped run has kept is not taken for what other weights would give."""
     shutil.copytree(tiny_weights / "dino", tmp_path / "dino")
-    by_hand = Shelf(str(tmp_path)).version("dino")
-    assert Shelf(str(tmp_path)).version("dino") == by_hand
+    by_hand = ModelStore(str(tmp_path)).version("dino")
+    assert ModelStore(str(tmp_path)).version("dino") == by_hand
     os.utime(tmp_path / "dino" / "model.safetensors", ns=(0, 0))
-    assert Shelf(str(tmp_path)).version("dino") != by_hand
+    assert ModelStore(str(tmp_path)).version("dino") != by_hand
     server.add_repository(WEIGHTS["dino"].origin, folder_files(tiny_weights / "dino"))
     with pytest.raises(InputError, match="not fetched weights"):
         fetch("dino", str(tmp_path))  # a folder made by hand is not replaced
     shutil.rmtree(tmp_path / "dino")
     fetch("dino", str(tmp_path))
-    fetched = Shelf(str(tmp_path)).version("dino")
+    fetched = ModelStore(str(tmp_path)).version("dino")
     fetch("dino", str(tmp_path))
-    assert Shelf(str(tmp_path)).version("dino") == fetched != by_hand
+    assert ModelStore(str(tmp_path)).version("dino") == fetched != by_hand
 
 
 def test_another_repository_is_named_in_what_it_measures(
@@ -230,7 +232,7 @@ def test_another_repository_is_named_in_what_it_measures(
 ) -> None:
     server.add_repository("me/my-dino", folder_files(tiny_weights / "dino"))
     fetch("dino", str(tmp_path), origin="me/my-dino")
-    origins = {"dino": Shelf(str(tmp_path)).origin("dino")}
+    origins = {"dino": ModelStore(str(tmp_path)).origin("dino")}
     dimension = catalogue()["subject_consistency"][0]
     assert dimension.measured_by(origins) == "DINO ViT-B/16 replaced by me/my-dino"
     assert dimension.measured_by({"dino": WEIGHTS["dino"].origin}) == ""
@@ -243,13 +245,13 @@ def test_an_s3_mirror(store: Store, server: Server, tiny_weights: Path) -> None:
     fetch("dino", place)
     assert store.files("runs/weights") == ["dino/config.json", "dino/model.safetensors", "dino/weights.json"]
     assert verify("dino", place).state == "whole"
-    shelf = Shelf(place)
-    assert shelf.missing("dino") is None
+    store = ModelStore(place)
+    assert store.missing("dino") is None
     frames = torch.rand(1, 3, 224, 224)
     assert torch.equal(
-        shelf.open("dino").features(frames), Shelf(str(tiny_weights)).open("dino").features(frames)
+        store.open("dino").features(frames), ModelStore(str(tiny_weights)).open("dino").features(frames)
     )
-    assert "lacks config.json" in str(shelf.missing("clip-b32"))
+    assert "lacks config.json" in str(store.missing("clip-b32"))
     (store.folder / "bucket/runs/weights/dino/model.safetensors").write_bytes(b"short")
     assert verify("dino", place).state == "damaged"
 
@@ -264,12 +266,12 @@ def test_damage_is_found(server: Server, tmp_path: Path, tiny_weights: Path) -> 
     assert verify("dino", str(tmp_path)).about.endswith("model.safetensors has another SHA-256")
     file.unlink()
     assert verify("dino", str(tmp_path)).about.endswith("model.safetensors is missing")
-    assert "lacks model.safetensors" in str(Shelf(str(tmp_path)).missing("dino"))
+    assert "lacks model.safetensors" in str(ModelStore(str(tmp_path)).missing("dino"))
     assert verify("raft", str(tmp_path)).state == "missing"
     (tmp_path / "raft").mkdir()
     (tmp_path / "raft" / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(InputError, match="weights `raft` cannot be opened"):
-        Shelf(str(tmp_path)).open("raft")
+        ModelStore(str(tmp_path)).open("raft")
 
 
 @pytest.mark.parametrize("name", ["dino", "clip-b32", "detector", "captioner", "action", "video-text"])
@@ -282,7 +284,7 @@ def test_weights_that_lack_a_tensor_are_refused_not_left_random(
     del tensors[max(tensors, key=lambda one: tensors[one].numel())]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=f"weights `{name}` cannot be opened: 1 tensors are missing"):
-        Shelf(str(tmp_path)).open(name)
+        ModelStore(str(tmp_path)).open(name)
 
 
 @pytest.mark.parametrize("name", ["raft", "musiq"])
@@ -290,7 +292,7 @@ def test_other_tensors_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     save_file({"weight": torch.ones(2)}, tmp_path / name / "model.safetensors")
     with pytest.raises(InputError, match=f"weights `{name}` cannot be opened: not the tensors"):
-        Shelf(str(tmp_path)).open(name)
+        ModelStore(str(tmp_path)).open(name)
 
 
 def test_the_verbs(server: Server, tmp_path: Path, tiny_weights: Path) -> None:
@@ -322,4 +324,4 @@ def test_the_verbs(server: Server, tmp_path: Path, tiny_weights: Path) -> None:
 
 def test_a_folder_of_weights_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nonexist: no such folder"):
-        Shelf(str(tmp_path / "nonexist"))
+        ModelStore(str(tmp_path / "nonexist"))

@@ -19,7 +19,9 @@ from components.evaluation.comparison.measure import Side
 from components.evaluation.comparison.verdict import Verdict, flat_metrics, judge_pairs, put_to_gate
 from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.params import EvaluationParams
-from components.evaluation.report import Material, Shown, read_reward, render
+from components.evaluation.report.page import PageContent, render
+from components.evaluation.report.reward_section import read_reward
+from components.evaluation.report.side_by_side import ExamplePair
 from components.runtime.artifacts.manifest import Manifest
 from components.runtime.gate.thresholds import Gate, Minimum, load_gate
 from components.runtime.stats import ClusterMean, Clusters
@@ -68,7 +70,7 @@ def judged(base: Side, aligned: Side, rules: Gate | None = None) -> Verdict:
     params = EvaluationParams.model_validate({"resamples": 1000})
     labels = [i // 2 for i in range(len(base.reward))]
     verdict = judge_pairs(base, aligned, params, Clusters(labels, 1000, np.random.default_rng(0)))
-    metrics = {"evaluation": flat_metrics(verdict, base, aligned, len(base.reward) // 2)}
+    metrics = {"evaluation": flat_metrics(verdict, base, aligned)}
     return put_to_gate(verdict, rules or gate(), metrics, base.unavailable)
 
 
@@ -133,7 +135,7 @@ def counted(frames: int = FRAMES, side: int = 48) -> tuple[torch.Tensor, torch.T
     return base, 255 - base
 
 
-def material(reward: Path, verdict: Verdict | None = None, **changed: Any) -> Material:
+def page_content(reward: Path, verdict: Verdict | None = None, **changed: Any) -> PageContent:
     base, aligned = sides()
     manifest = Manifest(
         step="reward",
@@ -146,15 +148,11 @@ def material(reward: Path, verdict: Verdict | None = None, **changed: Any) -> Ma
         wall_seconds=1.0,
         created="2030-01-02T03:04:05+00:00",
     )
-    plain = Material(
+    plain = PageContent(
         verdict=verdict or judged(base, aligned),
-        dimensions={
-            name: {"group": used.group, "definition": used.definition, "method": used.method}
-            for name, used in base.used.items()
-        },
-        unavailable={"scene": "needs the weights of Tag2Text"},
+        base=base,
         shown=[
-            Shown(group, 2 * i + j, f"a {group} thing {NASTY}", j, {"judge": (0.5, 0.6)})
+            ExamplePair(group, 2 * i + j, f"a {group} thing {NASTY}", j, {"judge": (0.5, 0.6)})
             for i, group in enumerate(("best", "worst", "random"))
             for j in range(2)
         ],
@@ -171,9 +169,6 @@ def material(reward: Path, verdict: Verdict | None = None, **changed: Any) -> Ma
         provenance=[("run seed", "7"), ("code", "c0ffee")],
         sources={"reward": manifest},
         setting="24 pairs of clips",
-        diversity_of="prompts",
-        motion_by="the object's own way",
-        confidence=0.95,
     )
     return replace(plain, **changed)
 
@@ -183,7 +178,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with six pairs whose frames count."""
     root = tmp_path_factory.mktemp("page")
     file = root / "report.html"
-    file.write_text(render(material(card(root / "reward")), *counted(), FPS), encoding="utf-8")
+    file.write_text(render(page_content(card(root / "reward")), *counted(), FPS), encoding="utf-8")
     return file
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.evaluation.report import page, read_log, read_reward, read_versions, render
-from components.evaluation.report.reward_section import LARGEST_PLOT
+from components.evaluation.report import page
+from components.evaluation.report.page import render
+from components.evaluation.report.reward_section import LARGEST_PLOT, read_log, read_reward, read_versions
 from components.runtime.errors import InputError
 from components.runtime.io.page_slots import DECISION, OUTCOME, fill
 from components.runtime.tracking import step_run as tracking
 from pipelines.steps import step
-from tests.evaluation.report.conftest import FPS, NASTY, PAIRS, card, counted, judged, material, sides
+from tests.evaluation.report.conftest import FPS, NASTY, PAIRS, card, counted, judged, page_content, sides
 
 ROOT = Path(page.__file__).parents[3]
 
@@ -42,7 +43,7 @@ def test_names_and_prompts_are_text_and_nothing_else(page_file: Path) -> None:
 
 
 def test_everything_it_was_given_is_said(reward: Path) -> None:
-    found = text(render(material(reward, shown=[]), *counted(), FPS))
+    found = text(render(page_content(reward, shown=[]), *counted(), FPS))
     for words in (
         "Worth promoting",
         "Srcc footage is 0.400, must be at least 0.5.",
@@ -63,14 +64,16 @@ def test_everything_it_was_given_is_said(reward: Path) -> None:
 
 def test_against_promotion_the_reasons_come_first(reward: Path) -> None:
     base, aligned = sides(motion=np.full(PAIRS, 0.5), judge=None)
-    found = render(material(reward, judged(replace(base, judge=None), aligned), shown=[]), *counted(), FPS)
+    found = render(
+        page_content(reward, judged(replace(base, judge=None), aligned), shown=[]), *counted(), FPS
+    )
     words = text(found)
     assert "Not worth promoting" in words.split("Why not")[0]
     start = words.index("Why not")
     assert (
         start
         < words.index("Motion ratio is 0.250")
-        < words.index("No independent judge can")
+        < words.index("No oracle judge can")
         < words.index("Clips Each")
     )
     assert "unavailable for these prompts" in words
@@ -89,7 +92,7 @@ def test_weakest_attack_first_and_a_missing_share_is_left_out(reward: Path) -> N
 def test_a_reward_without_a_card_shows_its_figures(tmp_path: Path) -> None:
     found = read_reward(tmp_path, {"srcc_world": 0.9, "rmse": 0.25})
     assert (found.card, found.first, found.rest) == (None, [("srcc_world", 0.9)], [("rmse", 0.25)])
-    words = text(render(material(tmp_path, shown=[]), *counted(), FPS))
+    words = text(render(page_content(tmp_path, shown=[]), *counted(), FPS))
     assert "The reward artifact holds no card; these are its metrics." in words
     assert "srcc world 0.910" in words
 
@@ -98,7 +101,9 @@ def test_a_plot_too_large_for_the_page_is_named(tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "huge.png").write_bytes(b"0" * (LARGEST_PLOT + 1))
     assert read_reward(tmp_path, {}).left_out == ["huge.png"]
-    assert "Too large for this page: huge.png" in text(render(material(tmp_path, shown=[]), *counted(), FPS))
+    assert "Too large for this page: huge.png" in text(
+        render(page_content(tmp_path, shown=[]), *counted(), FPS)
+    )
 
 
 @pytest.mark.parametrize("content", ["[1]", "{", '{"gate": {"passed": "perhaps"}}'])
@@ -117,7 +122,7 @@ def test_versions_of_the_reward(tmp_path: Path, reward: Path) -> None:
         '{"versions": [{"number": 0, "digest": "x"},'
         ' {"number": 1, "iteration": 7, "adopted": false, "reasons": ["srcc_all fell"]}]}'
     )
-    words = text(render(material(reward, shown=[], versions=read_versions(tmp_path)), *counted(), FPS))
+    words = text(render(page_content(reward, shown=[], versions=read_versions(tmp_path)), *counted(), FPS))
     assert "refused version 1, iteration 7: srcc all fell" in words
     file.write_text("{}")
     with pytest.raises(InputError, match=r"versions\.json: not a record of reward versions"):
@@ -129,15 +134,16 @@ def test_a_judge_that_neither_could_ask_is_listed_once(tmp_path: Path) -> None:
     content = json.loads((folder / "card.json").read_text())
     content["unavailable"] = {"judge": "the sampled prompts are not of the miniature world"}
     (folder / "card.json").write_text(json.dumps(content))
-    made = material(folder, shown=[], unavailable={"independent judge": "no prompt describes one"})
+    base, aligned = (replace(side, judge=None, unavailable={}) for side in sides())
+    made = page_content(folder, judged(base, aligned), base=base, shown=[])
     words = text(render(made, *counted(), FPS))
     assert "1 figure is absent" in words
-    assert "independent judge No prompt describes one." in words
-    assert "not of the miniature world" not in words
+    assert "oracle judge The oracle judge reads scenes of the miniature world" in words
+    assert "the sampled prompts are not" not in words.lower()
 
 
 def test_the_loss_is_explained_by_the_alignments_params(reward: Path) -> None:
-    made = material(reward, shown=[])
+    made = page_content(reward, shown=[])
     params = {"objective": "dpop", "winner_weight": 0.2}
     source = made.sources["reward"].model_copy(update={"step": "alignment", "params": params})
     words = text(render(replace(made, sources={"alignment": source}), *counted(), FPS))

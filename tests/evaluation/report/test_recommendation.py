@@ -26,13 +26,13 @@ CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "no judge": (
         {"judge": None},
         "Not shown to be worth promoting",
-        ["no independent judge can look at these prompts, so nothing confirms the gain"],
+        ["no oracle judge can look at these prompts, so nothing confirms the gain"],
     ),
     "worse by the judge": (
         {"judge": WORSE},
         "Not worth promoting",
         [
-            "the independent judge prefers the aligned clip in 0 % of 24 pairs (interval 0 to 26 %), "
+            "the oracle judge prefers the aligned clip in 0 % of 24 pairs (interval 0 to 26 %), "
             "fewer than half"
         ],
     ),
@@ -103,7 +103,7 @@ def test_the_verdict_its_reasons_and_the_registrys_rules_agree(name: str) -> Non
     assert len(found.against) == len(reasons)
     for one, start in zip(found.against, reasons, strict=True):
         assert one.reason.startswith(start)
-    metrics = flat_metrics(verdict, base, aligned, PAIRS // 2)
+    metrics = flat_metrics(verdict, base, aligned)
     assert (decided(verdict, metrics, gate()) == "accepted") == found.promote
 
 
@@ -115,7 +115,7 @@ def test_a_gate_that_allows_stiller_clips_is_the_pages_too(least: float, word: s
     rules = gate(absolute=(SourcedRule(metric="motion_ratio", at_least=least),))
     verdict = judged(base, aligned, rules)
     assert recommend(verdict).word == word
-    metrics = flat_metrics(verdict, base, aligned, PAIRS // 2)
+    metrics = flat_metrics(verdict, base, aligned)
     assert decided(verdict, metrics, rules) == ("accepted" if least == 0.75 else "refused")
 
 
@@ -154,7 +154,7 @@ def test_page_and_registry_never_contradict_each_other(
     assert base.judge is not None
     aligned = replace(aligned, motion=motion * aligned.motion, judge=base.judge + gain if seen else None)
     verdict = judged(base, aligned, rules)
-    metrics = flat_metrics(verdict, base, aligned, PAIRS // 2)
+    metrics = flat_metrics(verdict, base, aligned)
     assert recommend(verdict).promote == (decided(verdict, metrics, rules) == "accepted")
 
 
@@ -203,7 +203,7 @@ def test_too_few_prompts_show_nothing() -> None:
     assert found.word == "Not shown to be worth promoting"
     assert "9 prompts are too few" in found.against[0].reason
     assert verdict.headline == "Nothing is shown: 9 prompts, an interval needs 10 or more."
-    metrics = flat_metrics(verdict, *cut, 9)
+    metrics = flat_metrics(verdict, *cut)
     assert not any(name.endswith(("_low", "_high")) for name in metrics)
     assert decided(verdict, metrics, gate()) == "refused"
 

@@ -7,28 +7,38 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from components.evaluation.report import choose_pairs
-from components.evaluation.report.side_by_side import as_videos, beside
+from components.evaluation.report.side_by_side import as_videos, beside, choose_pairs
+from components.evaluation.samples import Request
 from components.video.codec import read_video
 
 
+def chosen(difference: NDArray[np.float64], number: int) -> dict[str, list[int]]:
+    """Places by group."""
+    requests = [Request(f"p{i}", f"prompt {i}", 0, i) for i in range(len(difference))]
+    figures = {"judge": (np.zeros(len(difference)), difference)}
+    places: dict[str, list[int]] = {}
+    for pair in choose_pairs(requests, figures, number, np.random.default_rng(0)):
+        assert (pair.prompt, pair.figures["judge"][1]) == (f"prompt {pair.place}", difference[pair.place])
+        places.setdefault(pair.group, []).append(pair.place)
+    return places
+
+
 def test_pairs_are_chosen_by_rule_and_none_twice() -> None:
-    difference = np.array([0.1, -0.5, 0.9, 0.0, 0.4, -0.1, 0.2, 0.3, -0.9, 0.5])
-    chosen = choose_pairs(difference, 3, np.random.default_rng(0))
-    assert chosen["best"] == [2, 9, 4]
-    assert chosen["worst"] == [8, 1, 5]
-    assert len(chosen["random"]) == 3
-    everything = [place for places in chosen.values() for place in places]
-    assert len(set(everything)) == 9
+    places = chosen(np.array([0.1, -0.5, 0.9, 0.0, 0.4, -0.1, 0.2, 0.3, -0.9, 0.5]), 3)
+    assert places["best"] == [2, 9, 4]
+    assert places["worst"] == [8, 1, 5]
+    assert len(places["random"]) == 3
+    assert len({place for group in places.values() for place in group}) == 9
 
 
 def test_few_pairs_are_shown_once_each() -> None:
     for number in (1, 2, 3, 4):
-        chosen = choose_pairs(np.arange(number, dtype=float), 4, np.random.default_rng(0))
-        everything = [place for places in chosen.values() for place in places]
+        places = chosen(np.arange(number, dtype=float), 4)
+        everything = [place for group in places.values() for place in group]
         assert len(set(everything)) == len(everything)
-        assert chosen["best"][0] == number - 1
+        assert places["best"][0] == number - 1
 
 
 def test_both_halves_share_one_clip() -> None:

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from components.corpus.folder import take_folder
 from components.corpus.params import CorpusParams
 from components.evaluation.__main__ import app
-from components.evaluation.models import Shelf
+from components.evaluation.models import ModelStore
 from components.evaluation.vbench.folder import find_videos
 from components.evaluation.vbench.score import Scores, Settings, score
 from components.evaluation.vbench.suites import Suite, load_suite
 from components.reward.scoring.videos import sources
 from components.runtime.errors import InputError
 from components.runtime.step import main
-from components.video import Clip, write_video
+from components.video.clip import Clip
+from components.video.codec import write_video
 from components.video.decode import frames
 from components.video.names import VIDEO_SUFFIXES
 
@@ -55,8 +56,8 @@ def suite_of(folder: Path, *prompts: str) -> Suite:
     return load_suite(str(file), 1)
 
 
-def measured(suite: Suite, folder: Path, shelf: Shelf, compat: bool = False) -> Scores:
-    return score(suite, folder, shelf, Settings(compat=compat), folder.parent / ".keep")
+def measured(suite: Suite, folder: Path, store: ModelStore, compat: bool = False) -> Scores:
+    return score(suite, folder, store, Settings(compat=compat), folder.parent / ".keep")
 
 
 @pytest.mark.parametrize("compat", [False, True])
@@ -68,13 +69,13 @@ def test_a_long_video_scores_as_if_it_were_held(
     folder.mkdir()
     prompt = "a person is marching"
     write_video(moving(1), folder / f"{prompt}-0.mp4", scale=1)
-    suite, shelf = suite_of(folder, prompt), Shelf(str(tiny_weights))
-    whole = measured(suite, folder, shelf, compat)
+    suite, store = suite_of(folder, prompt), ModelStore(str(tiny_weights))
+    whole = measured(suite, folder, store, compat)
     assert len(whole.results) >= 7
     monkeypatch.setattr(
         "components.evaluation.vbench.score.open_frames", lambda path: frames.open_frames(path, 1)
     )
-    assert measured(suite, folder, shelf, compat).results == whole.results
+    assert measured(suite, folder, store, compat).results == whole.results
 
 
 def test_a_large_video_is_measured(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_large_video_is_measured(tmp_path: Path) -> None:
     grey = np.full((1080, 1920, 3), 90, np.uint8)
     still(grey, 200, folder / "still-0.mp4")
     suite = suite_of(folder, "still").only(["temporal_flickering"])
-    found = measured(suite, folder, Shelf())
+    found = measured(suite, folder, ModelStore())
     assert not [one for one in found.problems if one.kind == "broken"]
     assert found.results["temporal_flickering"].score == 1.0
 
@@ -97,7 +98,7 @@ def test_names_from_macos_are_found(tmp_path: Path, prompt: str, name: str) -> N
     noted = {"file": f"{prompt}-0.mp4", "fps": 16.0, "seed": 7}
     (folder / "samples.jsonl").write_text(json.dumps(noted) + "\n", encoding="utf-8")
     suite = suite_of(folder, prompt).only(["temporal_flickering", "dynamic_degree"])
-    found = measured(suite, folder, Shelf())
+    found = measured(suite, folder, ModelStore())
     assert found.problems == []
     (video,) = found.results["dynamic_degree"].videos
     assert video.more["seed"] == 7 and video.more["stride"] == 2  # 1/8 s at the noted 16 per second

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from components.evaluation import step
 from components.evaluation.__main__ import app
+from components.evaluation.vbench import commands
 from components.evaluation.vbench.sample import sample_suite, suite_requests
 from components.evaluation.vbench.sample_record import read_record, record_file, write_record
-from components.evaluation.vbench.suites import Entry, Suite
+from components.evaluation.vbench.suites import Suite, SuiteEntry
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
 from components.video.codec import read_video
 from tests.evaluation.conftest import make
 
-SUITE = Suite("test", (Entry("a cat.", ("color",)), Entry("a dog", ("temporal_flickering",))), 2, 3)
+SUITE = Suite("test", (SuiteEntry("a cat.", ("color",)), SuiteEntry("a dog", ("temporal_flickering",))), 2, 3)
 
 
 class Grey:
@@ -173,7 +173,7 @@ def test_odd_prompts_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.M
     """A colon is no protocol, a slash no folder, a dot hides nothing; `score` knows the prompts again."""
     generator = make(tmp_path / "generator", "generator", {"generator.json": json.dumps({"fps": 12.0})})
     sampler = Grey()
-    monkeypatch.setattr(step, "open_sampler", lambda generator, device, lora: sampler)
+    monkeypatch.setattr(commands, "open_sampler", lambda generator, device, lora: sampler)
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -209,7 +209,7 @@ def test_the_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert lora is None
         return Grey()
 
-    monkeypatch.setattr(step, "open_sampler", sampler)
+    monkeypatch.setattr(commands, "open_sampler", sampler)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a cat\na dog\n")
     arguments = ["sample", "--videos", str(tmp_path / "v"), "--suite", str(prompts), "--samples", "2"]

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from components.evaluation import commands
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
-from components.evaluation.models import Shelf
+from components.evaluation.models import ModelStore
 from components.evaluation.params import EvaluationParams
+from components.evaluation.vbench import output
 from components.evaluation.vbench import score as scoring
-from components.evaluation.vbench.files import Result, VideoResult
-from components.evaluation.vbench.score import Settings, notes, score
+from components.evaluation.vbench.commands import score_videos
+from components.evaluation.vbench.files import VBenchResult, VideoResult, read_results
+from components.evaluation.vbench.output import notes
+from components.evaluation.vbench.score import Settings, score
 from components.evaluation.vbench.suites import Suite, load_suite
-from components.evaluation.vbench.totals import read_raw
 from components.runtime.errors import InputError
 
 STEP = 51  # grey levels; a fifth of the range
@@ -62,8 +63,8 @@ def suite_of(folder: Path, *dimensions: str, samples: int = 1) -> Suite:
     return load_suite(str(prompts), samples).only(list(dimensions))
 
 
-def measured(suite: Suite, folder: Path, shelf: Shelf | None = None, **settings: Any) -> scoring.Scores:
-    return score(suite, folder, shelf or Shelf(), Settings(**settings), folder.parent / ".keep")
+def measured(suite: Suite, folder: Path, store: ModelStore | None = None, **settings: Any) -> scoring.Scores:
+    return score(suite, folder, store or ModelStore(), Settings(**settings), folder.parent / ".keep")
 
 
 def test_pixel_dimensions_of_hand_made_clips(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_frames_are_what_is_averaged_where_the_definition_says_so(tmp_path: Path
     write(folder / "blink-0.mkv", rng.integers(0, 256, (3, 40, 40)))
     write(folder / "still-0.mkv", np.repeat(rng.integers(0, 256, (1, 40, 40)), 7, axis=0))
     suite = suite_of(folder, "background_consistency", "temporal_flickering")
-    found = measured(suite, folder, Shelf(str(tiny_weights)))
+    found = measured(suite, folder, ModelStore(str(tiny_weights)))
     three, seven = found.results["background_consistency"].videos
     assert (three.more["cnt_per_video"], seven.more["cnt_per_video"]) == (2, 6)
     assert found.results["background_consistency"].score == pytest.approx(
@@ -163,7 +164,7 @@ def test_faults_are_named_and_counted_and_the_rest_is_measured(tmp_path: Path) -
     assert lines[0]["problems"] == {"missing": 1, "extra": 1, "misnamed": 1, "broken": 1}
     assert lines[0]["total"] is None
     assert [line["name"] for line in lines if line["kind"] == "broken"] == ["still-0.mkv"]
-    text = commands.as_text(found)
+    text = output.as_text(suite, found)
     assert "still-0.mkv" in text
     assert "n/a" in text
 
@@ -172,7 +173,7 @@ def test_results_beside_the_videos_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     write(folder / "blink-0.mkv", levels(0, STEP, 0))
     with pytest.raises(InputError, match="that is the folder of the videos"):
-        commands.score(EvaluationParams(), str(folder), str(folder), f"{folder}/../videos", "", [], None, 0.0)
+        score_videos(EvaluationParams(), str(folder), str(folder), f"{folder}/../videos", "", [], None, 0.0)
     assert [path.name for path in folder.iterdir()] == ["blink-0.mkv"]
 
 
@@ -181,14 +182,14 @@ def test_the_notes_have_no_official_total_of_our_variants(tmp_path: Path) -> Non
     write(folder / "blink-0.mkv", levels(0, STEP, 0))
     suite = suite_of(folder, "temporal_flickering")
     found = measured(suite, folder)
-    found.results = {name: Result(0.5, (VideoResult("a", 0.5),)) for name in QUALITY + SEMANTIC}
+    found.results = {name: VBenchResult(0.5, (VideoResult("a", 0.5),)) for name in QUALITY + SEMANTIC}
     found.used = dict.fromkeys(QUALITY + SEMANTIC, found.used["temporal_flickering"])
     whole = notes(suite, found, Settings())[0]
     assert whole["total"] is not None
-    found.results["temporal_flickering"] = Result(0.5, (VideoResult("a", 0.5, {"variant": "ours"}),))
+    found.results["temporal_flickering"] = VBenchResult(0.5, (VideoResult("a", 0.5),), variant="ours")
     whole = notes(suite, found, Settings())[0]
     assert (whole["quality"], whole["total"]) == (None, None)
-    assert "1 videos  our variant" in commands.as_text(found)
+    assert "1 videos  our variant" in output.as_text(suite, found)
 
 
 def test_a_video_too_short_for_a_dimension_is_said_to_be_left_out(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_video_too_short_for_a_dimension_is_said_to_be_left_out(tmp_path: Path
     write(folder / "still-0.mkv", levels(0))
     suite = suite_of(folder, "temporal_flickering")
     found = measured(suite, folder)
-    assert found.silent == {
+    assert found.left_out == {
         "temporal_flickering": {"still-0.mkv": "too short: 1 frames, of 2 that are needed"}
     }
     line = next(
@@ -235,11 +236,11 @@ def test_the_published_variant_of_flickering_counts_static_videos_only(
         write(folder / f"blink-{index}.mkv", levels(0, 200 if index == 1 else index % 3, 0))
     info = tmp_path / "suite.json"
     info.write_text(json.dumps([{"prompt_en": "blink", "dimension": ["temporal_flickering"]}]))
-    suite, shelf = load_suite(str(info), samples=11), Shelf(str(tiny_weights))
-    ours = measured(suite, folder, shelf)
+    suite, store = load_suite(str(info), samples=11), ModelStore(str(tiny_weights))
+    ours = measured(suite, folder, store)
     assert len(ours.results["temporal_flickering"].videos) == 11
-    assert ours.results["temporal_flickering"].videos[0].more["variant"] == "ours"
-    theirs = measured(suite, folder, shelf, compat=True)
+    assert ours.results["temporal_flickering"].variant == "ours"
+    theirs = measured(suite, folder, store, compat=True)
     names = [one.name for one in theirs.results["temporal_flickering"].videos]
     # At 16 px: 3 * 16 / 256 = 0.19 px; 3 frames allow round(6 / 16) = 0 faster steps: only still ones pass.
     assert names == [f"blink-{index}.mkv" for index in (0, 3, 6, 9)]
@@ -288,7 +289,7 @@ def _in_process(rank: int, size: int, port: int, arguments: tuple[Any, ...]) -> 
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    commands.score(*arguments)
+    score_videos(*arguments)
 
 
 def in_processes(size: int, port: int, arguments: tuple[Any, ...]) -> None:
@@ -352,7 +353,7 @@ def test_one_two_and_three_processes_write_the_same_files(
     results = json.loads(found["model_eval_results.json"])
     assert set(results) == set(dimensions)
     assert len(results["temporal_flickering"][1]) == 5
-    raw = read_raw(tmp_path / "out1" / "model_eval_results.json")
+    raw = read_results(tmp_path / "out1" / "model_eval_results.json")
     assert set(raw) == set(dimensions)
     assert not any(one.method for one in raw.values())
     lines = [json.loads(line) for line in found["model_notes.jsonl"].splitlines()]

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from components.evaluation.__main__ import app
 from components.evaluation.dimensions.catalogue import catalogue
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
-from components.evaluation.vbench.totals import Raw, read_raw, scale, sums, totals
+from components.evaluation.vbench.files import VBenchResult, read_results
+from components.evaluation.vbench.totals import file_totals, scale, totals
 from components.runtime.errors import InputError
 
 VIDEOCRAFTER2 = {
@@ -74,7 +75,10 @@ def test_reads_a_results_file_and_keeps_other_methods_apart(tmp_path: Path) -> N
             }
         )
     )
-    assert read_raw(file) == {"temporal_flickering": Raw(0.98), "motion_smoothness": Raw(0.97, "ILK")}
+    assert read_results(file, with_videos=False) == {
+        "temporal_flickering": VBenchResult(0.98),
+        "motion_smoothness": VBenchResult(0.97, method="ILK"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -84,12 +88,12 @@ def test_a_bad_results_file_is_one_clear_line(tmp_path: Path, text: str) -> None
     file = tmp_path / "bad.json"
     file.write_text(text)
     with pytest.raises(InputError, match=r"bad\.json"):
-        read_raw(file)
+        read_results(file, with_videos=False)
 
 
 def test_a_missing_results_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json: No such file"):
-        read_raw(tmp_path / "none.json")
+        read_results(tmp_path / "none.json", with_videos=False)
 
 
 def file_of(file: Path, marks: dict[str, dict[str, str]] | None = None) -> Path:
@@ -115,8 +119,11 @@ TWOFOLD = ("temporal_flickering", "dynamic_degree", "imaging_quality")
 
 def test_a_file_of_vbenchs_own_has_the_official_totals(tmp_path: Path) -> None:
     text, found = shown(file_of(tmp_path / "a.json"))
-    assert found["total"] == pytest.approx(80.44, abs=0.005)
+    figures = [found[key] for key in ("quality", "semantic", "total")]
+    assert figures == pytest.approx([82.20, 73.42, 80.44], abs=0.005)
+    assert found["missing"] == [] and "with_substitutes" not in found
     assert "n/a" not in text and "with" not in text
+    assert text.split()[-6:] == ["quality", "82.20", "semantic", "73.42", "total", "80.44"]
 
 
 def test_our_variants_are_in_no_official_total(tmp_path: Path) -> None:
@@ -133,7 +140,8 @@ def test_our_variants_are_in_no_official_total(tmp_path: Path) -> None:
 def test_substitutes_are_in_no_official_total(tmp_path: Path) -> None:
     text, found = shown(file_of(tmp_path / "a.json", {"scene": {"method": "BLIP captions"}}))
     assert found["quality"] == pytest.approx(82.20, abs=0.005)
-    assert (found["semantic"], found["total"]) == (None, None)
+    assert (found["semantic"], found["total"], found["missing"]) == (None, None, ["scene"])
+    assert found["with_substitutes"]["total"] == pytest.approx(80.44, abs=0.005)  # type: ignore[index]
     assert "semantic                     n/a  73.42 with substitutes, not comparable with published" in text
 
 
@@ -147,8 +155,21 @@ def test_no_total_mixes_our_variants_with_published_ones(tmp_path: Path) -> None
     assert "measure all with one evaluation.compat" in text
     assert "80.44" not in text
     # A flow that stands in for RAFT has one variant only.
-    raw = {"temporal_flickering": Raw(0.9, variant="ours"), "dynamic_degree": Raw(0.5, "classical flow")}
-    assert not sums(raw, TWOFOLD).mixed
+    raw = {
+        "temporal_flickering": VBenchResult(0.9, variant="ours"),
+        "dynamic_degree": VBenchResult(0.5, method="classical flow"),
+    }
+    assert not file_totals(raw, TWOFOLD).mixed
+
+
+def test_a_part_of_the_dimensions_whose_videos_are_not_listed(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    substitute = [{"video_results": 0.5, "method": "captions"}]
+    file.write_text(json.dumps({"color": [0.9, []], "scene": [0.5, substitute]}))
+    text, found = shown(file)
+    assert (found["total"], len(found["missing"])) == (None, 15)  # type: ignore[arg-type]
+    assert (found["scaled"], found["measured_otherwise"]) == ({"color": 0.9}, {"scene": "captions"})
+    assert "n/a  captions" in text
 
 
 def test_per_cent_is_refused(tmp_path: Path) -> None:
@@ -157,7 +178,7 @@ def test_per_cent_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"a\.json: subject_consistency is 96\.85; .* per cent, divide by 100"
     ):
-        read_raw(file)
+        read_results(file, with_videos=False)
 
 
 def test_a_dimension_measured_in_two_ways_is_refused(tmp_path: Path) -> None:
@@ -166,4 +187,4 @@ def test_a_dimension_measured_in_two_ways_is_refused(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.json").write_text(json.dumps({"color": [0.5, videos]}))
     with pytest.raises(InputError, match=r"color: some videos were measured by VBench, some by X"):
-        read_raw(tmp_path / "a.json")
+        read_results(tmp_path / "a.json", with_videos=False)

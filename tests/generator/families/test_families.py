@@ -13,10 +13,11 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
-from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.generator.families import FAMILIES, ModelFamily
 from components.generator.families.cogvideox import CogVideoX
 from components.generator.families.wan import Wan
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 from tests.generator.tiny import TINY
 
 Loader = Callable[[str], ModelFamily]
@@ -65,7 +66,7 @@ def test_a_prompts_embedding_does_not_depend_on_its_batch(family: ModelFamily) -
 
 
 @torch.no_grad()
-def test_the_network_answers_to_latents_time_and_prompt(family: ModelFamily, geometry: Geometry) -> None:
+def test_the_network_answers_to_latents_time_and_prompt(family: ModelFamily, geometry: ClipFormat) -> None:
     latents = torch.randn(1, *family.latent_shape(geometry), generator=torch.Generator().manual_seed(1))
     embeddings = family.encode_prompts(["a red circle moves left", "a blue square moves up"])
     base = family.predict(latents, torch.tensor([500]), embeddings[:1])
@@ -144,14 +145,14 @@ def test_what_a_network_is_told_reaches_it(load_family: Loader, name: str, chang
     text = family.encode_prompts(["a red circle"])
     made = []
     for told in ({"fps": 24.0, "guidance": 3.0}, {"fps": 24.0, "guidance": 3.0, **changed}):
-        family.settle(**told)
+        family.set_conditioning(**told)
         made.append(family.predict(latents, torch.tensor([500.0]), text))
     assert (made[0] - made[1]).abs().max() > 1e-4
 
 
 def test_hunyuan_video_without_the_embedding_is_guided_by_two_passes(load_family: Loader) -> None:
-    assert load_family("hunyuan-video").embeds_guidance
-    assert not load_family("hunyuan-video-undistilled").embeds_guidance
+    assert load_family("hunyuan-video").guidance_distilled
+    assert not load_family("hunyuan-video-undistilled").guidance_distilled
 
 
 def test_ltx_refuses_a_single_step_that_its_schedule_cannot_make(load_family: Loader) -> None:
@@ -195,7 +196,7 @@ def test_modelscope_samples_by_ddim_whatever_scheduler_it_carries(load_family: L
 
 def test_every_file_of_the_folder_is_found(repository: Path) -> None:
     folder = repository / "components" / "generator" / "families"
-    apart = {"__init__", "base", "processes"}
+    apart = {"__init__", "base", "noise_process"}
     defining = {Path(inspect.getfile(family)).stem for family in FAMILIES.values()}
     assert defining == {path.stem for path in folder.glob("*.py")} - apart
     assert all(getattr(diffusers, name).__name__ == name for name in FAMILIES)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.generator.families import FAMILIES, ModelFamily
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 from tests.generator.theirs import asked_frames, call
 
 Loader = Callable[[str], ModelFamily]
@@ -42,14 +43,14 @@ def test_each_pipeline_class_has_its_family(tiny: str, family: ModelFamily) -> N
     assert FAMILIES[type(family.pipeline).__name__] is type(family)
 
 
-def test_shape_is_the_pipelines_own(family: ModelFamily, geometry: Geometry) -> None:
+def test_shape_is_the_pipelines_own(family: ModelFamily, geometry: ClipFormat) -> None:
     made = call(family, ["a red circle"], geometry, num_frames=asked_frames(family, geometry))
     assert tuple(made.shape[1:]) == family.latent_shape(geometry)
 
 
-def test_the_decoded_clip_has_the_asked_size(family: ModelFamily, geometry: Geometry) -> None:
+def test_the_decoded_clip_has_the_asked_size(family: ModelFamily, geometry: ClipFormat) -> None:
     frames = family.decode(torch.zeros(1, *family.latent_shape(geometry)))
-    assert tuple(frames.shape) == (1, geometry.num_frames, 3, geometry.height, geometry.width)
+    assert tuple(frames.shape) == (1, geometry.frames, 3, geometry.height, geometry.width)
 
 
 @pytest.mark.parametrize(("name", "size", "message"), REFUSED)
@@ -57,12 +58,12 @@ def test_sizes_the_model_cannot_make_are_refused(
     load_family: Loader, name: str, size: tuple[int, int, int], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        load_family(name).latent_shape(Geometry(*size, fps=8.0))
+        load_family(name).latent_shape(ClipFormat(*size, fps=8.0))
 
 
 def accepts(family: ModelFamily, num_frames: int, height: int, width: int) -> bool:
     try:
-        family.latent_shape(Geometry(num_frames, height, width, 8.0))
+        family.latent_shape(ClipFormat(num_frames, height, width, 8.0))
     except InputError:
         return False
     return True
@@ -87,12 +88,12 @@ def test_the_miniature_accepts_just_the_clips_its_vae_encodes_whole(load_family:
         assert accepts(family, num_frames, 8, 8) == whole, num_frames
 
 
-def test_compression_is_the_vaes(family: ModelFamily, geometry: Geometry) -> None:
+def test_compression_is_the_vaes(family: ModelFamily, geometry: ClipFormat) -> None:
     time, space = family.compression
     latents = family.encode(
-        torch.zeros(1, geometry.num_frames, 3, geometry.height, geometry.width, dtype=torch.uint8)
+        torch.zeros(1, geometry.frames, 3, geometry.height, geometry.width, dtype=torch.uint8)
     )
     assert latents.shape[3:] == (geometry.height // space, geometry.width // space)
-    longer = geometry.num_frames + 24  # three latent frames more, or six, or 24
+    longer = geometry.frames + 24  # three latent frames more, or six, or 24
     frames = torch.zeros(1, longer, 3, geometry.height, geometry.width, dtype=torch.uint8)
     assert family.encode(frames).shape[2] - latents.shape[2] == 24 // time

@@ -13,14 +13,15 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from peft import LoraConfig
 from torch import Tensor
 
-from components.generator.families import FAMILIES, Geometry, ModelFamily
+from components.generator.families import FAMILIES, ModelFamily
 from components.generator.families.modelscope import make_adaptable
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 
 Loader = Callable[[str], ModelFamily]
 
 
-def predict(family: ModelFamily, geometry: Geometry) -> Tensor:
+def predict(family: ModelFamily, geometry: ClipFormat) -> Tensor:
     noise = torch.randn(2, *family.latent_shape(geometry), generator=torch.Generator().manual_seed(1))
     embeddings = family.encode_prompts(["a red circle moves left", "a blue square moves up"])
     return family.predict(noise, torch.tensor([900, 100]), embeddings)
@@ -53,7 +54,7 @@ def test_every_target_names_a_layer_of_every_block(family: ModelFamily) -> None:
 
 @torch.no_grad()
 def test_a_switched_off_adapter_is_the_base_to_the_bit(
-    tiny: str, load_family: Loader, geometry: Geometry
+    tiny: str, load_family: Loader, geometry: ClipFormat
 ) -> None:
     family = load_family(tiny)
     base = predict(family, geometry)
@@ -66,7 +67,7 @@ def test_a_switched_off_adapter_is_the_base_to_the_bit(
     assert torch.equal(predict(family, geometry), adapted)
 
 
-def test_only_the_adapter_is_trained(tiny: str, load_family: Loader, geometry: Geometry) -> None:
+def test_only_the_adapter_is_trained(tiny: str, load_family: Loader, geometry: ClipFormat) -> None:
     family = load_family(tiny)
     adapt(family)
     predict(family, geometry).square().mean().backward()
@@ -79,7 +80,7 @@ def test_only_the_adapter_is_trained(tiny: str, load_family: Loader, geometry: G
 
 @torch.no_grad()
 def test_diffusers_loads_the_saved_adapter(
-    tiny: str, load_family: Loader, geometry: Geometry, tmp_path: Path
+    tiny: str, load_family: Loader, geometry: ClipFormat, tmp_path: Path
 ) -> None:
     family = load_family(tiny)
     adapt(family)

@@ -13,15 +13,16 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 from torch import Tensor
 
-from components.generator.families import Geometry, ModelFamily
+from components.generator.families import ModelFamily
 from components.generator.generator import load_family as load_from_folder
+from components.video.clip import ClipFormat
 from tests.generator.theirs import asked_frames, call, to_theirs
 
 Loader = Callable[[str], ModelFamily]
 
 
-def noise_frames(geometry: Geometry, count: int = 2) -> Tensor:
-    shape = (count, geometry.num_frames, 3, geometry.height, geometry.width)
+def noise_frames(geometry: ClipFormat, count: int = 2) -> Tensor:
+    shape = (count, geometry.frames, 3, geometry.height, geometry.width)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
 
 
@@ -29,7 +30,7 @@ def levels_apart(one: Tensor, other: Tensor) -> int:
     return int((one.int() - other.int()).abs().max())
 
 
-def test_shapes_and_types(family: ModelFamily, geometry: Geometry) -> None:
+def test_shapes_and_types(family: ModelFamily, geometry: ClipFormat) -> None:
     frames = noise_frames(geometry)
     latents = family.encode(frames)
     assert latents.dtype == torch.float32
@@ -52,7 +53,7 @@ def seed_noisy_decoder(vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_decoded_frames_are_the_pipelines_own(
-    family: ModelFamily, geometry: Geometry, monkeypatch: pytest.MonkeyPatch
+    family: ModelFamily, geometry: ClipFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latents = torch.randn(2, *family.latent_shape(geometry), generator=torch.Generator().manual_seed(4))
     frame_by_frame = family.pipeline_class == "TextToVideoSDPipeline"
@@ -75,7 +76,7 @@ def test_decoded_frames_are_the_pipelines_own(
 
 @torch.no_grad()
 def test_decoding_undoes_the_scaling_of_encoding(
-    family: ModelFamily, geometry: Geometry, monkeypatch: pytest.MonkeyPatch
+    family: ModelFamily, geometry: ClipFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = noise_frames(geometry)
     vae = family.pipeline.vae
@@ -93,7 +94,7 @@ def test_decoding_undoes_the_scaling_of_encoding(
 
 
 def test_chunks_are_only_about_memory(
-    family: ModelFamily, geometry: Geometry, monkeypatch: pytest.MonkeyPatch
+    family: ModelFamily, geometry: ClipFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = noise_frames(geometry, 3)
     monkeypatch.setattr(family, "hints", replace(family.hints, decode_pixels=2**30))
@@ -109,7 +110,7 @@ def test_chunks_are_only_about_memory(
     assert set(sizes) == {1}
 
 
-def test_a_clip_does_not_depend_on_its_batch(family: ModelFamily, geometry: Geometry) -> None:
+def test_a_clip_does_not_depend_on_its_batch(family: ModelFamily, geometry: ClipFormat) -> None:
     frames = noise_frames(geometry, 3)
     latents = family.encode(frames)
     torch.testing.assert_close(family.encode(frames[1:2]), latents[1:2], atol=1e-5, rtol=0)
@@ -118,7 +119,7 @@ def test_a_clip_does_not_depend_on_its_batch(family: ModelFamily, geometry: Geom
 
 def test_cogvideox_latents_have_the_scale_the_model_was_trained_at(load_family: Loader) -> None:
     family = load_family("cogvideox-5b")
-    frames = noise_frames(Geometry(9, 16, 16, 8.0), 1)
+    frames = noise_frames(ClipFormat(9, 16, 16, 8.0), 1)
     with torch.no_grad():
         raw = family.pipeline.vae.encode(frames.transpose(1, 2).float() / 127.5 - 1).latent_dist.mode()
     torch.testing.assert_close(family.encode(frames), 0.7 * raw)
@@ -126,7 +127,7 @@ def test_cogvideox_latents_have_the_scale_the_model_was_trained_at(load_family: 
 
 def test_cogvideox_1_5_carries_a_copy_of_the_first_latent_frame_in_front(load_family: Loader) -> None:
     family = load_family("cogvideox-1.5")
-    latents = family.encode(noise_frames(Geometry(9, 16, 16, 8.0)))
+    latents = family.encode(noise_frames(ClipFormat(9, 16, 16, 8.0)))
     assert torch.equal(latents[:, :, 0], latents[:, :, 1])
     changed = latents.clone()
     changed[:, :, 0] = 9.0
@@ -146,7 +147,7 @@ def test_the_miniatures_unchunked_pass_equals_the_chunked_one(load_family: Loade
 
 
 def test_a_half_precision_model_still_speaks_float32_and_uint8(
-    tiny: str, model_folder: Callable[[str], Path], geometry: Geometry
+    tiny: str, model_folder: Callable[[str], Path], geometry: ClipFormat
 ) -> None:
     family = load_from_folder(model_folder(tiny), torch.device("cpu"), "half")
     assert family.denoiser.dtype == family.hints.weights == torch.bfloat16

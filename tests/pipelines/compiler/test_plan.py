@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from components.generator.families import Geometry
 from components.params import load_params
 from components.planning.blueprints import blueprint_of, build
 from components.planning.gpus import GPUS
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 from pipelines.compiler.plan import PRODUCT, plan_profile
 from pipelines.compiler.profile import load_profile, profile_names
 
@@ -90,7 +90,7 @@ def test_profiles_of_released_models_are_consistent(name: str) -> None:
     assert sampling.precision == "half"
     assert params.alignment.prompts % profile.place("alignment").gpus == 0
     family = build(blueprint_of(params.generator.base), sampling.precision)
-    family.latent_shape(Geometry(sampling.num_frames, sampling.height, sampling.width, sampling.fps))
+    family.latent_shape(ClipFormat(sampling.num_frames, sampling.height, sampling.width, sampling.fps))
 
 
 @pytest.mark.slow

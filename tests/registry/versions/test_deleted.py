@@ -12,8 +12,9 @@ import pytest
 
 from components.registry.__main__ import app
 from components.registry.params import RegistryParams
+from components.registry.promotion_log import CANDIDATE, CHAMPION, PREVIOUS
 from components.registry.step import run
-from components.registry.versions.store import CANDIDATE, CHAMPION, PREVIOUS, Models
+from components.registry.versions.store import RegisteredModel
 from components.runtime.step import main
 
 Candidate = Callable[..., dict[str, Path]]
@@ -50,7 +51,7 @@ class Registry:
 
     def aliases(self) -> dict[str, str]:
         """Version by alias."""
-        return Models(self.name).aliases()
+        return RegisteredModel(self.name).aliases()
 
     def delete(self, version: str) -> None:
         """As a click in MLflow's page does."""
@@ -116,7 +117,7 @@ def test_a_deleted_champion_does_not_keep_others_from_promotion(
     assert "version 3" in said and "was deleted in MLflow" in said
     number = result.version
     assert registry.aliases() == {CANDIDATE: number, CHAMPION: number, PREVIOUS: "2"}
-    entries = Models(registry.name).record.read()[1]
+    entries = RegisteredModel(registry.name).log.read()[1]
     assert [entry.words for entry in entries[-2:]] == [
         "rolled back from version 3 to version 2",
         f"version {number} promoted in place of version 2",
@@ -160,7 +161,7 @@ def test_a_deleted_reward_is_told_and_registered_again_by_the_step(registry: Reg
     registry.client.delete_model_version(f"{registry.name}-reward", "1")
     assert "was deleted in MLflow" in registry.command("verify", code=3)
     registry.step("a", 0.7)
-    reward = Models(f"{registry.name}-reward")
+    reward = RegisteredModel(f"{registry.name}-reward")
     (version,) = (row["version"] for row in reward.versions())
     assert reward.aliases() == {CANDIDATE: version, CHAMPION: version}
     registry.command("verify")
@@ -169,7 +170,7 @@ def test_a_deleted_reward_is_told_and_registered_again_by_the_step(registry: Reg
 def test_a_deleted_run_still_takes_promotions(registry: Registry) -> None:
     registry.step("a", 0.7)
     registry.step("b", 0.6)
-    (run_id,) = Models(registry.name).runs_of("2")
+    (run_id,) = RegisteredModel(registry.name).runs_of("2")
     registry.client.delete_run(run_id)
     registry.command("promote", "--version", "2", code=3)
     gate = Path("lenient.yaml")
@@ -214,6 +215,6 @@ def test_versions_are_kept_in_the_experiment_that_the_environment_names(
 ) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours alone")
     registry.step("a", 0.7)
-    (run_id,) = Models(registry.name).runs_of("1")
+    (run_id,) = RegisteredModel(registry.name).runs_of("1")
     experiment = registry.client.get_run(run_id).info.experiment_id
     assert registry.client.get_experiment(experiment).name == "ours alone"

@@ -9,8 +9,9 @@ import pytest
 
 from components.registry.__main__ import app
 from components.registry.params import RegistryParams
+from components.registry.promotion_log import CANDIDATE, CHAMPION, PREVIOUS
 from components.registry.step import run
-from components.registry.versions.store import CANDIDATE, CHAMPION, PREVIOUS, Models
+from components.registry.versions.store import RegisteredModel
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError
 from components.runtime.step import main
@@ -50,16 +51,16 @@ def test_the_step_again_touches_nothing_and_in_another_store_does_everything(
     again = run(PARAMS, **inputs, out="registry")
     assert stamps(here / "registry") == before and len(_runs()) == runs
     assert again.decision == first.decision and again.metrics == first.metrics
-    assert len(Models("m").record.read()[1]) == 1
+    assert len(RegisteredModel("m").log.read()[1]) == 1
     assert "nothing to do" in capsys.readouterr().out
 
     # The same artifact beside an empty store: `make clean` and DVC's cache, a clone, another server.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/other.db")
     run(PARAMS, **inputs, out="registry")
-    mended = Models("m")
+    mended = RegisteredModel("m")
     assert mended.aliases() == ({CANDIDATE: "1", CHAMPION: "1"} if accepted else {CANDIDATE: "1"})
-    assert [entry.action for entry in mended.record.read()[1]] == ["promoted" if accepted else "refused"]
-    assert Models("m-reward").aliases()[CANDIDATE] == "1"
+    assert [entry.action for entry in mended.log.read()[1]] == ["promoted" if accepted else "refused"]
+    assert RegisteredModel("m-reward").aliases()[CANDIDATE] == "1"
     open_artifact("registry", step="registry")
 
 
@@ -69,9 +70,9 @@ def test_an_alias_moved_by_hand_is_moved_back(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/mlflow.db")
     inputs = candidate("a")
     run(PARAMS, **inputs, out="registry")
-    Models("m").set_alias(CHAMPION, None)
+    RegisteredModel("m").set_alias(CHAMPION, None)
     run(PARAMS, **inputs, out="registry")
-    assert Models("m").aliases()[CHAMPION] == "1"
+    assert RegisteredModel("m").aliases()[CHAMPION] == "1"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_a_uri_that_cannot_be_used_is_one_line_that_says_why(
 ) -> None:
     monkeypatch.setenv(variable, uri)
     with pytest.raises(InputError) as caught:
-        Models("m", create=True).versions()
+        RegisteredModel("m", create=True).versions()
     assert told in str(caught.value) and "hidden" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -131,7 +132,7 @@ def test_neither_of_two_passwords_is_shown(here: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://someone:hid/d@en@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(InputError) as caught:
-        Models("m", create=True).versions()
+        RegisteredModel("m", create=True).versions()
     assert "model registry at http://someone@127.0.0.1:9" in str(caught.value)
     assert "hid/d@en" not in str(caught.value)
 
@@ -143,7 +144,7 @@ def test_looking_at_a_registry_makes_no_tracking_database(
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(InputError, match=r"model registry at http://127\.0\.0\.1:9"):
-        Models("m").versions()
+        RegisteredModel("m").versions()
     assert list(here.iterdir()) == []
 
 
@@ -174,4 +175,4 @@ def test_a_server_is_looked_at_in_the_same_way(
         again = run(PARAMS, **inputs, out="registry")
         assert again.version == "2" and again.decision.outcome == "accepted"
         assert "version 1 of m: 1 of its files are missing" in capsys.readouterr().out
-        assert Models("m").aliases() == {CANDIDATE: "2", CHAMPION: "2", PREVIOUS: "1"}
+        assert RegisteredModel("m").aliases() == {CANDIDATE: "2", CHAMPION: "2", PREVIOUS: "1"}

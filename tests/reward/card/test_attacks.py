@@ -13,9 +13,9 @@ from components.reward.card.attacks import attack_wins, generator_wins
 from components.reward.card.card import Wins
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS
 from components.reward.ladders.sources import SourceClips
-from components.reward.scoring.trained import Geometry
 from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.signals import StopSignal
+from components.video.clip import ClipFormat
 from tests.reward.card.conftest import calm, lively
 from tests.reward.conftest import textured
 
@@ -75,6 +75,6 @@ def test_the_generators_own_attacks_are_compared_clip_by_clip(monkeypatch: pytes
         return frames.float().mean(dim=(1, 2, 3, 4))
 
     generator: Any = object()
-    wins = generator_wins(bright, generator, list("abc"), Geometry(5, 32, 32, 8.0), 0, StopSignal())
+    wins = generator_wins(bright, generator, list("abc"), ClipFormat(5, 32, 32, 8.0), 0, StopSignal())
     assert wins == {"few_steps": Wins(2, 2, same=1), "early_checkpoint": Wins(2, 2, same=1)}
     assert shapes == {(3, 5, 3, 32, 32)}  # at the reward's own length and size

@@ -181,8 +181,7 @@ def test_jitter_moves_whole_frames(level: int) -> None:
 def test_misplaced_patches_show_pixels_of_the_frame_and_grow_in_number(level: int) -> None:
     frames = ramps()
     changed = [
-        (REGISTRY["misplaced_patches"](frames, rung, [1]) != frames).any(2)[0, 0]
-        for rung in (level - 1, level)
+        (REGISTRY["misplaced_patches"](frames, at, [1]) != frames).any(2)[0, 0] for at in (level - 1, level)
     ]
     assert int(changed[1].sum()) >= int(changed[0].sum())
     assert int(changed[1].sum()) <= value("misplaced_patches", level) * 81
@@ -194,9 +193,7 @@ def test_misplaced_patches_show_pixels_of_the_frame_and_grow_in_number(level: in
 
 @levels
 def test_colour_blocks_cover_at_most_what_they_say_and_keep_the_earlier_ones(level: int) -> None:
-    covered = [
-        (REGISTRY["colour_blocks"](GREY, rung, [1, 2]) != 0.5).any(2)[:, 0] for rung in (level - 1, level)
-    ]
+    covered = [(REGISTRY["colour_blocks"](GREY, at, [1, 2]) != 0.5).any(2)[:, 0] for at in (level - 1, level)]
     assert bool((covered[1] | ~covered[0]).all())
     assert int(covered[1][0].sum()) <= value("colour_blocks", level) * 49
 
@@ -288,12 +285,12 @@ def test_temporal_distortions_use_only_frames_of_the_clip(clips: Tensor) -> None
 
 @levels
 def test_brightness_ramps_with_the_slope_it_says(level: int) -> None:
-    rung = min(level, 4)  # at level 5 grey clips
+    at = min(level, 4)  # at level 5 grey clips
     grey = torch.full((1, 9, 3, 8, 8), 0.5)
     for seed in range(4):
-        means = REGISTRY["brightness_ramp"](grey, rung, [seed])[0].mean(dim=(1, 2, 3))
+        means = REGISTRY["brightness_ramp"](grey, at, [seed])[0].mean(dim=(1, 2, 3))
         slope, start = np.polyfit(np.arange(9), means.numpy(), 1)
-        assert abs(slope) * 8 == pytest.approx(value("brightness_ramp", rung), rel=1e-3)
+        assert abs(slope) * 8 == pytest.approx(value("brightness_ramp", at), rel=1e-3)
         assert start == pytest.approx(0.5, abs=1e-3)
 
 

@@ -10,7 +10,7 @@ from components.corpus.packaged import PACKAGED
 from components.reward.distortions import LEVELS, REGISTRY
 from components.reward.labels.calibration import CALIBRATION
 from components.reward.labels.losses import picture_losses
-from components.video import read_video
+from components.video.codec import read_video
 from tests.reward.conftest import textured, world
 
 FRAMES, SIDE = 9, 48

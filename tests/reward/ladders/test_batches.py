@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from components.reward.ladders.batches import InMemory, Stream
+from components.reward.ladders.batches import Stream
 from components.reward.ladders.ladder import Ladders
 
 
@@ -20,12 +20,9 @@ class Numbered:
     def __len__(self) -> int:
         return self.shards
 
-    def rows(self, shard: int) -> int:
-        return self.last if shard == self.shards - 1 else 10
-
-    def load(self, shard: int) -> Ladders:
+    def __getitem__(self, shard: int, /) -> Ladders:
         self.loads.append(shard)
-        rows = self.rows(shard)
+        rows = self.last if shard == self.shards - 1 else 10
         numbers = (10 * shard + torch.arange(rows)).float()[:, None]
         empty = torch.zeros(rows, 1)
         return Ladders(
@@ -80,7 +77,6 @@ def test_a_batch_may_be_larger_than_all_there_is(last: int) -> None:
     assert len(drawn(stream, 4)) == 64 and set(drawn(stream, 4)) == set(range(10 + last))
 
 
-def test_in_memory_is_one_shard() -> None:
-    ladders = Numbered(1).load(0)
-    shards = InMemory(ladders)
-    assert (len(shards), shards.rows(0)) == (1, 10) and shards.load(0) is ladders
+def test_a_list_of_ladders_is_one_shard_each() -> None:
+    stream = Stream([Numbered(1)[0]], steps=5, batch=4, window=3, seed=0)
+    assert stream.used == 1 and len(drawn(stream, 2)) == 4

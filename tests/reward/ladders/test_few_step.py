@@ -13,16 +13,15 @@ from components.generator.params import SamplingParams
 from components.reward.distortions import GENERATIVE
 from components.reward.ladders.few_step import draw
 from components.reward.ladders.ladder import family_of
-from components.reward.ladders.plan import Pool, ShardPlan
-from components.reward.ladders.sources import SourceClips
+from components.reward.ladders.plan import ShardPlan
 from components.reward.params import LadderParams
-from components.reward.scoring.trained import Geometry
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 
 PROMPTS = ["a red circle moves left", "a blue square moves up"]
-GEOMETRY = Geometry(9, 48, 48, 8.0)
+GEOMETRY = ClipFormat(9, 48, 48, 8.0)
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +36,15 @@ def file(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Path
     return file
 
 
-def test_each_rung_is_the_generators_sample_of_its_level(generator: Generator, file: Path) -> None:
-    found = draw(None, PROMPTS, 3, 3, GEOMETRY, 5, file, StopSignal())
-    assert len(found) == 3 and found.prompts == [*PROMPTS, PROMPTS[0]]
-    assert bool((found.levels[:, 0] == 0).all()) and bool((found.levels.diff(dim=1) > 0).all())
+def test_each_clip_is_the_generators_sample_at_its_level(generator: Generator, file: Path) -> None:
+    pool = draw(None, PROMPTS, 3, 3, GEOMETRY, 5, file, StopSignal())
+    assert pool.ladders == 3 and pool.clips.contents == [*PROMPTS, PROMPTS[0]]
+    assert bool((pool.levels[:, 0] == 0).all()) and bool((pool.levels.diff(dim=1) > 0).all())
     seed = derive(derive(5, "drawn ladders", "few_steps"), "noise", 1)
-    for rung, level in enumerate(found.levels[1].tolist()):
+    for place, level in enumerate(pool.levels[1].tolist()):
         alone = GENERATIVE["few_steps"].build(generator, [PROMPTS[1]], level, [seed])[0]
         # Batches of another size round differently.
-        apart = (found.clips[[3 + rung]][0].float() - alone.float()).abs()
+        apart = (pool.clips.frames[[3 + place]][0].float() - alone.float()).abs()
         assert float(apart.max()) <= 3 and float(apart.mean()) < 0.05
 
 
@@ -56,14 +55,13 @@ def test_what_is_there_is_not_drawn_again(generator: Generator, file: Path) -> N
 
 
 def test_a_shard_holds_them_in_order_and_varied_alike(file: Path) -> None:
-    found = draw(None, PROMPTS, 3, 3, GEOMETRY, 5, file, StopSignal())
-    pool = Pool("few_steps", SourceClips(found.clips, found.prompts), len(found), False, drawn=found)
-    shard = ShardPlan((pool,), LadderParams(severity_levels=3), 5, pixels=True).build(0)
+    pool = draw(None, PROMPTS, 3, 3, GEOMETRY, 5, file, StopSignal())
+    shard = ShardPlan((pool,), LadderParams(clips_per_ladder=3), 5, pixels=True).build(0)
     assert shard.sources == ["few_steps"] * 3 and {family_of(recipe) for recipe in shard.recipes} == {3}
-    assert torch.equal(shard.levels, found.levels.float()) and bool(shard.labels.isnan().all())
+    assert torch.equal(shard.levels, pool.levels.float()) and bool(shard.labels.isnan().all())
     stored = load_file(file)["frames"]
     for row in range(3):
-        # Varied alike, the levels stay about as far apart as they were.
+        # Varied alike, the clips stay about as far apart as they were.
         before = (stored[row, 0].float() - stored[row, -1].float()).abs().mean()
         after = (shard.frames[row, 0].float() - shard.frames[row, -1].float()).abs().mean()
         assert 0.2 < float(after / before) < 3.0

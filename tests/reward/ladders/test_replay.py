@@ -10,7 +10,6 @@ from safetensors import safe_open
 
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.ladders import replay
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import NAMES, Ladders, build, join
 from components.reward.ladders.replay import HELDOUT, REPLAY, keep, open_kept
 from components.reward.ladders.sources import Groups
@@ -42,7 +41,7 @@ def test_it_is_read_back_as_it_was_but_for_rounding(
     ladders: Ladders, samples: Groups, tmp_path: Path
 ) -> None:
     heldout = small_ladders([0, 1, 2, 3, 4, 5], 3)
-    keep(tmp_path, InMemory(ladders), heldout, samples, QUALITY)
+    keep(tmp_path, [ladders], heldout, samples, QUALITY)
     kept = open_kept(tmp_path)
     for name in ("statistics", "labels", "levels", "seen", "similarity"):
         was, now = getattr(ladders, name), getattr(kept.replay, name)
@@ -60,7 +59,7 @@ def test_it_is_read_back_as_it_was_but_for_rounding(
 def test_no_pictures_and_the_same_bytes_each_time(ladders: Ladders, samples: Groups, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        keep(tmp_path / folder, InMemory(ladders), ladders, samples, None)
+        keep(tmp_path / folder, [ladders], ladders, samples, None)
     for name in (REPLAY, HELDOUT):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
         with safe_open(tmp_path / "a" / name, "pt") as opened:
@@ -79,10 +78,7 @@ def test_of_many_shards_only_the_first_are_kept(
         def __len__(self) -> int:
             return 50
 
-        def rows(self, shard: int) -> int:
-            return 4
-
-        def load(self, shard: int) -> Ladders:
+        def __getitem__(self, shard: int, /) -> Ladders:
             loaded.append(shard)
             return ladders
 
@@ -93,7 +89,7 @@ def test_of_many_shards_only_the_first_are_kept(
 def test_a_missing_or_damaged_file_is_named(ladders: Ladders, samples: Groups, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"refresh/replay\.safetensors"):
         open_kept(tmp_path)
-    keep(tmp_path, InMemory(ladders), ladders, samples, None)
+    keep(tmp_path, [ladders], ladders, samples, None)
     file = tmp_path / HELDOUT
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"refresh/heldout\.safetensors: not the ladders"):

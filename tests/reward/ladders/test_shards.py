@@ -18,18 +18,18 @@ import torch
 from components.reward.distortions import REGISTRY
 from components.reward.ladders import plan as plan_module
 from components.reward.ladders.ladder import NAMES, TENSORS, Ladders
-from components.reward.ladders.plan import Pool, ShardPlan
+from components.reward.ladders.plan import ShardPlan
 from components.reward.ladders.shards import ShardFolder
-from components.reward.ladders.sources import SourceClips, StoredClips
+from components.reward.ladders.sources import Pool, SourceClips, StoredClips
 from components.reward.params import LadderParams
-from components.reward.scoring.trained import Geometry
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
+from components.video.clip import ClipFormat
 from tests.reward.conftest import textured, world
 from tests.runtime.compute.test_process_pool import alive
 
+#: All types but four that cost little.
 DEAR = tuple(name for name in REGISTRY if name not in ("blur", "fixed_noise", "freeze", "ghost"))
-"""All types but four that cost little."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> ShardPlan:
         Pool("world", SourceClips(world(5), [f"w{i}" for i in range(5)]), 12, True),
         Pool("generated", SourceClips(textured(4), [f"g{i}" for i in range(4)]), 8, False),
     )
-    return ShardPlan(pools, LadderParams(severity_levels=3, composed=0.0, heldout_types=DEAR), seed=3)
+    return ShardPlan(pools, LadderParams(clips_per_ladder=3, composed=0.0, heldout_types=DEAR), seed=3)
 
 
 def same(a: Ladders, b: Ladders) -> bool:
@@ -64,11 +64,11 @@ def test_contents_take_turns(plan: ShardPlan) -> None:
 
 def test_a_shard_is_read_back_as_it_was_built_and_not_built_again(plan: ShardPlan, tmp_path: Path) -> None:
     folder = ShardFolder(tmp_path, plan)
-    first = folder.load(2)
-    assert same(first, plan.build(2)) and len(first) == folder.rows(2) == 6
+    first = folder[2]
+    assert same(first, plan.build(2)) and len(first) == 6
     stamp = folder.path(2).stat().st_mtime_ns
-    assert same(ShardFolder(tmp_path, plan).load(2), first) and folder.path(2).stat().st_mtime_ns == stamp
-    assert folder.load(3).frames.numel() == 0 and folder.rows(3) == 2
+    assert same(ShardFolder(tmp_path, plan)[2], first) and folder.path(2).stat().st_mtime_ns == stamp
+    assert folder[3].frames.numel() == 0 and len(folder[3]) == 2
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["000002.safetensors", "000003.safetensors"]
 
 
@@ -86,12 +86,12 @@ def test_labels_stand_on_pristine_clips_alone(plan: ShardPlan) -> None:
 def test_two_that_build_the_same_shards_get_the_same(plan: ShardPlan, tmp_path: Path) -> None:
     single = ShardFolder(tmp_path / "a", plan)
     with single.workers(0):
-        alone = [single.load(i) for i in range(4)]
+        alone = [single[i] for i in range(4)]
     helped = ShardFolder(tmp_path / "b", plan)
     order: list[int] = []
-    thread = threading.Thread(target=lambda: order.extend(i for i in reversed(range(4)) if helped.load(i)))
+    thread = threading.Thread(target=lambda: order.extend(i for i in reversed(range(4)) if helped[i]))
     thread.start()
-    together = [helped.load(i) for i in range(4)]
+    together = [helped[i] for i in range(4)]
     thread.join()
     assert order == [3, 2, 1, 0] and all(same(a, b) for a, b in zip(alone, together, strict=True))
 
@@ -111,7 +111,7 @@ def test_a_process_of_many_threads_builds_what_a_worker_builds(
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        ShardFolder(tmp_path, plan).load(0)
+        ShardFolder(tmp_path, plan)[0]
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -120,11 +120,11 @@ def test_a_process_of_many_threads_builds_what_a_worker_builds(
 
 def test_a_damaged_shard_is_named(plan: ShardPlan, tmp_path: Path) -> None:
     folder = ShardFolder(tmp_path, plan)
-    folder.load(0)
+    folder[0]
     path = folder.path(0)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match=r"000000\.safetensors: not a whole shard"):
-        folder.load(0)
+        folder[0]
 
 
 def test_who_does_not_build_waits_until_told_to_stop(plan: ShardPlan, tmp_path: Path) -> None:
@@ -132,18 +132,18 @@ def test_who_does_not_build_waits_until_told_to_stop(plan: ShardPlan, tmp_path: 
     waiting = ShardFolder(tmp_path, plan, stop, builds=False)
     threading.Timer(0.3, lambda: setattr(stop, "requested", True)).start()
     with pytest.raises(Interrupted):
-        waiting.load(0)
+        waiting[0]
     assert waiting.waited > 0.2
-    ShardFolder(tmp_path, plan).load(0)
-    assert len(ShardFolder(tmp_path, plan, StopSignal(), builds=False).load(0)) == 6
+    ShardFolder(tmp_path, plan)[0]
+    assert len(ShardFolder(tmp_path, plan, StopSignal(), builds=False)[0]) == 6
 
 
 WORKERS = """
 import sys, time
 from pathlib import Path
-from components.reward.ladders.sources import SourceClips
+from components.reward.ladders.sources import Pool, SourceClips
 from components.reward.params import LadderParams
-from components.reward.ladders.plan import Pool, ShardPlan
+from components.reward.ladders.plan import ShardPlan
 from components.reward.ladders.shards import ShardFolder
 from tests.reward.conftest import textured
 from components.reward.distortions import REGISTRY
@@ -152,11 +152,11 @@ DEAR = tuple(name for name in REGISTRY if name not in ("blur", "fixed_noise", "f
 
 def main():
     clips = SourceClips(textured(4), [f"g{i}" for i in range(4)])
-    params = LadderParams(severity_levels=2, composed=0, heldout_types=DEAR)
+    params = LadderParams(clips_per_ladder=2, composed=0, heldout_types=DEAR)
     folder = ShardFolder(Path(sys.argv[1]), ShardPlan((Pool("generated", clips, 800, False),), params, 0))
     with folder.workers(1):
         for shard in range(int(sys.argv[2])):
-            folder.load(shard)
+            folder[shard]
             print(shard, flush=True)
 
 if __name__ == "__main__":
@@ -195,10 +195,10 @@ def test_killed_in_the_middle_nothing_half_made_stays_and_no_worker_lives_on(
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in left.items())
     alone = ShardPlan(
         (Pool("generated", SourceClips(textured(4), [f"g{i}" for i in range(4)]), 800, False),),
-        LadderParams(severity_levels=2, composed=0, heldout_types=DEAR),
+        LadderParams(clips_per_ladder=2, composed=0, heldout_types=DEAR),
         0,
     )
-    assert same(ShardFolder(folder, alone).load(1), alone.build(1))
+    assert same(ShardFolder(folder, alone)[1], alone.build(1))
 
 
 def test_stored_clips_are_read_row_by_row_at_the_wanted_size(tmp_path: Path) -> None:
@@ -206,12 +206,12 @@ def test_stored_clips_are_read_row_by_row_at_the_wanted_size(tmp_path: Path) -> 
 
     frames = torch.stack([world(3), textured(3)]).contiguous()  # (2, 3, T, 3, 32, 32)
     save_file({"frames": frames}, tmp_path / "clips.safetensors")
-    stored = StoredClips(tmp_path / "clips.safetensors", "frames", [5, 0, 3], Geometry(5, 32, 32, 8.0))
+    stored = StoredClips(tmp_path / "clips.safetensors", "frames", [5, 0, 3], ClipFormat(5, 32, 32, 8.0))
     flat = frames.flatten(0, 1)
     assert len(stored) == 3 and torch.equal(stored[:], flat[[5, 0, 3]])
     assert torch.equal(stored[[2, 0]], flat[[3, 5]]) and torch.equal(stored[torch.tensor([1])], flat[[0]])
     assert stored[[]].shape == (0, 5, 3, 32, 32)
-    small = StoredClips(tmp_path / "clips.safetensors", "frames", [0], Geometry(3, 16, 16, 8.0))[:]
+    small = StoredClips(tmp_path / "clips.safetensors", "frames", [0], ClipFormat(3, 16, 16, 8.0))[:]
     assert small.shape == (1, 3, 3, 16, 16)
     assert abs(float(small.float().mean()) - float(flat[0, :3].float().mean())) < 1.0
 
@@ -219,12 +219,12 @@ def test_stored_clips_are_read_row_by_row_at_the_wanted_size(tmp_path: Path) -> 
 def test_a_plan_is_small_to_send(tmp_path: Path) -> None:
     import pickle
 
-    clips = StoredClips(tmp_path / "none", "frames", range(1000), Geometry(5, 32, 32, 8.0))
+    clips = StoredClips(tmp_path / "none", "frames", range(1000), ClipFormat(5, 32, 32, 8.0))
     plan = ShardPlan(
         (Pool("world", SourceClips(clips, [str(i) for i in range(1000)]), 10_000, True),), LadderParams(), 0
     )
     assert len(pickle.dumps(plan)) < 40_000
     assert (
-        json.loads(json.dumps(plan.params.model_dump(mode="json")))["severity_levels"]
-        == plan.params.severity_levels
+        json.loads(json.dumps(plan.params.model_dump(mode="json")))["clips_per_ladder"]
+        == plan.params.clips_per_ladder
     )

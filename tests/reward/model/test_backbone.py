@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from components.reward.model import Backbone
+from components.reward.model.backbone import Backbone
 from components.runtime.errors import InputError
 from tests.reward.model.tiny_backbones import KINDS, MEAN, STD, make, write
 

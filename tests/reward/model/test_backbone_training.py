@@ -14,9 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components.reward.features.fragments import fragments
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import NAMES, TENSORS, Ladders, build, join
-from components.reward.model import Backbone
+from components.reward.model.backbone import Backbone
 from components.reward.model.network import RewardNet
 from components.reward.model.training import Batch, Curve, train
 from components.reward.params import RewardParams
@@ -72,7 +71,7 @@ def trained(
             stop.requested = True
 
     return train(
-        InMemory(ladders), params, checkpoints=folder, stop=stop, device=torch.device("cpu"), report=report,
+        [ladders], params, checkpoints=folder, stop=stop, device=torch.device("cpu"), report=report,
         initial=initial,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.reward.model import Backbone
+from components.reward.model.backbone import Backbone
 from components.reward.model.network import OUTPUTS, Coding, Packed, RewardNet, TemporalHead
 from components.reward.params import NetworkParams
 from tests.reward.model.tiny_backbones import write

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import Ladders, build, join
 from components.reward.model import training
 from components.reward.model.network import RewardNet
@@ -54,7 +53,7 @@ def weights(
             stop.requested = True
 
     network, _ = train(
-        InMemory(ladders), params, checkpoints=folder, stop=stop, device=torch.device("cpu"), report=report,
+        [ladders], params, checkpoints=folder, stop=stop, device=torch.device("cpu"), report=report,
         ranks=ranks,
     )  # fmt: skip
     return network.state_dict()
@@ -94,7 +93,7 @@ def test_the_network_learns_the_order(ladders: Ladders, tiny: RewardParams, tmp_
     # Of eight units none can be spared.
     sizes = tiny.network.model_copy(update={"dropout": 0.0})
     network, curve = train(
-        InMemory(ladders), tiny.model_copy(update={"training": training, "network": sizes}),
+        [ladders], tiny.model_copy(update={"training": training, "network": sizes}),
         checkpoints=tmp_path, stop=StopSignal(), device=torch.device("cpu"),
     )  # fmt: skip
     with torch.no_grad():
@@ -187,13 +186,13 @@ def test_a_training_goes_on_from_given_weights_and_their_coding(
     def go_on(steps: int, rate: float, name: str, data: Ladders) -> dict[str, Tensor]:
         training = tiny.training.model_copy(update={"steps": steps, "learning_rate": rate})
         network, _ = train(
-            InMemory(data), tiny.model_copy(update={"training": training}), checkpoints=tmp_path / name,
+            [data], tiny.model_copy(update={"training": training}), checkpoints=tmp_path / name,
             stop=StopSignal(), device=torch.device("cpu"), initial=first,
         )  # fmt: skip
         return network.state_dict()
 
     first, _ = train(
-        InMemory(ladders), tiny, checkpoints=tmp_path / "first", stop=StopSignal(), device=torch.device("cpu")
+        [ladders], tiny, checkpoints=tmp_path / "first", stop=StopSignal(), device=torch.device("cpu")
     )
     before = {name: value.clone() for name, value in first.state_dict().items()}
     # Other clips would give other quantiles; those of the first training stay.
@@ -207,7 +206,7 @@ def test_a_training_goes_on_from_given_weights_and_their_coding(
     wider = tiny.model_copy(update={"network": tiny.network.model_copy(update={"hidden": 9})})
     with pytest.raises(InputError, match="must have its sizes"):
         train(
-            InMemory(ladders), wider, checkpoints=tmp_path / "wider", stop=StopSignal(),
+            [ladders], wider, checkpoints=tmp_path / "wider", stop=StopSignal(),
             device=torch.device("cpu"), initial=first,
         )  # fmt: skip
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.ladder import NAMES, Ladders
 from components.reward.model.training import train
 from components.reward.params import RewardParams
@@ -26,7 +25,7 @@ if __name__ == "__main__":
     ladders = Ladders(**load_file(folder / "ladders"), **names)
     with process_group() as ranks:
         network, _ = train(
-            InMemory(ladders),
+            [ladders],
             RewardParams.model_validate(about["params"]),
             checkpoints=folder / "together",
             stop=StopSignal(),

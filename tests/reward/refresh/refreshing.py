@@ -10,7 +10,8 @@ from components.reward.ladders.replay import Kept
 from components.reward.model.network import RewardNet
 from components.reward.params import LadderParams, NetworkParams, RewardParams, TrainingParams
 from components.reward.refresh.refresher import Effort, Refresher
-from components.reward.scoring.trained import Geometry, TrainedReward
+from components.reward.scoring.trained import TrainedReward
+from components.video.clip import ClipFormat
 from tests.reward.conftest import textured
 
 #: All types of damage but four that cost little.
@@ -28,11 +29,11 @@ def small_ladders(levels: list[int], count: int = 12) -> Ladders:
 
 def make_refresher() -> Refresher:
     """A reward of a few random weights, its ladders on moving texture, and what makes versions of it."""
-    geometry = Geometry(5, 24, 24, 8.0)
+    geometry = ClipFormat(5, 24, 24, 8.0)
     sizes = NetworkParams(members=2, hidden=8, embedding=8, bins=3)
     params = RewardParams(
         network=sizes,
-        ladders=LadderParams(severity_levels=3, composed=0.0, stressed=(), heldout_types=HELD_OUT),
+        ladders=LadderParams(clips_per_ladder=3, composed=0.0, stressed=(), heldout_types=HELD_OUT),
         training=TrainingParams(batch=8, learning_rate=6e-2),
     )
     replay, heldout = small_ladders([0, 2, 5]), small_ladders([0, 1, 2, 3, 4, 5])

@@ -12,15 +12,14 @@ from torch import Tensor
 
 from components.reward.base import digest_of_folder
 from components.reward.card.agreement import measure_column
-from components.reward.ladders.batches import InMemory
 from components.reward.ladders.replay import Kept, keep
 from components.reward.ladders.sources import Groups, SourceClips
 from components.reward.params import NetworkParams, RewardParams
 from components.reward.refresh.recheck import score_ladders
-from components.reward.refresh.refresher import Refresher, Samples, fitted
+from components.reward.refresh.refresher import Refresher, Samples
 from components.reward.refresh.versions import RewardVersion
 from components.reward.scoring.load import open_reward
-from components.reward.scoring.trained import Geometry, TrainedReward
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.publish import publish
 from components.runtime.errors import InputError
@@ -148,21 +147,6 @@ def test_one_prompt_leaves_nothing_to_hold_out(tmp_path: Path) -> None:
     assert len(own) == 9 and len(held) == 3
 
 
-def test_clips_are_brought_to_the_rewards_geometry() -> None:
-    goal = Geometry(5, 24, 24, 8.0)
-    same = textured(2, side=24)
-    assert torch.equal(fitted(same, 8.0, goal), same)
-    assert fitted(same, 8.0, goal).data_ptr() != same.data_ptr()
-    # Twice the frame rate: every other frame, and no more than five.
-    fast = textured(2, frames=13, side=24)
-    assert torch.equal(fitted(fast, 16.0, goal), fast[:, [0, 2, 4, 6, 8]])
-    assert fitted(fast[:, :3], 4.0, goal).shape[1] == 3
-    large = fitted(textured(2, side=48), 8.0, goal)
-    assert large.shape == (2, 5, 3, 24, 24) and large.dtype == torch.uint8
-    mean = textured(2, side=48).float().mean()
-    assert abs(float(large.float().mean() - mean)) < 1.0
-
-
 def test_a_reward_that_kept_nothing_cannot_be_refreshed(tmp_path: Path) -> None:
     artifact = open_artifact(write_reward(tmp_path / "reward"), step="reward")
     with pytest.raises(
@@ -190,7 +174,7 @@ def test_a_reward_that_kept_its_ladders_is_opened_unless_its_params_are_of_anoth
             shutil.copy(plain / name, workspace.dir / name)
         ladders = small_ladders([0, 1, 2, 3, 4, 5], 3)
         samples = Groups(textured(2).unflatten(0, (1, 2)), ["p"], ["a film"])
-        keep(workspace.dir, InMemory(ladders), ladders, samples, None)
+        keep(workspace.dir, [ladders], ladders, samples, None)
         workspace.write_metrics({})
     artifact = open_artifact(tmp_path / "reward", step="reward")
     reward = open_reward(artifact, "cpu")

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from components.reward.features.fragments import fragments
 from components.reward.features.handcrafted import clip_statistics
-from components.reward.model import Backbone
+from components.reward.model.backbone import Backbone
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
-from components.reward.scoring.trained import Geometry, TrainedReward
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 from components.video.filters import resize
 from tests.reward.conftest import textured, world
 from tests.reward.model.tiny_backbones import write
 
-GEOMETRY = Geometry(5, 32, 32, 8.0)
+GEOMETRY = ClipFormat(5, 32, 32, 8.0)
 
 
 def scorer_of(kind: str, folder: Path) -> TrainedReward:

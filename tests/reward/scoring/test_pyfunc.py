@@ -16,7 +16,8 @@ from components.reward.scoring import mlflow_model as serving
 from components.reward.scoring.load import open_reward
 from components.reward.scoring.videos import Source, score_files
 from components.runtime.errors import InputError
-from components.video import Clip, write_video
+from components.video.clip import Clip
+from components.video.codec import write_video
 from tests.reward.conftest import world
 
 READ = """
@@ -158,7 +159,7 @@ def test_what_cannot_be_written_is_one_line(untrained: Path, model: Path, tmp_pa
 
 
 def test_what_registered_versions_import_is_still_there() -> None:
-    """Versions in a registry hold a file with these import lines; they load by alias as long as these hold."""
+    """Versions in a registry hold a file with these import lines."""
     from mlflow.pyfunc import PythonModel
 
     from components.generator.serving import GeneratorModel

@@ -12,8 +12,9 @@ from torch import Tensor
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
-from components.reward.scoring.trained import Geometry, TrainedReward
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.errors import InputError
+from components.video.clip import ClipFormat
 from tests.reward.conftest import textured, world
 
 SIZES = NetworkParams(members=3, hidden=8, embedding=8, bins=2)
@@ -25,7 +26,7 @@ def scorer() -> TrainedReward:
     statistics = clip_statistics(world(8).float() / 255.0)
     network = RewardNet(SIZES, statistics.shape[1])
     network.coding.fit(statistics)
-    return TrainedReward(network, Geometry(5, 32, 32, 8.0))
+    return TrainedReward(network, ClipFormat(5, 32, 32, 8.0))
 
 
 def test_save_and_load_score_the_same_bits(scorer: TrainedReward, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_missing_weights_are_refused_and_never_drawn_at_random(tmp_path: Path) -
     save_file(
         {name: value for name, value in state.items() if "classifier" not in name}, file, {"format": "pt"}
     )
-    with pytest.raises(InputError, match=r"lacks weights.*classifier"):
+    with pytest.raises(InputError, match=r"tensors are missing.*classifier"):
         Regressor.of(tmp_path, Description("here", 4, ("a", "b")))
 
 

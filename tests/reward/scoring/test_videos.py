@@ -24,7 +24,8 @@ from components.reward.scoring.videos import Source, score_files, sources
 from components.runtime.errors import InputError
 from components.runtime.io import storage
 from components.runtime.step import main
-from components.video import Clip, read_video, write_video
+from components.video.clip import Clip
+from components.video.codec import read_video, write_video
 from tests.reward.conftest import textured, world
 from tests.s3 import Store
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from components.reward.model import Backbone, fetch
+from components.reward.model.backbone import Backbone
+from components.runtime.artifacts.pretrained import fetch
 from components.runtime.errors import InputError
 from components.runtime.io.storage import upload_dir
 from tests.reward.model.tiny_backbones import write

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from components.runtime.errors import InputError
-from components.video import Clip, probe, read_video, write_video
+from components.video.clip import Clip
+from components.video.codec import probe, read_video, write_video
 from tests.video.decode import oracle
 from tests.video.decode.oracle import Pictures, ffmpeg, make, numbers, pictures
 

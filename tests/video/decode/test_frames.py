@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from components.runtime.errors import InputError
-from components.video import read_video
+from components.video.codec import read_video
 from components.video.decode import frames as frames_module
 from components.video.decode.frames import StreamedFrames, held, open_frames
 from tests.video.decode.oracle import make, pictures

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from components.runtime.errors import InputError
-from components.video import Clip, read_video
+from components.video.clip import Clip
+from components.video.codec import read_video
 from components.video.decode.timing import timing_of
 from tests.video.decode import oracle
 from tests.video.decode.oracle import numbers, pictures

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.runtime.errors import InputError
-from components.video import read_video
+from components.video.codec import read_video
 from tests.video.decode import oracle
 from tests.video.decode.oracle import ffmpeg, make, pictures
 

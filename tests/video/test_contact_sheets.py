@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from components.video import Clip, contact_sheet, side_by_side
+from components.video.clip import Clip
+from components.video.contact_sheets import contact_sheet, side_by_side
 
 
 def plain(value: int, frames: int = 9, height: int = 48, width: int = 48) -> Clip:

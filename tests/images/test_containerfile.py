@@ -1,4 +1,4 @@
-"""What the Containerfiles say, read as text: nothing is built here."""
+"""What the Containerfile says, read as text: nothing is built here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from images.catalogue import IMAGES, ROOT, Image, chain, instructions, sources
+from components.runtime.errors import InputError
+from images.catalogue import CONTAINERFILE, NAMES, ROOT, needed, selected, sources, stages
 from pipelines.steps import FAMILIES, STEPS
 
-FAMILY_IMAGES = [image for image in IMAGES if image.name in FAMILIES]
+TEXT = (ROOT / CONTAINERFILE).read_text()
+STAGES = stages(TEXT)
+#: Each target and the one that it is built on.
+PARENTS = {
+    "base": "${BASE_IMAGE}", "control": "base", "services": "base", "compute": "base", "data": "compute",
+    "generation": "compute", "model": "generation", "evaluation": "generation",
+}  # fmt: skip
 #: What a family's containers are started with, besides the steps.
 PROGRAMS = {
     "data": ("pipelines.container.entrypoint",),
@@ -22,20 +29,10 @@ PROGRAMS = {
 }
 
 
-def read(image: Image) -> list[list[str]]:
-    return instructions((ROOT / image.containerfile).read_text())
-
-
-def last_stage(image: Image) -> list[list[str]]:
-    found = read(image)
-    start = max(i for i, (name, *_) in enumerate(found) if name == "FROM")
-    return found[start:]
-
-
-def copied(image: Image) -> set[Path]:
-    """Files of the repository that are in an image's own /app."""
+def copied(target: str) -> set[Path]:
+    """Files of the repository that are in an image's own /app, or that it is built with."""
     files: set[Path] = set()
-    for source in sources(image, "cpu"):
+    for source in sources(target, "cpu"):
         path = ROOT / source
         files.update([path] if path.is_file() else (p for p in path.rglob("*") if p.is_file()))
     return files
@@ -87,30 +84,36 @@ def names_imported(path: Path) -> Iterator[str]:
 
 
 def test_every_family_has_an_image() -> None:
-    assert {image.name for image in FAMILY_IMAGES} == set(FAMILIES) == set(PROGRAMS)
-    assert {path.parent.name for path in (ROOT / "images").glob("*/Containerfile")} == {
-        i.name for i in IMAGES
-    }
+    assert {*FAMILIES, "services"} == set(NAMES) and set(FAMILIES) == set(PROGRAMS)
+    assert {name: STAGES[name][0][1] for name in PARENTS} == PARENTS
+    helpers = {f"{name}-{part}" for name in PARENTS for part in ("packages", "code")}
+    assert STAGES.keys() - PARENTS.keys() - helpers == {"", "wheelhouse", "installer", "code"}
 
 
-def test_a_chain_starts_at_the_base_and_holds_parents_before_children() -> None:
-    assert [image.name for image in chain(("model",))] == ["base", "compute", "generation", "model"]
-    assert [image.name for image in chain(("control",))] == ["base", "control"]
-    assert [image.name for image in chain(("services",))] == ["base", "services"]
-    assert set(IMAGES) - set(chain(())) == {i for i in IMAGES if i.name == "services"}
+def test_what_is_asked_for() -> None:
+    assert selected(()) == FAMILIES
+    assert selected(("services", "data")) == ("data", "services")
+    with pytest.raises(InputError, match="--family compute: must be one of data, model"):
+        selected(("compute",))
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=lambda i: i.name)
-def test_the_last_user_is_the_unprivileged_one(image: Image) -> None:
-    users = [words for name, *words in last_stage(image) if name == "USER"]
-    assert users[-1] == ["10001:10001"]
-    after = last_stage(image)[last_stage(image).index(["USER", "10001:10001"]) :]
-    assert not {"RUN", "COPY", "ADD"} & {name for name, *_ in after}
+def test_a_target_needs_its_parents_and_nothing_of_another_family() -> None:
+    order = needed("model", STAGES)
+    assert order[-1] == "model" and {"base", "compute", "generation", "model-code"} < set(order)
+    assert not [name for name in order if name.startswith(("control", "data", "evaluation", "services"))]
+    assert all(
+        order.index(parent) < order.index(name) for name, parent in PARENTS.items() if name in order[4:]
+    )
+    for name in ("components/alignment", "images/locks/control.txt", "components/evaluation"):
+        assert name not in sources("data", "cpu")
+    assert "images/locks/compute-cuda.txt" in sources("data", "cuda")
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=lambda i: i.name)
-def test_the_last_stage_installs_nothing(image: Image) -> None:
-    for name, *words in last_stage(image):
+@pytest.mark.parametrize("target", PARENTS)
+def test_an_image_installs_nothing_and_runs_unprivileged(target: str) -> None:
+    users = [words for name, *words in STAGES[target] if name == "USER"]
+    assert users == ([["10001:10001"]] if target == "base" else []), "set once, inherited"
+    for name, *words in STAGES[target]:
         assert name != "ADD"
         if name == "RUN":
             assert not {"pip", "install.sh", "apt-get", "curl", "wget"} & set(words), words
@@ -118,37 +121,23 @@ def test_the_last_stage_installs_nothing(image: Image) -> None:
             assert words[0].startswith("--from="), "code and packages are made ready in stages before"
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=lambda i: i.name)
-def test_bases_are_arguments_and_nothing_is_latest(image: Image) -> None:
-    text = (ROOT / image.containerfile).read_text()
-    assert "latest" not in text
-    for name, *words in read(image):
-        if name == "FROM":
-            assert words[0] in ("${BASE_IMAGE}", "${PARENT}", "scratch"), words
-    assert not re.search(r"[a-z0-9-]+\.(?:io|com|org|dev)/", text), "no registry and no index is named"
-    parent = [words[0] for name, *words in read(image) if name == "ARG" and words[0].startswith("PARENT=")]
-    assert parent == ([f"PARENT=onlinevpo-{image.parent}:local"] if image.parent else [])
+def test_bases_are_arguments_and_nothing_is_latest() -> None:
+    assert "latest" not in TEXT
+    parents = [words[1] for stage in STAGES.values() for words in stage if words[0] == "FROM"]
+    assert set(parents) - STAGES.keys() == {"${BASE_IMAGE}", "scratch"}
+    assert not re.search(r"[a-z0-9-]+\.(?:io|com|org|dev)/", TEXT), "no registry and no index is named"
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=lambda i: i.name)
-def test_labels(image: Image) -> None:
-    text = " ".join(word for name, *words in last_stage(image) if name == "LABEL" for word in words)
-    for label in ("title", "description", "licenses", "version", "revision", "created"):
-        assert f"org.opencontainers.image.{label}=" in text
-    assert f"title=onlinevpo-{image.name} " in text
-
-
-@pytest.mark.parametrize("image", IMAGES, ids=lambda i: i.name)
-def test_a_new_revision_is_not_taken_from_the_cache(image: Image) -> None:
-    """Between the arguments and what they set there is a RUN: some engines look at no other instruction."""
-    names = [name for name, *_ in last_stage(image)]
-    declared = max(i for i, (name, *words) in enumerate(last_stage(image)) if name == "ARG")
-    assert "RUN" in names[declared : names.index("LABEL")]
-    assert "LABEL" not in names[:declared] and "ENV" not in names[:declared]
+@pytest.mark.parametrize("target", PARENTS)
+def test_a_new_revision_is_not_taken_from_the_cache(target: str) -> None:
+    """It comes last; between the argument and the ENV is a RUN: some engines look at no other instruction."""
+    names = [name for name, *_ in STAGES[target]]
+    last = ["ARG", "RUN", "ENV"]
+    assert (names[-3:] == last and "ARG" not in names[:-3]) if target in FAMILIES else "ARG" not in names
 
 
 def test_the_base_sets_the_environment_that_the_steps_count_on() -> None:
-    words = [word for name, *words in last_stage(IMAGES[0]) if name == "ENV" for word in words]
+    words = [word for name, *words in STAGES["base"] if name == "ENV" for word in words]
     found = dict(word.split("=", 1) for word in words)
     assert (
         found.items()
@@ -166,39 +155,39 @@ def test_the_base_sets_the_environment_that_the_steps_count_on() -> None:
     )
 
 
-@pytest.mark.parametrize("image", FAMILY_IMAGES, ids=lambda i: i.name)
-def test_an_image_has_the_code_of_its_steps_and_its_programs(image: Image) -> None:
-    modules = [f"components.{step.name}.__main__" for step in STEPS if step.family == image.name]
-    modules += [f"components.{step.name}.step" for step in STEPS if step.family == image.name]
-    for program in PROGRAMS[image.name]:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_has_the_code_of_its_steps_and_its_programs(family: str) -> None:
+    modules = [f"components.{step.name}.__main__" for step in STEPS if step.family == family]
+    modules += [f"components.{step.name}.step" for step in STEPS if step.family == family]
+    for program in PROGRAMS[family]:
         package = (ROOT / program.replace(".", "/")).is_dir()
         modules.append(f"{program}.__main__" if package else program)
     needed = set().union(*(imported(module) for module in modules))
     assert len(needed) > 10
-    missing = needed - copied(image)
+    missing = needed - copied(family)
     assert not missing, f"not copied: {sorted(str(path.relative_to(ROOT)) for path in missing)}"
 
 
-@pytest.mark.parametrize("image", FAMILY_IMAGES, ids=lambda i: i.name)
-def test_an_image_has_no_step_that_it_does_not_need(image: Image) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_has_no_step_that_it_does_not_need(family: str) -> None:
     """Another step's code would change the image's digest, and so lose Kubeflow's cache, for nothing."""
-    modules = [f"components.{step.name}.step" for step in STEPS if step.family == image.name]
+    modules = [f"components.{step.name}.step" for step in STEPS if step.family == family]
     needed = {p.relative_to(ROOT).parts[1] for m in modules for p in imported(m)}
     there = {
-        p.relative_to(ROOT).parts[1] for p in copied(image) if p.relative_to(ROOT).parts[0] == "components"
+        p.relative_to(ROOT).parts[1] for p in copied(family) if p.relative_to(ROOT).parts[0] == "components"
     }
     assert there - needed == set()
 
 
 def test_only_the_model_image_carries_the_committed_weights() -> None:
     weights = ROOT / "models/miniature/model_index.json"
-    assert [image.name for image in FAMILY_IMAGES if weights in copied(image)] == ["model"]
+    assert [family for family in FAMILIES if weights in copied(family)] == ["model"]
 
 
 def test_everything_copied_passes_the_ignore_file() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = [line.removeprefix("!") for line in lines if line.startswith("!")]
-    for image in IMAGES:
-        for source in sources(image, "cpu"):
+    for name in NAMES:
+        for source in sources(name, "cpu"):
             assert (ROOT / source).exists(), source
             assert source.split("/")[0] in allowed, source
