@@ -24,11 +24,11 @@ from components.video.clip import ClipFormat
 if TYPE_CHECKING:
     from components.generator.generator import Generator
 
+#: uint8 (B, T, 3, H, W) and their statistics where known -> (B,) scores, higher is better.
 ScoreClips = Callable[[Tensor, Tensor | None], Tensor]
-"""uint8 (B, T, 3, H, W) and their statistics where known -> (B,) scores, higher is better."""
 
+#: Clips handled at once.
 PART = 32
-"""Clips handled at once."""
 
 
 def picked(clips: SourceClips, count: int, seed: int, *names: str | int) -> list[int]:

@@ -20,12 +20,12 @@ from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
 
 PRISTINE = ("world", "footage")
+#: Ladders built at once.
 PIECE = 12
-"""Ladders built at once."""
+#: Levels of the training ladders that baselines are fitted to.
 FIT_LEVELS = (0, 1, 3, 5)
-"""Levels of the training ladders that baselines are fitted to."""
+#: Training clips of each source that NIQE takes as pristine.
 PRISTINE_CLIPS = 60
-"""Training clips of each source that NIQE takes as pristine."""
 
 
 @dataclass(frozen=True)

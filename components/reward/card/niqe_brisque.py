@@ -27,13 +27,13 @@ from components.reward.features.natural_scene import (
 )
 from components.video.filters import luma
 
+#: Side of NIQE's patches in its paper, px, on photographs several hundred px high.
 PUBLISHED_PATCH = 96
-"""Side of NIQE's patches in its paper, px, on photographs several hundred px high."""
+#: Pristine patches count from this share of their frame's sharpest patch on, as in the paper.
 SHARP = 0.75
-"""Pristine patches count from this share of their frame's sharpest patch on, as in the paper."""
 FOLDS = 4
+#: Parameters of BRISQUE's regression that are tried: wide enough that the best lies inside.
 GRID = {"C": [0.1, 0.3, 1.0, 3.0, 10.0, 30.0], "gamma": [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0]}
-"""Parameters of BRISQUE's regression that are tried: wide enough that the best lies inside."""
 
 
 def laplacian_variance(grey: Tensor) -> Tensor:

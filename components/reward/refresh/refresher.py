@@ -39,8 +39,8 @@ from components.runtime.errors import InputError
 from components.runtime.io.files import replace_dir
 from components.runtime.params import validated
 
+#: Share of the new samples' contents on which a version is compared with the one before, not trained.
 HELD_SHARE = 0.25
-"""Share of the new samples' contents on which a version is compared with the one before, not trained."""
 
 
 @dataclass(frozen=True)

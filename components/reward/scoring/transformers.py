@@ -19,8 +19,8 @@ from components.runtime.artifacts.pretrained import open_model
 from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError, one_line
 
+#: The folder of the checkpoint inside the reward's.
 MODEL = "model"
-"""The folder of the checkpoint inside the reward's."""
 PROMPT, FRAMES = "{prompt}", "{frames}"
 DEFAULT_FRAMES = 16
 

@@ -28,14 +28,14 @@ from components.video.clip import Clip
 from components.video.codec import probe, read_video
 from components.video.names import is_video_name
 
+#: Frames read from one file; a longer video is judged by its beginning.
 LONGEST = 512
-"""Frames read from one file; a longer video is judged by its beginning."""
+#: Pixels of one decoded clip over all its frames; a longer or wider one is decoded at a smaller size.
 CLIP_PIXELS = 64_000_000
-"""Pixels of one decoded clip over all its frames; a longer or wider one is decoded at a smaller size."""
+#: Decoded clips that are scored together, in bytes; as many again may wait behind them.
 WAITING_BYTES = 256 * 2**20
-"""Decoded clips that are scored together, in bytes; as many again may wait behind them."""
+#: Most decoding threads; the decoder lets go of the interpreter, so threads are enough.
 WORKERS = 4
-"""Most decoding threads; the decoder lets go of the interpreter, so threads are enough."""
 DIGITS = 6
 
 Task = TypeVar("Task")

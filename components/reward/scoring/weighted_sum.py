@@ -23,10 +23,10 @@ from torch import Tensor
 from components.reward.base import CONFIG, InputSpec, Rating, Reward, check_clips, input_spec_of, read_config
 from components.runtime.errors import InputError
 
+#: The folder of the parts inside the reward's, each a whole reward by its name.
 PARTS = "parts"
-"""The folder of the parts inside the reward's, each a whole reward by its name."""
+#: Least degrees of freedom of a unit: from 8 clips it is known to about a quarter.
 LEAST_FREEDOM = 7
-"""Least degrees of freedom of a unit: from 8 clips it is known to about a quarter."""
 
 
 @dataclass(frozen=True)
