@@ -5,7 +5,7 @@
 
 First a deliberately weak reward is made: the project's own scoring network, trained to score the generator's
 samples, and the same played more slowly, by how little they move. Then, for every arm, an alignment to it,
-an evaluation by the honest reward (--reward) and the world's judge, and the registry's gate with its default
+an evaluation by the honest reward (--reward) and the oracle judge, and the registry's gate with its default
 rules, in a registry of its own in --out. The arms:
 
     guarded   everything at its default
@@ -17,7 +17,6 @@ What is done is kept in --out: the same command goes on. Writes hacked.md there 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import json
@@ -25,9 +24,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
+from alignment_arms import INPUTS, align_and_evaluate, exit_code_of, load, make_parser
 from earlier_results import is_done
 from pydantic import Field
 from safetensors.torch import load_file
@@ -49,11 +48,9 @@ from components.runtime.artifacts.manifest import MANIFEST
 from components.runtime.artifacts.publish import publish
 from components.runtime.compute.devices import configure_determinism, configure_threads
 from components.runtime.compute.seeds import derive
-from components.runtime.errors import InputError, OnlineVPOError
-from components.runtime.params import StepParams, load_step_params
+from components.runtime.errors import InputError
+from components.runtime.params import StepParams
 from components.video.clip import ClipFormat
-
-P = TypeVar("P", bound=StepParams)
 
 NO_FLOOR = ("alignment.motion_floor=0",)
 NO_GUARDS = (
@@ -61,10 +58,11 @@ NO_GUARDS = (
 )  # fmt: skip
 ARMS: dict[str, tuple[str, ...]] = {"guarded": (), "readings": NO_FLOOR, "open": NO_FLOOR + NO_GUARDS}
 ALARMS = ("drift", "winners_worse", "motion", "judge")
+#: Playback speeds of each sample: without the slow ones nothing would show what lies beyond the base.
 SPEEDS = (1.0, 0.75, 0.5, 0.25, 0.0)
-"""At which each sample is played: without the slow ones nothing would say what lies beyond the base."""
+
+#: One prompt in so many is left out of training, to check what the weak reward learnt.
 CHECKED = 4
-"""One prompt in so many is left out of training, to see that the weak reward learnt what it should."""
 
 
 class StillnessParams(StepParams):
@@ -77,37 +75,23 @@ class StillnessParams(StepParams):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what is left, then reports."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), metavar="ARM")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    for name in ("corpus", "generator", "reward"):
-        parser.add_argument(f"--{name}", default=f"artifacts/{name}", help=f"{name} artifact")
-    parser.add_argument("--out", type=Path, default=Path("artifacts/hacked"), help="folder of the results")
-    parser.add_argument("--report-only", action="store_true", help="run nothing, report on what is there")
-    given = parser.parse_args(arguments)
-    try:
-        sections = {"run", "alignment", "evaluation"}
-        for override in given.set:
-            if override.split(".", 1)[0] not in sections:
-                raise InputError(f"--set {override}: allowed are run.*, alignment.* and evaluation.*")
-        if not given.report_only:
+    options = make_parser(__doc__, list(ARMS), "artifacts/hacked").parse_args(arguments)
+
+    def go() -> None:
+        if unknown := set(options.arms) - set(ARMS):
+            raise InputError(f"--arms {' '.join(sorted(unknown))}: allowed are {', '.join(ARMS)}")
+        if not options.report_only:
             configure_threads()
             configure_determinism()
-            weak = given.out / "reward"
-            make_reward(_load(StillnessParams, "stillness", given.set), given.generator, weak)
-            inputs = {name: Path(getattr(given, name)) for name in ("corpus", "generator", "reward")}
-            for arm in given.arms:
-                run(given.out, arm, given.set, inputs, weak)
-        report(given.out, [arm for arm in ARMS if (given.out / arm / "registry" / MANIFEST).is_file()])
-    except OnlineVPOError as error:
-        print(f"{error.label}: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+            weak = options.out / "reward"
+            make_reward(load(StillnessParams, "stillness", options.set), options.generator, weak)
+            inputs = {name: Path(getattr(options, name)) for name in INPUTS}
+            for arm in options.arms:
+                run(options.out, arm, options.set, inputs, weak)
+        done = [arm for arm in ARMS if (options.out / arm / "registry" / MANIFEST).is_file()]
+        report(options.out, done)
 
-
-def _load(kind: type[P], section: str, overrides: Sequence[str]) -> P:
-    mine = [one for one in overrides if one.split(".", 1)[0] in ("run", section)]
-    return load_step_params(kind, section, None, mine)
+    return exit_code_of(go)
 
 
 def make_reward(params: StillnessParams, generator: str, out: Path) -> None:
@@ -149,7 +133,7 @@ def make_reward(params: StillnessParams, generator: str, out: Path) -> None:
 
 
 def slowed(clips: Tensor) -> Tensor:
-    """(N, T, 3, H, W) clips and the same played at each of ``SPEEDS`` from their first frame on."""
+    """(N, T, 3, H, W) clips and the same played at each of `SPEEDS` from their first frame on."""
     time = torch.arange(clips.shape[1])
     return torch.cat([clips[:, (time * speed).long()] for speed in SPEEDS])
 
@@ -162,20 +146,13 @@ def _measure(clips: Tensor) -> tuple[Tensor, Tensor]:
 
 def run(out: Path, arm: str, overrides: Sequence[str], inputs: dict[str, Path], weak: Path) -> None:
     """Align to the weak reward, evaluate by the honest one, put it to the gate; or what is left of it."""
-    from components.alignment.step import run as align
-    from components.evaluation.step import run as evaluate
     from components.registry.step import run as register
 
     folder = out / arm
-    alignment = _load(AlignmentParams, "alignment", [*overrides, *ARMS[arm]])
-    evaluation = _load(EvaluationParams, "evaluation", overrides)
+    alignment = load(AlignmentParams, "alignment", [*overrides, *ARMS[arm]])
+    evaluation = load(EvaluationParams, "evaluation", overrides)
     registry = RegistryParams(model=f"hacked-{arm}")
-    if not is_done(folder / "alignment", alignment):
-        print(f"{arm}: alignment", flush=True)
-        align(alignment, **(inputs | {"reward": weak}), out=folder / "alignment")
-    if not is_done(folder / "evaluation", evaluation):
-        print(f"{arm}: evaluation", flush=True)
-        evaluate(evaluation, **inputs, alignment=folder / "alignment", out=folder / "evaluation")
+    align_and_evaluate(folder, alignment, evaluation, inputs, weak)
     if not is_done(folder / "registry", registry):
         made = {name: (folder / name).resolve() for name in ("alignment", "evaluation", "registry")}
         known = {name: inputs[name].resolve() for name in ("generator", "reward")}
@@ -211,7 +188,7 @@ def report(out: Path, arms: Sequence[str]) -> None:
         "",
         "Aligned to a reward that pays for stillness alone (it agrees with stillness to "
         f"{weak['srcc_stillness']:.2f}, SRCC inside prompts it was not trained on); evaluated by the "
-        "honest reward and the miniature world's judge on held-out prompts, 95 % intervals. Held-out motion "
+        "honest reward and the oracle judge on held-out prompts, 95 % intervals. Held-out motion "
         "and score are relative to the base, after so many iterations. open: no motion floor, no guards.",
         "",
     ]

@@ -187,7 +187,7 @@ def bare_calls(generator: Generator, trainer: Any, pairs: int) -> None:
 
     family, params, settings = generator.family, trainer.params, generator.settings
     shape = family.latent_shape(generator.geometry)
-    clips, rows = params.prompts * params.candidates, 2 * pairs * params.noise_draws
+    clips, rows = params.prompts_per_iteration * params.num_generations, 2 * pairs * params.timesteps_per_pair
     text = generator.embeddings([""])
     latents = torch.randn(max(clips, rows), *shape)
     time_of = family.noise_process.sample_times(max(clips, rows), torch.Generator().manual_seed(0))
@@ -202,7 +202,7 @@ def bare_calls(generator: Generator, trainer: Any, pairs: int) -> None:
                 call(min(settings.batch, clips - start))
         family.decode(latents[:clips])
     most = 2 * params.pairs_per_forward
-    for _ in range(params.updates):
+    for _ in range(params.inner_updates):
         for start in range(0, rows, most):
             count = min(most, rows - start)
             with trainer.policy.reference():
@@ -249,8 +249,9 @@ def make_params(size: Size, iterations: int) -> AlignmentParams:
 
     return AlignmentParams.model_validate(
         {
-            "iterations": iterations, "prompts": size.prompts, "candidates": size.candidates,
-            "updates": size.updates, "objective": "dpo",
+            "iterations": iterations, "prompts_per_iteration": size.prompts,
+            "num_generations": size.candidates,
+            "inner_updates": size.updates, "loss": "dpo",
             "min_gap": 0.0, "noise_gap": 0.0, "motion_floor": 0.0,
             "guards": {"every": 0}, **size.settings,
         }

@@ -4,7 +4,7 @@
         [--corpus DIR] [--generator DIR] [--reward DIR] [--out DIR] [--report-only]
 
 Every arm at every seed is an alignment and an evaluation of its own, by the same reward, on the same held-out
-prompts and seeds. An arm is a strategy, or ``strategy+objective`` (online+sdpo). What is done is kept in
+prompts and seeds. An arm is a strategy, or `strategy+objective` (online+sdpo). What is done is kept in
 --out: the same command goes on, and several at once share the arms among them. No guard ends an arm and no
 prompt is held back, so that all arms draw as many clips; --set may say otherwise.
 
@@ -13,7 +13,6 @@ Writes strategies.md, strategies.json and strategies.png in --out over the arms 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,22 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from alignment_arms import INPUTS, align_and_evaluate, exit_code_of, load, make_parser
 from earlier_results import is_done
 from numpy.typing import NDArray
 
 from components.alignment.params import AlignmentParams
 from components.evaluation.params import EvaluationParams
 from components.runtime.artifacts.artifact import open_artifact
-from components.runtime.errors import InputError, OnlineVPOError
+from components.runtime.errors import InputError
 from components.runtime.io.files import file_lock
-from components.runtime.params import load_step_params
+from components.runtime.stats import Interval, clustered_mean
 
 Array = NDArray[np.float64]
 
+#: Every arm runs to its end, on all training prompts.
 FIXED = ("alignment.guards.every=0", "alignment.guards.drift_limit=1e9")
-"""Every arm runs to its end, on all training prompts."""
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
+
 SCORES = ("reward", "judge")
 WIN = {score: f"win by {score}" for score in SCORES}
 #: Figures of the evaluation that the reward does not see, and where they should lie.
@@ -63,19 +62,7 @@ class Arm:
         """The params that make it."""
         strategy, _, objective = self.name.partition("+")
         found = [f"alignment.strategy={strategy}", f"run.seed={self.seed}"]
-        return found + ([f"alignment.objective={objective}"] if objective else [])
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return found + ([f"alignment.loss={objective}"] if objective else [])
 
 
 @dataclass(frozen=True)
@@ -97,46 +84,28 @@ class Result:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the arms that are left, then reports."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--arms", nargs="+", default=["online", "offline", "best_of_n"], metavar="ARM")
+    parser = make_parser(__doc__, ["online", "offline", "best_of_n"], "artifacts/strategies")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    for name in ("corpus", "generator", "reward"):
-        parser.add_argument(f"--{name}", default=f"artifacts/{name}", help=f"{name} artifact")
-    parser.add_argument("--out", type=Path, default=Path("artifacts/strategies"), help="folder of the arms")
-    parser.add_argument("--report-only", action="store_true", help="run nothing, report on what is there")
-    given = parser.parse_args(arguments)
-    arms = [Arm(name, seed) for seed in given.seeds for name in given.arms]
-    try:
-        settings = {arm: _params(arm, given.set) for arm in arms}
-        inputs = {name: getattr(given, name) for name in ("corpus", "generator", "reward")}
-        for arm in arms if not given.report_only else ():
-            with _claimed(given.out / f".{arm.label}.lock") as claimed:
+    options = parser.parse_args(arguments)
+    arms = [Arm(name, seed) for seed in options.seeds for name in options.arms]
+
+    def go() -> None:
+        # The evaluation has the default run's seed: the same prompts for every arm.
+        evaluation = load(EvaluationParams, "evaluation", options.set)
+        settings = {
+            arm: load(AlignmentParams, "alignment", [*options.set, *arm.overrides()], FIXED) for arm in arms
+        }
+        inputs = {name: Path(getattr(options, name)) for name in INPUTS}
+        for arm in arms if not options.report_only else ():
+            with _claimed(options.out / f".{arm.label}.lock") as claimed:
                 if claimed:
-                    run(given.out / arm.label, *settings[arm], inputs)
+                    align_and_evaluate(options.out / arm.label, settings[arm], evaluation, inputs)
                 else:
                     print(f"{arm.label}: another process has it, passed over", flush=True)
-        report(given.out, [r for arm in arms if (r := read(given.out / arm.label, arm, *settings[arm]))])
-    except OnlineVPOError as error:
-        print(f"{error.label}: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        results = [read(options.out / arm.label, arm, settings[arm], evaluation) for arm in arms]
+        report(options.out, [result for result in results if result is not None])
 
-
-def _params(arm: Arm, overrides: Sequence[str]) -> tuple[AlignmentParams, EvaluationParams]:
-    """The arm's settings. The evaluation has the default run's seed: the same prompts for every arm."""
-    sections = {"run", "alignment", "evaluation"}
-    for override in overrides:
-        if override.split(".", 1)[0] not in sections:
-            raise InputError(f"--set {override}: allowed are run.*, alignment.* and evaluation.*")
-
-    def of(section: str) -> list[str]:
-        return [one for one in overrides if one.split(".", 1)[0] in ("run", section)]
-
-    alignment = load_step_params(
-        AlignmentParams, "alignment", None, [*FIXED, *of("alignment"), *arm.overrides()]
-    )
-    return alignment, load_step_params(EvaluationParams, "evaluation", None, of("evaluation"))
+    return exit_code_of(go)
 
 
 @contextmanager
@@ -150,21 +119,6 @@ def _claimed(lock: Path) -> Iterator[bool]:
             yield False
             return
         yield True
-
-
-def run(
-    folder: Path, alignment: AlignmentParams, evaluation: EvaluationParams, inputs: dict[str, str]
-) -> None:
-    """Align and evaluate one arm, or what is left of it."""
-    from components.alignment.step import run as align
-    from components.evaluation.step import run as evaluate
-
-    if not is_done(folder / "alignment", alignment):
-        print(f"{folder.name}: alignment", flush=True)
-        align(alignment, **inputs, out=folder / "alignment")
-    if not is_done(folder / "evaluation", evaluation):
-        print(f"{folder.name}: evaluation", flush=True)
-        evaluate(evaluation, **inputs, alignment=folder / "alignment", out=folder / "evaluation")
 
 
 def read(folder: Path, arm: Arm, alignment: AlignmentParams, evaluation: EvaluationParams) -> Result | None:
@@ -196,20 +150,17 @@ def _by_prompt(values: Array, rows: Sequence[dict[str, Any]], prompts: Sequence[
     return means
 
 
-def crossed(values: Array, seed: int = 0) -> Interval:
-    """Mean of values (S, P) over training seeds and prompts, with a percentile bootstrap interval.
+def over_prompts(values: Sequence[Array]) -> Interval:
+    """Mean of a value per prompt (P,) of each training seed, with its interval by prompt.
 
-    Seeds and prompts are resampled, each by itself: all seeds were judged on the same prompts. With one seed
-    the interval tells of prompts alone.
+    All seeds were judged on the same prompts, so that a prompt's values are one observation.
     """
-    seeds, prompts = values.shape
-    rng = np.random.default_rng(seed)
-    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-    by_prompt = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=RESAMPLES) / prompts
-    means = ((by_seed @ values) * by_prompt).sum(axis=1)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
+    return clustered_mean(np.mean(values, axis=0), range(len(values[0])))
+
+
+def in_words(interval: Interval) -> str:
+    """An estimate with its interval."""
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -240,8 +191,8 @@ def summarise(results: Sequence[Result]) -> list[Summary]:
             Summary(
                 name,
                 tuple(result.arm.seed for result in mine),
-                {score: crossed(np.stack([r.wins[score] for r in mine])) for score in scores},
-                {score: crossed(np.stack([r.gains[score] for r in mine])) for score in scores},
+                {score: over_prompts([r.wins[score] for r in mine]) for score in scores},
+                {score: over_prompts([r.gains[score] for r in mine]) for score in scores},
                 {score: [float(r.wins[score].mean()) for r in mine] for score in scores},
                 {n: [r.figures[n] for r in mine] for n in (*GUARDS, *TRAINING) if n in mine[0].figures},
             )
@@ -260,8 +211,8 @@ def differences(results: Sequence[Result]) -> dict[str, dict[str, Interval]]:
             pairs = [(by_arm[names[0], seed], by_arm[other, seed]) for seed in seeds]
             if pairs and all(score in side.gains for pair in pairs for side in pair):
                 by = found.setdefault(f"{names[0]} - {other}", {})
-                by[score] = crossed(np.stack([one.gains[score] - two.gains[score] for one, two in pairs]))
-                by[WIN[score]] = crossed(np.stack([one.wins[score] - two.wins[score] for one, two in pairs]))
+                by[score] = over_prompts([one.gains[score] - two.gains[score] for one, two in pairs])
+                by[WIN[score]] = over_prompts([one.wins[score] - two.wins[score] for one, two in pairs])
     return found
 
 
@@ -290,7 +241,7 @@ def table(summaries: Sequence[Summary], apart: dict[str, dict[str, Interval]], p
         cells = [one.name, ", ".join(map(str, one.seeds))]
         for score in ("judge", "reward"):
             each = " / ".join(f"{value:.2f}" for value in one.by_seed.get(score, ()))
-            cells.append(f"{one.wins[score]} ({each})" if score in one.wins else "unavailable")
+            cells.append(f"{in_words(one.wins[score])} ({each})" if score in one.wins else "unavailable")
         for name in (*GUARDS, *TRAINING):
             cells.append(" / ".join(f"{value:.4g}" for value in one.figures.get(name, ())) or "unavailable")
         lines.append(f"| {' | '.join(cells)} |")
@@ -298,13 +249,13 @@ def table(summaries: Sequence[Summary], apart: dict[str, dict[str, Interval]], p
     lines += ["", "| difference | gain by judge | gain by reward | win by judge | win by reward |"]
     lines.append("|---|---|---|---|---|")
     for name, by in apart.items():
-        cells = [str(by[score]) if score in by else "unavailable" for score in columns]
+        cells = [in_words(by[score]) if score in by else "unavailable" for score in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
         f"Against the base on {prompts} held-out prompts, same prompts and seeds for every arm. Intervals: "
-        "95 %, bootstrap over training seeds and prompts; in round brackets and the other columns is "
-        "one figure per seed. motion and diversity are shares of the base's, worst semantic is the lowest "
+        "95 % by prompt, of the mean over training seeds; in round brackets and the other columns is one "
+        "figure per seed. motion and diversity are shares of the base's, worst semantic is the lowest "
         "change of a semantic score.",
         "",
     ]

@@ -40,9 +40,10 @@ class PlainLoop:
         """One iteration; returns how many pairs it trained on."""
         params, clips = self.params, []
         began = time.process_time()
-        for prompt in prompts_of_iteration(prompts, params.prompts, params.run.seed, iteration):
+        for prompt in prompts_of_iteration(prompts, params.prompts_per_iteration, params.run.seed, iteration):
             seeds = [
-                candidate_seed(params.run.seed, iteration, prompt.id, i) for i in range(params.candidates)
+                candidate_seed(params.run.seed, iteration, prompt.id, i)
+                for i in range(params.num_generations)
             ]
             with torch.no_grad():
                 frames = self.family.decode(self.sample(prompt.text, seeds))
@@ -52,12 +53,12 @@ class PlainLoop:
                 clips.append((prompt, frames[best : best + 1], frames[worst : worst + 1]))
         self.seconds["rollout"] += time.process_time() - began
         began = time.process_time()
-        for update in range(params.updates):
+        for update in range(params.inner_updates):
             self.optimizer.zero_grad()
             for prompt, winner, loser in clips:
-                for draw in range(params.noise_draws):
+                for draw in range(params.timesteps_per_pair):
                     loss = self.loss(prompt, winner, loser, (iteration, update, draw))
-                    (loss / (len(clips) * params.noise_draws)).backward()
+                    (loss / (len(clips) * params.timesteps_per_pair)).backward()
             torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
             self.optimizer.step()
         self.seconds["update"] += time.process_time() - began
@@ -87,7 +88,7 @@ class PlainLoop:
             with torch.no_grad():
                 reference.append((self.predict(self.reference, noisy, moment, text) - target).square().mean())
         margin = (own[0] - reference[0]) - (own[1] - reference[1])
-        return -F.logsigmoid(-0.5 * params.beta * margin) + params.winner_weight * own[0]
+        return -F.logsigmoid(-0.5 * params.beta * margin) + params.sft_weight * own[0]
 
     def predict(self, network: Any, noisy: Tensor, moment: Tensor, text: Tensor) -> Tensor:
         """One forward pass of the policy or of the reference."""

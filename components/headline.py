@@ -15,7 +15,7 @@ from components.runtime.errors import InputError
 HEADLINE: dict[str, tuple[str, ...]] = {
     "generator": ("shape",),
     "reward": ("srcc_footage", "judge_srcc", "gate_room"),
-    "alignment": ("accuracy", "kept_iteration"),
+    "alignment": ("rewards/accuracies", "kept_iteration"),
     "evaluation": (
         "win_rate_judge",
         "win_rate_reward",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from components.runtime.errors import InputError
 from components.runtime.step import ParamsOption, SetOption, command_app, main
 
 app = command_app("The Kubeflow pipeline: plan, compile, lint, submit, or run it on this machine.")
@@ -19,6 +22,29 @@ ProfileOption = Annotated[
 ImagesOption = Annotated[
     Path, typer.Option(help="YAML file: one image reference with a digest per image family")
 ]
+HostOption = Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API", envvar="KFP_HOST")]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(help="file with a bearer token [default: the pod's service account token, if any]"),
+]
+OnInterruptOption = Annotated[str, typer.Option(help="what Ctrl-C does to the run: leave, cancel or ask")]
+PipelineArgument = Annotated[Path, typer.Argument(help="a compiled pipeline.yaml")]
+#: Top-level modules of the extra `pipelines` of pyproject.toml.
+_EXTRA = ("docker", "google", "kfp", "kfp_server_api", "kubernetes", "kubeflow_trainer_api", "urllib3")
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """As a decorator of a command: say in one line where the extra that it needs is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise InputError(
+            f"this command needs the extra `pipelines` (no module {error.name}): "
+            "pip install 'onlinevpo[pipelines]'"
+        ) from None
 
 
 class Runner(StrEnum):
@@ -29,6 +55,7 @@ class Runner(StrEnum):
 
 
 @app.command("compile")
+@_extra()
 def compile_(
     images: ImagesOption,
     params_file: ParamsOption = None,
@@ -50,7 +77,8 @@ def compile_(
 
 
 @app.command()
-def lint(pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline.yaml")]) -> None:
+@_extra()
+def lint(pipeline: PipelineArgument) -> None:
     """Look for what the compiler and the server let pass; exit 3 if there is anything."""
     from pipelines.lint.lint import lint_or_refuse
 
@@ -59,6 +87,7 @@ def lint(pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline.yaml
 
 
 @app.command()
+@_extra()
 def plan(
     params_file: ParamsOption = None,
     overrides: SetOption = None,
@@ -82,24 +111,20 @@ def plan(
 
 
 @app.command()
+@_extra()
 def submit(
-    pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline.yaml")],
-    host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API", envvar="KFP_HOST")],
+    pipeline: PipelineArgument,
+    host: HostOption,
     experiment: Annotated[str, typer.Option(help="experiment the run belongs to")] = "onlinevpo",
     name: Annotated[str | None, typer.Option(help="name of the run [default: dated]")] = None,
     namespace: Annotated[str | None, typer.Option(help="profile namespace of a multi-user server")] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help="file with a bearer token [default: the pod's service account token, if any]"),
-    ] = None,
+    token_file: TokenFileOption = None,
     service_account: Annotated[
         str, typer.Option(help="service account the run's pods use")
     ] = "pipeline-runner",
     cache: Annotated[bool, typer.Option(help="reuse results of equal steps")] = True,
     wait: Annotated[bool, typer.Option(help="follow the run; exit with its outcome")] = False,
-    on_interrupt: Annotated[
-        str, typer.Option(help="what Ctrl-C does to the run: leave, cancel or ask")
-    ] = "ask",
+    on_interrupt: OnInterruptOption = "ask",
 ) -> None:
     """Submit a compiled pipeline and print the run's URL."""
     from pipelines.client.submit import submit_pipeline
@@ -119,16 +144,12 @@ def submit(
 
 
 @app.command()
+@_extra()
 def watch(
     run: Annotated[str, typer.Argument(help="id of a run")],
-    host: Annotated[str, typer.Option(help="URL of the Kubeflow Pipelines API", envvar="KFP_HOST")],
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help="file with a bearer token [default: the pod's service account token, if any]"),
-    ] = None,
-    on_interrupt: Annotated[
-        str, typer.Option(help="what Ctrl-C does to the run: leave, cancel or ask")
-    ] = "ask",
+    host: HostOption,
+    token_file: TokenFileOption = None,
+    on_interrupt: OnInterruptOption = "ask",
 ) -> None:
     """Follow a run that was submitted; exit with its outcome."""
     from pipelines.client.watch import watch_run
@@ -137,6 +158,7 @@ def watch(
 
 
 @app.command("run-local")
+@_extra()
 def run_local(
     params_file: ParamsOption = None,
     overrides: SetOption = None,
@@ -153,9 +175,11 @@ def run_local(
     run_locally(params_file, overrides or (), runner.value, images, profile, root)
 
 
+@app.command("manifests", hidden=True, deprecated=True)
 @app.command()
-def manifests(
-    pipeline: Annotated[Path, typer.Argument(help="a compiled pipeline.yaml")],
+@_extra()
+def gitops(
+    pipeline: PipelineArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="where to write them")],
     namespace: Annotated[str, typer.Option(help="namespace of the objects")] = "onlinevpo",
 ) -> None:

@@ -1,6 +1,6 @@
 """What the pipeline knows of each step: its image, what it reads, what it leaves for people to look at.
 
-The compiler, the linter, the shim inside the containers and the exit handler all read this one table. It
+The compiler, the linter, the entry point of the containers and the exit handler all read this one table. It
 imports nothing outside the standard library, because it runs in images without kfp and without torch.
 """
 
@@ -23,7 +23,7 @@ FINISH = "finish"
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFile:
     """A file of the artifact that the Kubeflow UI shows as an output of its own."""
 
     kind: Kind
@@ -47,11 +47,11 @@ class Step:
     family: Family
     inputs: tuple[str, ...] = ()
     kind: Kind = "Artifact"
-    shown: dict[str, Shown] = field(default_factory=dict)
+    shown: dict[str, ShownFile] = field(default_factory=dict)
     scales: bool = False
 
 
-_METRICS = Shown("Metrics", "metrics.json")
+_METRICS = ShownFile("Metrics", "metrics.json")
 
 STEPS: tuple[Step, ...] = (
     Step("corpus", "data", kind="Dataset", shown={"metrics": _METRICS}),
@@ -61,7 +61,7 @@ STEPS: tuple[Step, ...] = (
         "model",
         ("corpus", "generator"),
         kind="Model",
-        shown={"metrics": _METRICS, "card": Shown("Markdown", "card.md")},
+        shown={"metrics": _METRICS, "card": ShownFile("Markdown", "card.md")},
     ),
     Step(
         "alignment",
@@ -75,7 +75,7 @@ STEPS: tuple[Step, ...] = (
         "evaluation",
         "evaluation",
         ("corpus", "generator", "reward", "alignment"),
-        shown={"metrics": _METRICS, "report": Shown("HTML", "report.html")},
+        shown={"metrics": _METRICS, "report": ShownFile("HTML", "report.html")},
     ),
     Step(
         "registry",

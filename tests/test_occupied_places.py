@@ -18,7 +18,7 @@ FOLDERS = {
     "reward combine": ("components.reward", "combine some/reward=1 --out {}"),
     "reward export": ("components.reward", "export --out {}"),
     "alignment run": ("components.alignment", "run --out {}"),
-    "ledger replay": ("components.alignment", "ledger replay some/ledger --reward some/reward --out {}"),
+    "ledger rescore": ("components.alignment", "ledger rescore some/ledger --reward some/reward --out {}"),
     "evaluation run": ("components.evaluation", "run --out {}"),
     "weights fetch": ("components.evaluation", "weights fetch raft --to {}"),
     "registry run": ("components.registry", "run --out {}"),

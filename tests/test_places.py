@@ -143,8 +143,8 @@ def test_the_tracked_figures_are_a_dozen(repository: Path, tmp_path: Path) -> No
     stages = yaml.safe_load((repository / "dvc.yaml").read_text())["stages"]
     assert sorted(stages["results"]["foreach"]) == sorted(HEADLINE)
     assert sum(map(len, HEADLINE.values())) <= 12
-    (tmp_path / "metrics.json").write_text('{"accuracy": 0.8, "kept_iteration": 16, "clips": 1152}')
-    assert figures_of("alignment", tmp_path) == {"accuracy": 0.8, "kept_iteration": 16}
+    (tmp_path / "metrics.json").write_text('{"rewards/accuracies": 0.8, "kept_iteration": 16, "clips": 1152}')
+    assert figures_of("alignment", tmp_path) == {"rewards/accuracies": 0.8, "kept_iteration": 16}
     with pytest.raises(InputError, match="run the step first"):
         figures_of("alignment", tmp_path / "none")
 
@@ -154,7 +154,7 @@ def test_figures_are_written_over_such_figures_only(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ONLINEVPO_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "metrics.json").write_text('{"accuracy": 0.8, "clips": 1152}')
+    (tmp_path / "metrics.json").write_text('{"rewards/accuracies": 0.8, "clips": 1152}')
     (tmp_path / "settings.json").write_text('{"theme": "dark"}')
     (tmp_path / "inputs").mkdir()
     (tmp_path / "inputs" / "registry.json").write_text('{"mine": 1}')
@@ -173,4 +173,4 @@ def test_figures_are_written_over_such_figures_only(
         with pytest.raises(SystemExit) as end:
             main(app, ["headline", "alignment", ".", "new.json"])
         assert not end.value.code
-    assert json.loads((tmp_path / "new.json").read_text()) == {"accuracy": 0.8}
+    assert json.loads((tmp_path / "new.json").read_text()) == {"rewards/accuracies": 0.8}

@@ -36,8 +36,8 @@ RETIRED: dict[str, str] = {
     r"\bhow manyeth\b": "stride",
     r"\balign anew\b": "rerun alignment",
     r"\bnothing to say about any\b": "cannot score any",
-    r"\balignment\.(candidates|prompts|updates|noise_draws|refill|winner_weight)\b": "docs/glossary.md",
-    r"\balignment\.(objective|refresh_every|shard)\b": "docs/glossary.md",
+    r"(?<!components\.)\balignment\.(candidates|prompts|updates|noise_draws|refill)\b": "docs/glossary.md",
+    r"\balignment\.(objective|winner_weight|refresh_every|shard)\b": "docs/glossary.md",
     r"\b(judge_all|to_frames|HEAD_SIZE|clean_from)\b": "",
 }
 #: Files that must name a retired word: they read what an earlier release wrote, or tell its history.

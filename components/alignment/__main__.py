@@ -1,4 +1,4 @@
-"""python -m components.alignment run | ledger show | ledger replay"""
+"""python -m components.alignment run | ledger show | ledger rescore"""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ app = step_app(
     "components.alignment.step:run",
     inputs=("corpus", "generator", "reward"),
     optional=("judge", "ledger"),
-    help="Align the generator to the reward by DPO: online, offline, or by the best of N.",
+    help="Align the generator to the reward by DPO: online, offline, or on the best of N.",
 )
-ledger_app = command_app("Look at the pair ledger, or judge it by another reward.")
+ledger_app = command_app("Show the pair ledger, or score it by another reward.")
 app.add_typer(ledger_app, name="ledger")
 
 LedgerArgument = Annotated[
-    str, typer.Argument(metavar="DIR", help="a finished alignment or replay: a folder or s3:// URI")
+    str, typer.Argument(metavar="DIR", help="a finished alignment or rescore: a folder or s3:// URI")
 ]
 
 
@@ -35,30 +35,31 @@ def show(
     from components.alignment.ledger.reader import LedgerReader
     from components.alignment.ledger.show import summary, table
 
-    found = summary(LedgerReader.open(ledger))
-    print(json.dumps(found, indent=2) if as_json else table(found))
+    figures = summary(LedgerReader.open(ledger))
+    print(json.dumps(figures, indent=2) if as_json else table(figures))
 
 
-@ledger_app.command("replay")
-def replay(
+@ledger_app.command("replay", hidden=True, deprecated=True)
+@ledger_app.command("rescore")
+def rescore(
     out: Annotated[str, typer.Option("--out", help="where to publish the new ledger: a folder or s3:// URI")],
-    reward: Annotated[str, typer.Option("--reward", help="the reward to judge by: a folder or s3:// URI")],
+    reward: Annotated[str, typer.Option("--reward", help="the reward to score by: a folder or s3:// URI")],
     ledger: LedgerArgument = "artifacts/alignment",
     generator: Annotated[
-        str, typer.Option("--generator", help="the base that drew the candidates: a folder or s3:// URI")
+        str, typer.Option("--generator", help="the base that sampled the candidates: a folder or s3:// URI")
     ] = "artifacts/generator",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
 ) -> None:
-    """Judge a ledger's clips by another reward; publish how the two agree, and a ledger to train from."""
-    from components.alignment.ledger.rescore import replay as judge_again
+    """Score a ledger's clips by another reward; publish how the two agree, and a ledger to train on."""
+    from components.alignment.ledger import rescore as module
     from components.runtime.compute.devices import configure_determinism, configure_threads
 
     check_out(out, "ledger", (ledger, reward, generator))
     configure_threads()
     configure_determinism()
-    done = judge_again(ledger, generator=generator, reward=reward, out=out, device=device)
-    print(f"ledger replay: done, {done.out}")
-    for name, value in sorted(done.metrics.items()):
+    result = module.rescore(ledger, generator=generator, reward=reward, out=out, device=device)
+    print(f"ledger rescore: done, {result.out}")
+    for name, value in sorted(result.metrics.items()):
         print(f"  {name}  {value:.6g}")
 
 

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from components.alignment.monitor.guards import GuardParams
-from components.runtime.params import StepParams
+from components.runtime.params import Section, StepParams
 
 ReferenceKind = Literal["fixed", "every_k", "ema", "judged"]
+
+
+class GuardParams(Section):
+    """What watches the run."""
+
+    every: int = Field(
+        6,
+        ge=0,
+        description="iterations between readings on held-back prompts; one after the last; 0 takes none",
+    )
+    clips: int = Field(
+        32, ge=2, description="clips of a reading, each of a prompt held back from training; at most one in 8"
+    )
+    patience: int = Field(2, ge=1, description="readings in a row that regressed after which the run ends")
+    least_motion: float = Field(
+        0.85, ge=0, le=1, description="share of the base's motion that held-out clips must keep"
+    )
+    drift_limit: float = Field(
+        0.05,
+        gt=0,
+        description="mean squared difference of the policy's and the original base's predictions, over the "
+        "last 4 iterations, at which the run ends",
+    )
+    worse_limit: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="share of winners with a larger error than under the reference, over the last 4 "
+        "iterations, above which there is an alarm",
+    )
 
 
 class AlignmentParams(StepParams):
@@ -19,60 +49,70 @@ class AlignmentParams(StepParams):
     miniature.
     """
 
+    renamed_keys: ClassVar[Mapping[str, str]] = {
+        "prompts": "prompts_per_iteration",
+        "candidates": "num_generations",
+        "refill": "dynamic_sampling",
+        "updates": "inner_updates",
+        "noise_draws": "timesteps_per_pair",
+        "objective": "loss",
+        "winner_weight": "sft_weight",
+        "refresh_every": "reference_sync_every",
+        "shard": "fsdp",
+    }
+
     strategy: Literal["online", "offline", "best_of_n"] = Field(
         "online",
-        description="online: the policy draws its own candidates; offline: the base does, or --ledger has "
+        description="online: the policy samples its own candidates; offline: the base does, or --ledger has "
         "the pairs; best_of_n: as online, but training on winners alone",
     )
     iterations: int = Field(24, ge=1, description="rounds of: sample, score, pair, update")
-    prompts: int = Field(8, ge=1, description="prompts per iteration")
-    candidates: int = Field(
+    prompts_per_iteration: int = Field(8, ge=1, description="prompts that an iteration samples clips for")
+    num_generations: int = Field(
         6, ge=2, description="clips per prompt, of which the best and the worst become a pair"
     )
-    refill: int = Field(
-        0,
-        ge=0,
-        description="times that a group without spread gets as many candidates again; 0 leaves it without a "
-        "pair",
+    dynamic_sampling: int = Field(
+        0, ge=0, description="times that a group without spread gets as many clips again; 0 gives it no pair"
     )
-    updates: int = Field(
+    inner_updates: int = Field(
         4, ge=1, description="optimizer steps per iteration, each over all pairs with fresh noise"
     )
-    noise_draws: int = Field(2, ge=1, description="draws of (noise, time) per pair and optimizer step")
-    objective: Literal["dpo", "ipo", "dpop", "sdpo", "linear_dpo"] = Field(
+    timesteps_per_pair: int = Field(
+        2, ge=1, description="draws of (noise, timestep) per pair and optimizer step"
+    )
+    loss: Literal["dpo", "ipo", "dpop", "sdpo", "linear_dpo"] = Field(
         "dpop",
-        description="the loss of a pair, see components/alignment/objectives; the default won our comparison",
+        description="see components/alignment/objectives; the default won our comparison",
     )
     beta: float = Field(
-        150.0, gt=0, description="strength of the pull to the reference; means little without loss_reduction"
+        150.0, gt=0, description="strength of the pull to the reference; depends on loss_reduction"
     )
     loss_reduction: Literal["mean", "sum"] = Field(
         "mean", description="how a clip's squared error is reduced over its latent's elements"
     )
-    winner_weight: float = Field(
-        0.2, ge=0, description="weight of the winner's own denoising error, added to the objective"
+    sft_weight: float = Field(
+        0.2, ge=0, description="weight of the winner's own denoising error, added to the loss"
     )
     learning_rate: float = Field(3e-4, gt=0, description="AdamW learning rate; decays linearly to a tenth")
     lora_rank: int = Field(
         16,
         ge=0,
-        description="rank of the LoRA; its alpha is equal to it; 0: no LoRA, all of the denoiser's weights "
-        "are trained",
+        description="rank and alpha of the LoRA; 0: all of the denoiser's weights are trained",
     )
     reference: ReferenceKind | None = Field(
         None,
         description="what preferences are measured against: fixed: the base; every_k: a copy of the policy "
-        "every refresh_every updates; ema: after each update 1 / refresh_every nearer to the policy; judged: "
-        "as every_k, where the held-out judge agrees; none given: fixed if offline, else every_k",
+        "every reference_sync_every updates; ema: after each update 1 / reference_sync_every nearer to the "
+        "policy; judged: as every_k, if the held-out judge agrees; default: fixed if offline, else every_k",
     )
-    refresh_every: int = Field(
-        40, ge=1, description="optimizer steps between refreshes of the reference (policy -> reference)"
+    reference_sync_every: int = Field(
+        40, ge=1, description="optimizer steps between syncs of the reference (policy -> reference)"
     )
     refresh_reward_every: int = Field(
         0,
         ge=0,
-        description="times refresh_every optimizer steps between refreshes of the reward with the policy's "
-        "samples; 0 keeps one reward throughout",
+        description="times reference_sync_every optimizer steps between refreshes of the reward with the "
+        "policy's samples; 0 keeps one reward throughout",
     )
     min_gap: float = Field(
         0.25,
@@ -83,21 +123,21 @@ class AlignmentParams(StepParams):
     noise_gap: float = Field(
         1.5,
         ge=0,
-        description="a pair needs a reward gap of more than this many times the reward's own doubt about it, "
-        "the root of the sum of both clips' squared spreads; 0 asks for nothing",
+        description="a pair needs a reward gap above this many times the gap's uncertainty, the root "
+        "of the sum of both clips' squared ensemble std; 0 requires nothing",
     )
     motion_floor: float = Field(
         0.6, ge=0, le=1, description="a winner must move at least this share of what its loser moves"
     )
     pairs_per_forward: int = Field(
-        4, ge=1, description="pairs (times draws) in one forward pass; changes memory, not the result"
+        4, ge=1, description="pairs (times timesteps) in one forward pass; changes memory, not the result"
     )
     gradient_checkpointing: bool = Field(
         False,
         description="recompute the network's activations in the backward pass: less memory, about a quarter "
         "more time for the update; real models need it",
     )
-    shard: bool = Field(
+    fsdp: bool = Field(
         False,
         description="each process holds only its share of the base's weights, and with lora_rank 0 of all "
         "that is trained (FSDP2): for what does not fit one GPU; changes memory and speed, not the result",
@@ -105,9 +145,9 @@ class AlignmentParams(StepParams):
     reward_device: str | None = Field(
         None,
         pattern=r"^(cpu|cuda:\d+)$",
-        description="cpu or cuda:N, where the reward lies and scores each batch of clips while the next one "
-        "is sampled; under torchrun N is the GPU of a machine's first process, the others have those that "
-        "follow; none given: run.device, after sampling; changes memory and speed, not the result",
+        description="cpu or cuda:N, the reward's own device: it scores a batch of clips while the next one "
+        "is sampled; under torchrun N is the GPU of a machine's first process, the others use the following "
+        "ones; default: run.device, after sampling; changes memory and speed, not the result",
     )
     keep_latents: Literal["none", "pairs", "all"] = Field(
         "pairs", description="whose latents the ledger keeps; pairs: of winners and losers"
@@ -116,16 +156,16 @@ class AlignmentParams(StepParams):
     checkpoint_every: int = Field(4, ge=1, description="iterations between checkpoints")
 
     @model_validator(mode="after")
-    def _fitting(self) -> AlignmentParams:
-        if self.strategy == "best_of_n" and self.objective != type(self).model_fields["objective"].default:
+    def _consistent(self) -> AlignmentParams:
+        if self.strategy == "best_of_n" and self.loss != type(self).model_fields["loss"].default:
             raise ValueError(
-                f"objective = {self.objective} has no effect with strategy = best_of_n, which trains on "
-                "winners alone; leave it out"
+                f"loss = {self.loss} has no effect with strategy = best_of_n, which trains on winners alone; "
+                "leave it out"
             )
         if self.strategy == "offline" and self.refresh_reward_every:
             raise ValueError(
                 f"refresh_reward_every = {self.refresh_reward_every}: the reward is refreshed with the "
-                "policy's samples, of which strategy = offline draws none; 0 is allowed"
+                "policy's samples, and strategy = offline has none; 0 is allowed"
             )
         if self.reference == "judged" and not self.guards.every:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from components.corpus.footage import (
 from components.corpus.params import CorpusParams
 from components.corpus.world.splits import ClipSplit
 from components.runtime.errors import InputError
+from components.runtime.io.files import sha256_file
 from components.runtime.io.storage import download_dir, is_remote
 from components.video.names import VIDEO_SUFFIXES, is_video_name
 
@@ -56,13 +56,15 @@ def take_folder(
         for file in files:
             name = file.name if root.is_file() else file.relative_to(root).as_posix()
             try:
-                digest = _digest(file)
+                digest = sha256_file(file)
                 if digest in taken:
                     raise InputError(f"the same bytes as {taken[digest][0]}")
                 taken[digest] = (name, _take(file, name, params))
             except InputError as error:
                 reason = str(error).removeprefix(f"{file}: ")
                 left_out.append(FootageReport(name, uri, None, 0, reason))
+            except OSError as error:
+                left_out.append(FootageReport(name, uri, None, 0, f"cannot be read ({error.strerror})"))
             after_each()
     if not taken:
         reasons = "; ".join(f"{report.name}: {report.reason}" for report in left_out[:REASONS_SHOWN])
@@ -113,11 +115,3 @@ def _video_files(root: Path, uri: str) -> list[Path]:
     if not files:
         raise InputError(f"{uri}: no video files in it ({' '.join(sorted(VIDEO_SUFFIXES))})")
     return files
-
-
-def _digest(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error

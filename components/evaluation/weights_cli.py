@@ -73,10 +73,10 @@ def verify_weights(
 ) -> None:
     """Compare every fetched file with its recorded size and SHA-256."""
     from components.evaluation.models.fetch import known, verify
+    from components.runtime.tables import columns
 
     checked = [verify(name, at) for name in known(names or [])]
-    for one in checked:
-        print(f"{one.name:12}{one.state:9}{one.about}")
+    print("\n".join(columns([(one.name, one.state, one.about) for one in checked], left=range(3))))
     faults = [one.name for one in checked if one.state == "damaged" or (names and one.state == "missing")]
     if faults:
         raise InputError(f"{at}: {', '.join(faults)} cannot be used; fetch again")

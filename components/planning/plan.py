@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from components.alignment.params import AlignmentParams
-from components.alignment.policy.sharding import blocks_of, of_odd_type
+from components.alignment.policy.sharding import blocks_of, minority_dtype_parameters
 from components.alignment.strategies import STRATEGIES
 from components.generator.families import ModelFamily
 from components.generator.params import SamplingParams
@@ -33,7 +33,7 @@ RESERVE = 4e9
 #: What a plan takes for granted, for its reader.
 ASSUMED = (
     "every prompt of an iteration gives a pair",
-    "prompts are dealt evenly to the GPUs; exchanging gradients and shares of weights takes no time",
+    "prompts are split evenly among the GPUs; exchanging gradients and shares of weights takes no time",
     "encoding prompts (once each), scoring and reading from disk are not counted",
     f"{RESERVE / 1e9:g} GB for the driver's context, libraries' workspaces and the allocator's fragments",
 )
@@ -65,7 +65,7 @@ class MemoryPlan:
 
     Attributes:
         parameters: by component, and `lora` for one adapter where there is one.
-        shard: whether the GPUs hold the weights together, each its share.
+        fsdp: whether each GPU holds a share of the weights.
         latents: shape (C, T, h, w) of a clip's latents.
         resident: bytes that lie on the GPU all the time, by part; text encoders apart, see `text_encoders`.
         text_encoders: bytes of the text encoders, which are needed only until prompts are encoded.
@@ -85,7 +85,7 @@ class MemoryPlan:
     tflops: float
     clip: ClipFormat
     parameters: dict[str, int]
-    shard: bool
+    fsdp: bool
     latents: tuple[int, int, int, int]
     resident: dict[str, float]
     text_encoders: float
@@ -205,8 +205,8 @@ def plan(
     family = network.family
     family.set_conditioning(sampling.fps, sampling.guidance)
 
-    prompts = -(-params.prompts // gpus)
-    clips, pairs = prompts * params.candidates, prompts * params.noise_draws
+    prompts = -(-params.prompts_per_iteration // gpus)
+    clips, pairs = prompts * params.num_generations, prompts * params.timesteps_per_pair
     passes = 2 if sampling.guidance != 1.0 and not family.guidance_distilled else 1
     batch, rows = min(sampling.batch, clips), 2 * min(params.pairs_per_forward, pairs)
     forward, trained = network.flops()
@@ -215,13 +215,13 @@ def plan(
     vae_rate = (gpu.tflops_tf32 if vae_full else gpu.tflops_16) * 1e12 * utilisation
 
     text, weights = _bytes(whole, whole.text_encoders), network.trained * experts
-    shard, trained_here = params.shard and gpus > 1, float(weights)
+    fsdp, trained_here = params.fsdp and gpus > 1, float(weights)
     resident = {"denoiser": _bytes(whole, whole.denoisers), "vae": _bytes(whole, ("vae",))}
-    if shard:
+    if fsdp:
         denoisers = [getattr(whole.pipeline, name) for name in whole.denoisers]
         shares = [_share(network, gpus, trained=not params.lora_rank) for network in denoisers]
         resident["denoiser"] = sum(size for _, size in shares)
-        resident["put together"] = _put_together(denoisers, trained=not params.lora_rank)
+        resident["gathered weights"] = _gathered(denoisers, trained=not params.lora_rank)
         if not params.lora_rank:
             trained_here = sum(count for count, _ in shares)
     if params.lora_rank:
@@ -239,7 +239,7 @@ def plan(
         return Phase(peak, held + peak, flops, flops / per_second)
 
     # Of each pair and draw: both sides through the policy and back, and through the reference.
-    both = 2 * pairs * params.updates
+    both = 2 * pairs * params.inner_updates
     drift = 2 * prompts
     update = both * (trained + forward) + drift * forward
     phases = {
@@ -275,7 +275,7 @@ def plan(
             for name in (*whole.denoisers, "vae", *whole.text_encoders)
         }
         | ({"lora": weights} if params.lora_rank else {}),
-        shard=shard,
+        fsdp=fsdp,
         latents=network.shape,
         resident=resident,
         text_encoders=text,
@@ -291,8 +291,8 @@ def _dropped(parameter: Tensor) -> None:
 
 
 def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, float]:
-    """Numbers and bytes that each GPU has of a network that they hold together, cut evenly."""
-    whole = {id(value) for value in of_odd_type(network)} if trained else set()
+    """Return parameters and bytes that each GPU has of a network that is sharded evenly."""
+    whole = {id(value) for value in minority_dtype_parameters(network)} if trained else set()
     count = size = 0.0
     for value in network.parameters():
         part = value.numel() / (1 if id(value) in whole else gpus)
@@ -300,8 +300,8 @@ def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, floa
     return count, size
 
 
-def _put_together(networks: Sequence[nn.Module], *, trained: bool) -> float:
-    """Bytes of whole weights at the worst moment where GPUs hold networks together.
+def _gathered(networks: Sequence[nn.Module], *, trained: bool) -> float:
+    """Return bytes of gathered weights at the worst moment where networks are sharded.
 
     Those outside of blocks stay for a call, and two blocks: the one that computes and the next, on its way.
     Where they are trained, gradients stay whole until a block is through, and are exchanged in float32.

@@ -16,7 +16,7 @@ def as_table(plan: MemoryPlan) -> str:
 
 def _lines(plan: MemoryPlan) -> Iterator[str]:
     clip, latents = plan.clip, " x ".join(map(str, plan.latents))
-    sharded = ", which hold the weights together" if plan.shard else ""
+    sharded = ", which share the weights (FSDP2)" if plan.fsdp else ""
     yield f"{plan.base} ({plan.pipeline}, {plan.precision}) on {plan.gpus} x {plan.gpu}{sharded}"
     yield (
         f"clip: {clip.frames} frames of {clip.height} x {clip.width} px at {clip.fps:g} fps; "
@@ -27,10 +27,10 @@ def _lines(plan: MemoryPlan) -> Iterator[str]:
     yield from columns([(name, f"{count:,}") for name, count in plan.parameters.items()], indent=2)
     yield ""
     yield f"memory per GPU, GB of 10^9 bytes, of {plan.capacity / 1e9:g}"
-    held = [(name, _gigabytes(size)) for name, size in plan.resident.items()]
+    held: list[tuple[str, ...]] = [(name, _gigabytes(size)) for name, size in plan.resident.items()]
     held.append(("text encoders", _gigabytes(plan.text_encoders), "needed until prompts are encoded"))
     yield from columns(held, left=(0, 2), indent=2)
-    phases = [("phase", "peak", "in all", "+ text encoders")]
+    phases: list[tuple[str, ...]] = [("phase", "peak", "in all", "+ text encoders")]
     for name, phase in plan.phases.items():
         sizes = (phase.peak, phase.total, phase.total + plan.text_encoders)
         phases.append((name, *map(_gigabytes, sizes), _verdict(plan, name)))
@@ -41,7 +41,7 @@ def _lines(plan: MemoryPlan) -> Iterator[str]:
         "on the GPU that has most to do"
     )
     how = {True: "update checkpointed", False: "update not checkpointed", None: "the update does not fit"}
-    times = [
+    times: list[tuple[str, ...]] = [
         (name, f"{phase.flops / 1e12:,.1f} TFLOP", _duration(phase.seconds))
         for name, phase in plan.phases.items()
     ]

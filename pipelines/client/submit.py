@@ -15,7 +15,8 @@ from typing import Any
 from kfp_server_api import V2beta1Run, V2beta1RuntimeConfig
 
 from components.runtime.errors import InputError, Interrupted
-from pipelines.client.kfp_api import Pace, Server, ServerSilent
+from pipelines.client.connection import PollingPolicy, ServerUnavailable
+from pipelines.client.kfp_api import Server
 from pipelines.client.token import find_token
 from pipelines.client.watch import follow, leaf_tasks, on_interrupt_named
 from pipelines.lint.lint import read_pipeline, refuse_faults
@@ -24,7 +25,7 @@ _LONGEST_EXPERIMENT = 128  # the server's own limit
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledPipeline:
     """A compiled pipeline: its name, and the mapping that a run's request carries."""
 
     name: str
@@ -43,7 +44,7 @@ def submit_pipeline(
     cache: bool = True,
     wait: bool = False,
     on_interrupt: str = "ask",
-    pace: Pace | None = None,
+    polling: PollingPolicy | None = None,
 ) -> None:
     """Create a run of `pipeline`, print its URL on a line of its own, and follow it if asked to.
 
@@ -58,7 +59,7 @@ def submit_pipeline(
         cache: False: no task takes the result of an equal one; True: as compiled.
         wait: follow the run, and end as it ends.
         on_interrupt: what Ctrl-C does to a run that is followed: leave, cancel or ask.
-        pace: time limits.
+        polling: time limits.
 
     Raises:
         InputError: bad file, option, host or token; there is no run then.
@@ -66,14 +67,14 @@ def submit_pipeline(
         Interrupted: the server was away for too long, or following ended before the run did.
         RunFailed, RunCancelled: as a followed run ended.
     """
-    choice, pace = on_interrupt_named(on_interrupt), pace or Pace()
+    choice, polling = on_interrupt_named(on_interrupt), polling or PollingPolicy()
     if not 0 < len(experiment.strip()) <= _LONGEST_EXPERIMENT:
         raise InputError(f"--experiment {experiment!r}: must be 1 to {_LONGEST_EXPERIMENT} characters")
     if name is not None and not name.strip():
         raise InputError("--name: must not be empty")
     compiled = load_compiled(pipeline, cache)
 
-    server = Server(host, find_token(token_file), pace)
+    server = Server(host, find_token(token_file), polling)
     name = name or f"{compiled.name}-{_now():%Y%m%d-%H%M%S}"
     try:
         server.connect()
@@ -86,15 +87,15 @@ def submit_pipeline(
             service_account=service_account or None,
         )
         run_id = server.create_run(run, chosen)
-    except (ServerSilent, KeyboardInterrupt) as stop:
+    except (ServerUnavailable, KeyboardInterrupt) as stop:
         why = "stopped" if isinstance(stop, KeyboardInterrupt) else str(stop)
         raise Interrupted(f"{why}; if run {name} did not start, run the same command again") from None
     print(server.url(run_id), flush=True)
     if wait:
-        follow(server, run_id, leaf_tasks(compiled.spec), choice, pace)
+        follow(server, run_id, leaf_tasks(compiled.spec), choice, polling)
 
 
-def load_compiled(file: Path, cache: bool = True) -> Compiled:
+def load_compiled(file: Path, cache: bool = True) -> CompiledPipeline:
     """Read a compiled pipeline that has no faults.
 
     Args:
@@ -117,7 +118,7 @@ def load_compiled(file: Path, cache: bool = True) -> Compiled:
             for task in component.get("dag", {}).get("tasks", {}).values():
                 task["cachingOptions"] = {}
     platform = [document for document in documents if "platforms" in document]
-    return Compiled(name, {"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec)
+    return CompiledPipeline(name, {"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec)
 
 
 def _now() -> datetime.datetime:

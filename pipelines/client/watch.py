@@ -25,7 +25,8 @@ from kfp_server_api import V2beta1Run
 
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from components.runtime.progress import duration
-from pipelines.client.kfp_api import FINAL, NotThere, Pace, Server
+from pipelines.client.connection import NotFound, PollingPolicy
+from pipelines.client.kfp_api import FINAL, Server
 from pipelines.client.token import find_token
 from pipelines.steps import FINISH, STEPS
 
@@ -76,25 +77,27 @@ def watch_run(
     host: str,
     token_file: Path | None = None,
     on_interrupt: str = "ask",
-    pace: Pace | None = None,
+    polling: PollingPolicy | None = None,
 ) -> None:
     """Follow a run that was submitted before, as `follow` does.
 
     Raises:
         InputError: if there is no such run, or the server cannot be used.
     """
-    choice, pace = on_interrupt_named(on_interrupt), pace or Pace()
-    server = Server(host, find_token(token_file), pace)
+    choice, polling = on_interrupt_named(on_interrupt), polling or PollingPolicy()
+    server = Server(host, find_token(token_file), polling)
     server.connect()
     try:
         run = server.run(run_id)
-    except NotThere:
+    except NotFound:
         raise InputError(f"run {run_id}: {server.host} has none of that id") from None
     print(server.url(run_id), flush=True)
-    follow(server, run_id, leaf_tasks(run.pipeline_spec or {}), choice, pace)
+    follow(server, run_id, leaf_tasks(run.pipeline_spec or {}), choice, polling)
 
 
-def follow(server: Server, run_id: str, tasks: Sequence[str], on_interrupt: OnInterrupt, pace: Pace) -> None:
+def follow(
+    server: Server, run_id: str, tasks: Sequence[str], on_interrupt: OnInterrupt, polling: PollingPolicy
+) -> None:
     """Print what happens to a run until it ends; return if it succeeded.
 
     Args:
@@ -102,7 +105,7 @@ def follow(server: Server, run_id: str, tasks: Sequence[str], on_interrupt: OnIn
         run_id: the run.
         tasks: names of the tasks to tell of, as `leaf_tasks` gives them.
         on_interrupt: what the first Ctrl-C or SIGTERM does; a second one always leaves at once.
-        pace: how often to look.
+        polling: how often to look.
 
     Raises:
         GateRefused: if a gate refused and the server says so.
@@ -110,7 +113,7 @@ def follow(server: Server, run_id: str, tasks: Sequence[str], on_interrupt: OnIn
         RunCancelled: if it was cancelled, by whomever.
         Interrupted: if the run goes on without us: we were asked to leave, or the server fell silent.
     """
-    _Follower(server, run_id, tasks, on_interrupt, pace).follow()
+    _Follower(server, run_id, tasks, on_interrupt, polling).follow()
 
 
 def leaf_tasks(spec: Mapping[str, Any]) -> tuple[str, ...]:
@@ -141,12 +144,17 @@ class _Task:
 
 class _Follower:
     def __init__(
-        self, server: Server, run_id: str, tasks: Sequence[str], on_interrupt: OnInterrupt, pace: Pace
+        self,
+        server: Server,
+        run_id: str,
+        tasks: Sequence[str],
+        on_interrupt: OnInterrupt,
+        polling: PollingPolicy,
     ) -> None:
-        self.server, self.run_id, self.names, self.pace = server, run_id, tuple(tasks), pace
+        self.server, self.run_id, self.names, self.polling = server, run_id, tuple(tasks), polling
         self.url = server.url(run_id)
         self.on_interrupt = on_interrupt
-        self.began = self.spoke = pace.clock()
+        self.began = self.spoke = polling.clock()
         self.tasks: dict[str, _Task] = {}
         self.since: dict[str, float] = {}
         self.run_state = self.unreadable = ""
@@ -172,14 +180,14 @@ class _Follower:
                 if not unsettled or settling == _SETTLING:
                     return self._outcome(run)
                 settling += 1
-            if self.pace.clock() - self.spoke >= self.pace.quiet:
+            if self.polling.clock() - self.spoke >= self.polling.heartbeat:
                 self._still()
-            self.pace.sleep(self.pace.poll)
+            self.polling.sleep(self.polling.interval)
 
     def _look(self) -> V2beta1Run:
         try:
             run = self.server.run(self.run_id)
-        except NotThere:
+        except NotFound:
             raise RunFailed(f"the run was deleted: {self.url}") from None
         except InputError as error:
             raise InputError(f"{error}; the run goes on: {self.url}") from None
@@ -204,7 +212,7 @@ class _Follower:
             task, before = now.get(name), self.tasks.get(name)
             if task is None or (before is not None and before.state == task.state):
                 continue
-            self.since[name] = self.pace.clock()
+            self.since[name] = self.polling.clock()
             words = task.state.lower()
             if task.seconds is not None and task.state in FINAL:
                 words += f" after {duration(task.seconds)}"
@@ -247,7 +255,7 @@ class _Follower:
             return
         # An engine that stops a run on request records it as failed.
         if run.state == "CANCELED" or self.cancelling:
-            raise RunCancelled(f"after {duration(self.pace.clock() - self.began)}: {self.url}")
+            raise RunCancelled(f"after {duration(self.polling.clock() - self.began)}: {self.url}")
         failed = [task for task in self.tasks.values() if task.state == "FAILED"]
         refusing = [task for task in failed if _REFUSED.search(task.reason)]
         if refusing:
@@ -266,10 +274,10 @@ class _Follower:
         self._say("run", f"{', '.join(doing) or 'waiting'}; {done} of {len(self.names)} tasks done")
 
     def _age(self, name: str) -> float:
-        return self.pace.clock() - self.since[name]
+        return self.polling.clock() - self.since[name]
 
     def _say(self, name: str, words: str) -> None:
-        self.spoke = self.pace.clock()
+        self.spoke = self.polling.clock()
         print(f"{duration(self.spoke - self.began):>6}  {name:<{self.width}}  {words}", flush=True)
 
     def _interrupted(self, by_person: bool) -> None:

@@ -16,7 +16,7 @@ from components.params import Params, step_sections
 from components.runtime.errors import InputError
 from components.runtime.params import Place, places_in
 from pipelines.compiler.dag import params_inputs
-from pipelines.lint.pipeline_spec import Compiled, inputs_of
+from pipelines.lint.pipeline_spec import PipelineSpec, inputs_of
 from pipelines.lint.rules import Finding
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*\w(@[\w./-]+)?")
@@ -56,7 +56,7 @@ def refuse_local_places(sections: Mapping[str, Any]) -> None:
         raise InputError("; ".join(found))
 
 
-def local_places_compiled_in(compiled: Compiled) -> Iterator[Finding]:
+def local_places_compiled_in(compiled: PipelineSpec) -> Iterator[Finding]:
     """A fault of a pipeline for a cluster: a param compiled in that names a place on somebody's machine."""
     given = inputs_of(compiled.pipeline["root"], "parameters")
     for name, section in params_inputs().items():

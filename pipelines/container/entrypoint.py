@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,19 +23,14 @@ from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError, one_line
 from components.runtime.io import storage
 from components.runtime.params import canonical_json
-from components.runtime.step import main
+from components.runtime.step import command_app, main
 from pipelines.container.executor_io import ExecutorInput, resolved, write_output
 from pipelines.container.supervise import Ended, run_child
 from pipelines.steps import ARTIFACT, RUN_PARAMS, STEP_PARAMS, STEPS, Step, step
 
 RUN_VARIABLE = "ONLINEVPO_RUN"
 
-app = typer.Typer(
-    help="Run one step inside a container of the pipeline.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_app("Run one step inside a container of the pipeline.")
 
 ExecutorInputOption = Annotated[str, typer.Option(help="the ExecutorInput message: {{$}}")]
 ExecutorOutputOption = Annotated[
@@ -251,10 +246,5 @@ def _warn(effect: str, error: Exception) -> None:
     print(f"warning: {effect}: {one_line(error)}", file=sys.stderr, flush=True)
 
 
-def run_shim(arguments: Sequence[str] | None = None) -> None:
-    """The command line; ends the process."""
-    main(app, arguments)
-
-
 if __name__ == "__main__":
-    run_shim()
+    main(app)

@@ -1,10 +1,10 @@
-"""What became of a pipeline run and of each of its steps, from what Kubeflow, MLflow and the shim tell."""
+"""What became of a pipeline run and of each step, from what Kubeflow, MLflow and the containers tell."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.exit_handler.mlflow_runs import Tracked
@@ -63,13 +63,13 @@ class StepState:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunOutcome:
     """What became of the run: done, refused, failed or interrupted; why; and of each step."""
 
-    outcome: str
+    state: str
     reason: str
     steps: tuple[StepState, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
 
 def judge(
@@ -77,7 +77,7 @@ def judge(
     tracked: Mapping[str, Tracked] | None,
     refusals: Mapping[str, str] | None = None,
     notes: Iterable[str] = (),
-) -> Verdict:
+) -> RunOutcome:
     """What became of the run and of each step.
 
     A step without a run in MLflow may have been taken from the cache (then the whole run is done, or a step
@@ -86,7 +86,7 @@ def judge(
     Args:
         final: what Kubeflow says.
         tracked: the steps' runs in MLflow by step, None where MLflow could not be asked.
-        refusals: reason by step, as the shim left word of them.
+        refusals: reason by step, as the containers left word of them.
         notes: what the reader should know besides.
     """
     known = dict(tracked or {})
@@ -112,7 +112,7 @@ def judge(
                 reason = "it ended before MLflow heard of it; the log of its task says why"
                 states[one.name] = StepState(one.name, final.outcome or "failed", reason)
                 break
-    return _verdict(final, tuple(states.values()), tuple(notes))
+    return _of_run(final, tuple(states.values()), tuple(notes))
 
 
 def _ended(run: Tracked, final: FinalStatus) -> StepState:
@@ -126,20 +126,20 @@ def _ended(run: Tracked, final: FinalStatus) -> StepState:
     return StepState(run.step, state, "ended without a word: killed, evicted or out of memory", run)
 
 
-def _verdict(final: FinalStatus, steps: tuple[StepState, ...], notes: tuple[str, ...]) -> Verdict:
+def _of_run(final: FinalStatus, steps: tuple[StepState, ...], notes: tuple[str, ...]) -> RunOutcome:
     first = next((one for one in steps if one.state in _ENDED_BADLY), None)
     if first is not None:
-        return Verdict(
+        return RunOutcome(
             first.state, f"{first.name}: {first.reason}" if first.reason else first.name, steps, notes
         )
     everything = all(one.state == "done" for one in steps)
     if final.outcome == "done" or (not final.outcome and everything):
-        return Verdict("done", _left_out(steps), steps, notes)
+        return RunOutcome("done", _left_out(steps), steps, notes)
     outcome = final.outcome or "failed"
     reason = final.message or f"Kubeflow reports {final.state}"
     if everything:
         reason += "; yet every tracked step ended well: look at what Kubeflow did after the last one"
-    return Verdict(outcome, reason, steps, notes)
+    return RunOutcome(outcome, reason, steps, notes)
 
 
 def _left_out(steps: Iterable[StepState]) -> str:

@@ -2,7 +2,7 @@
 
     final status of Kubeflow ──┐
     the steps' runs in MLflow ─┼─► what became of each step ──► report.html, also in the parent run
-    refusals left by the shim ─┘                          └──► the parent run's status
+    refusals left by a step   ─┘                          └──► the parent run's status
 
 It fails only where it cannot write: a failing exit handler would hide how the run really ended.
 """
@@ -15,10 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import typer
-
 from components.runtime.errors import InputError, one_line
-from components.runtime.step import main
+from components.runtime.step import command_app, main
 from pipelines.container.entrypoint import (
     ExecutorInputOption,
     ExecutorOutputOption,
@@ -30,7 +28,7 @@ from pipelines.container.entrypoint import (
 )
 from pipelines.container.executor_io import ExecutorInput, write_output
 from pipelines.exit_handler.mlflow_runs import TrackedRun, tracked_run
-from pipelines.exit_handler.outcome import FinalStatus, StepState, Verdict, judge
+from pipelines.exit_handler.outcome import FinalStatus, RunOutcome, StepState, judge
 from pipelines.steps import ARTIFACT, STEPS
 
 REPORT, STATUS = "report", "status"
@@ -59,12 +57,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "registry": ("accepted", "version", "rules_failed"),
 }
 
-app = typer.Typer(
-    help="The exit handler: close the run in MLflow and leave a report.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_app("The exit handler: close the run in MLflow and leave a report.")
 
 
 @app.command()
@@ -83,18 +76,18 @@ def finish(
     if found is None:
         notes.append(failure)
     refusals = {} if final.outcome == "done" else _refusals(run, report)
-    verdict = judge(final, found.steps if found else None, refusals, notes)
-    page = render(run or "unnamed run", final, verdict, found)
+    outcome = judge(final, found.steps if found else None, refusals, notes)
+    page = render(run or "unnamed run", final, outcome, found)
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(page, encoding="utf-8")
-    metadata = {"outcome": verdict.outcome, "reason": verdict.reason or None}
+    metadata = {"outcome": outcome.state, "reason": outcome.reason or None}
     write_output(given, {REPORT: metadata}, output_path(executor_output))
     if found is not None:
-        _close(found, verdict, page)
-    print(f"{verdict.outcome}: {verdict.reason}" if verdict.reason else verdict.outcome)
+        _close(found, outcome, page)
+    print(f"{outcome.state}: {outcome.reason}" if outcome.reason else outcome.state)
 
 
-def render(run: str, final: FinalStatus, verdict: Verdict, found: TrackedRun | None = None) -> str:
+def render(run: str, final: FinalStatus, outcome: RunOutcome, found: TrackedRun | None = None) -> str:
     """The report: one HTML page that needs nothing else. Every text in it goes through autoescape."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -115,22 +108,22 @@ def render(run: str, final: FinalStatus, verdict: Verdict, found: TrackedRun | N
             "run_id": one.tracked.run_id if one.tracked else "",
             "link": _link(found, one.tracked.run_id) if one.tracked else "",
         }
-        for one in verdict.steps
+        for one in outcome.steps
     ]
     return environment.get_template("report.html.j2").render(
         run=run,
-        outcome=verdict.outcome,
-        headline=_headline(verdict),
-        reason=verdict.reason,
-        advice=_ADVICE[verdict.outcome],
-        facts=_facts(final, verdict, found),
+        outcome=outcome.state,
+        headline=_headline(outcome),
+        reason=outcome.reason,
+        advice=_ADVICE[outcome.state],
+        facts=_facts(final, outcome, found),
         steps=rows,
-        notes=verdict.notes,
+        notes=outcome.notes,
     )
 
 
 def _refusals(run: str | None, report: Path) -> dict[str, str]:
-    """Reasons of refused steps, as their shims left word of them.
+    """Reasons of refused steps, as their containers left word of them.
 
     Without ONLINEVPO_CHECKPOINTS that is beside each step's output: to be found on one machine, where the
     tasks' folders lie side by side.
@@ -155,28 +148,28 @@ def _tracked(run: str | None) -> tuple[TrackedRun | None, str]:
         return None, f"MLflow could not be asked what became of the steps: {type(error).__name__}: {text}"
 
 
-def _close(found: TrackedRun, verdict: Verdict, page: str) -> None:
+def _close(found: TrackedRun, outcome: RunOutcome, page: str) -> None:
     try:
-        found.close(verdict.outcome, verdict.reason, LOGGED_AS, page)
+        found.close(outcome.state, outcome.reason, LOGGED_AS, page)
     except Exception as error:
         text = one_line(error)[:300]
         print(f"warning: the run in MLflow is not closed: {type(error).__name__}: {text}", file=sys.stderr)
 
 
-def _headline(verdict: Verdict) -> str:
-    first = next((one.name for one in verdict.steps if one.state == verdict.outcome), "")
-    words = _HEADLINES[verdict.outcome]
-    return words if verdict.outcome == "done" or not first else f"{words}: {first}"
+def _headline(outcome: RunOutcome) -> str:
+    first = next((one.name for one in outcome.steps if one.state == outcome.state), "")
+    words = _HEADLINES[outcome.state]
+    return words if outcome.state == "done" or not first else f"{words}: {first}"
 
 
-def _facts(final: FinalStatus, verdict: Verdict, found: TrackedRun | None) -> list[tuple[str, str, str]]:
-    """What stands under the verdict: name, text, link ("" for none)."""
-    times = [one.tracked for one in verdict.steps if one.tracked]
+def _facts(final: FinalStatus, outcome: RunOutcome, found: TrackedRun | None) -> list[tuple[str, str, str]]:
+    """What stands under the headline: name, text, link ("" for none)."""
+    times = [one.tracked for one in outcome.steps if one.tracked]
     starts = [run.started for run in times if run.started]
     ends = [run.ended for run in times if run.ended]
-    done = sum(one.state == "done" for one in verdict.steps)
-    told = all(one.state != "unknown" for one in verdict.steps)
-    count = f"{done} of {len(verdict.steps)}" if told else "not known"
+    done = sum(one.state == "done" for one in outcome.steps)
+    told = all(one.state != "unknown" for one in outcome.steps)
+    count = f"{done} of {len(outcome.steps)}" if told else "not known"
     facts = [("steps done", count, ""), ("Kubeflow says", final.state, "")]
     if starts:
         facts.append(("first step started", _moment(min(starts)), ""))

@@ -12,7 +12,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.runtime.errors import GateRefused, InputError, one_line
 from pipelines.compiler.places import local_places_compiled_in
-from pipelines.lint.pipeline_spec import Compiled
+from pipelines.lint.pipeline_spec import PipelineSpec
 from pipelines.lint.rules import RULES, Finding
 from pipelines.yaml_files import read_documents
 
@@ -79,7 +79,7 @@ def read_pipeline(path: Path) -> list[dict[str, Any]]:
     return documents
 
 
-def _parsed(documents: Sequence[Any], name: str) -> Compiled:
+def _parsed(documents: Sequence[Any], name: str) -> PipelineSpec:
     """The documents in Kubeflow's own spelling, told apart and checked against its two messages."""
     what = "must be a compiled pipeline (`python -m pipelines compile`)"
     pipelines = [d for d in documents if isinstance(d, Mapping) and "pipelineInfo" in d and "root" in d]
@@ -90,7 +90,7 @@ def _parsed(documents: Sequence[Any], name: str) -> Compiled:
         raise InputError(
             f"{name}: {len(documents)} documents; {what}, with at most one of `platforms` beside it"
         )
-    return Compiled(
+    return PipelineSpec(
         _as(pipeline_spec_pb2.PipelineSpec(), pipelines[0], name),
         _as(pipeline_spec_pb2.PlatformSpec(), platforms[0], name) if platforms else {},
     )

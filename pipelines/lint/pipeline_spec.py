@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskSpec:
     """A task, where it stands, the component around it and the one it runs ({} if there is no such)."""
 
     where: str
@@ -19,7 +19,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Compiled:
+class PipelineSpec:
     """A compiled pipeline as plain values: the pipeline's document and the platform's ({} without one)."""
 
     pipeline: dict[str, Any]
@@ -45,11 +45,11 @@ class Compiled:
         for name, component in sorted(self.components.items()):
             yield f"components.{name}", component
 
-    def tasks(self) -> Iterator[Task]:
+    def tasks(self) -> Iterator[TaskSpec]:
         for where, parent in self.located():
             for name, spec in sorted(tasks_of(parent).items()):
                 component = self.components.get(component_of(spec), {})
-                yield Task(f"{where}.dag.tasks.{name}", name, spec, parent, component)
+                yield TaskSpec(f"{where}.dag.tasks.{name}", name, spec, parent, component)
 
     def containers(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Label, place and content of every container."""

@@ -16,7 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.runtime.errors import one_line
 from pipelines.image_digests import is_pinned
-from pipelines.lint.pipeline_spec import Compiled, Task, component_of, inputs_of, tasks_of
+from pipelines.lint.pipeline_spec import PipelineSpec, TaskSpec, component_of, inputs_of, tasks_of
 from pipelines.lint.secret_scan import in_arguments, is_credential, suspicions
 
 
@@ -32,7 +32,7 @@ class Finding:
         return f"{self.where}: {self.what}; allowed: {self.allowed}"
 
 
-Rule = Callable[[Compiled], Iterator[Finding]]
+Rule = Callable[[PipelineSpec], Iterator[Finding]]
 RULES: list[Rule] = []
 
 _PLACEMENTS = "platforms.kubernetes.deploymentSpec.executors"
@@ -44,7 +44,7 @@ def rule(function: Rule) -> Rule:
 
 
 @rule
-def unknown_keys(compiled: Compiled) -> Iterator[Finding]:
+def unknown_keys(compiled: PipelineSpec) -> Iterator[Finding]:
     """A key that Kubeflow does not know is not an error to it; what it was meant to set is not set."""
     for label, executor in sorted(compiled.executors.items()):
         spec = pipeline_spec_pb2.PipelineDeploymentConfig.ExecutorSpec()
@@ -61,7 +61,7 @@ def _unknown(where: str, values: Mapping[str, Any], message: Any) -> Iterator[Fi
 
 
 @rule
-def dangling_references(compiled: Compiled) -> Iterator[Finding]:
+def dangling_references(compiled: PipelineSpec) -> Iterator[Finding]:
     """A task without its component, a component without its executor, settings for no executor."""
     for task in compiled.tasks():
         if not task.component:
@@ -83,7 +83,7 @@ def dangling_references(compiled: Compiled) -> Iterator[Finding]:
 
 
 @rule
-def missing_producers(compiled: Compiled) -> Iterator[Finding]:
+def missing_producers(compiled: PipelineSpec) -> Iterator[Finding]:
     """An input that comes from a task, an output or a parent's input that does not exist, or not yet."""
     for task in compiled.tasks():
         waits_for = task.spec.get("dependentTasks") or []
@@ -109,7 +109,7 @@ def missing_producers(compiled: Compiled) -> Iterator[Finding]:
 
 
 def _source(
-    compiled: Compiled, task: Task, where: str, kind: str, source: Mapping[str, Any]
+    compiled: PipelineSpec, task: TaskSpec, where: str, kind: str, source: Mapping[str, Any]
 ) -> Iterator[Finding]:
     """One input's source: an output of a task beside, an input of the component around, a task's end."""
     singular = kind.removesuffix("s").capitalize()
@@ -136,7 +136,7 @@ def _source(
         )
 
 
-def _dag_outputs(compiled: Compiled, where: str, component: Mapping[str, Any]) -> Iterator[Finding]:
+def _dag_outputs(compiled: PipelineSpec, where: str, component: Mapping[str, Any]) -> Iterator[Finding]:
     outputs = (component.get("dag") or {}).get("outputs") or {}
     for kind in ("parameters", "artifacts"):
         for name, output in sorted((outputs.get(kind) or {}).items()):
@@ -162,7 +162,7 @@ def _iterated(task: Mapping[str, Any]) -> set[str]:
 
 
 @rule
-def loose_images(compiled: Compiled) -> Iterator[Finding]:
+def loose_images(compiled: PipelineSpec) -> Iterator[Finding]:
     """A tag may move: the cache would bring back the old image's results, a retry run another image."""
     for _, where, container in compiled.containers():
         if not is_pinned(str(container.get("image"))):
@@ -174,7 +174,7 @@ def loose_images(compiled: Compiled) -> Iterator[Finding]:
 
 
 @rule
-def missing_limits(compiled: Compiled) -> Iterator[Finding]:
+def missing_limits(compiled: PipelineSpec) -> Iterator[Finding]:
     """A container without requests and limits starves its node's others, or is refused by a quota."""
     for _, where, container in compiled.containers():
         has = container.get("resources") or {}
@@ -188,7 +188,7 @@ def missing_limits(compiled: Compiled) -> Iterator[Finding]:
 
 
 @rule
-def inline_secrets(compiled: Compiled) -> Iterator[Finding]:
+def inline_secrets(compiled: PipelineSpec) -> Iterator[Finding]:
     """A credential in the file is readable by everyone who may read pipelines, for ever."""
     allowed = "a reference to a Secret (secretAsEnv), named in the profile"
     for _, where, container in compiled.containers():
@@ -216,7 +216,7 @@ def _texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 @rule
-def lone_conditions(compiled: Compiled) -> Iterator[Finding]:
+def lone_conditions(compiled: PipelineSpec) -> Iterator[Finding]:
     """An `if` without `else`: where it cannot be decided the branch is skipped, and the run is a success."""
     for where, component in compiled.located():
         tasks = tasks_of(component)
@@ -240,7 +240,7 @@ def _negated(term: str) -> bool:
 
 
 @rule
-def non_string_parameters(compiled: Compiled) -> Iterator[Finding]:
+def non_string_parameters(compiled: PipelineSpec) -> Iterator[Finding]:
     """Kubeflow turns whole numbers into floats, also inside of structs, and loses digits of large ones."""
     for where, component in compiled.located():
         for definitions in ("inputDefinitions", "outputDefinitions"):
@@ -255,7 +255,7 @@ def non_string_parameters(compiled: Compiled) -> Iterator[Finding]:
 
 
 @rule
-def missing_retries(compiled: Compiled) -> Iterator[Finding]:
+def missing_retries(compiled: PipelineSpec) -> Iterator[Finding]:
     """A task without a retry policy, or one whose window closes before its attempts can have run."""
     for task in compiled.tasks():
         if compiled.container_of(task.component) is None:
@@ -278,7 +278,7 @@ def missing_retries(compiled: Compiled) -> Iterator[Finding]:
 
 
 @rule
-def missing_placement(compiled: Compiled) -> Iterator[Finding]:
+def missing_placement(compiled: PipelineSpec) -> Iterator[Finding]:
     """A container that may run for ever, or as root."""
     if not compiled.placements and compiled.executors:
         yield Finding(
@@ -303,7 +303,7 @@ def missing_placement(compiled: Compiled) -> Iterator[Finding]:
 
 
 @rule
-def missing_outputs(compiled: Compiled) -> Iterator[Finding]:
+def missing_outputs(compiled: PipelineSpec) -> Iterator[Finding]:
     """A component that leaves nothing is a success to Kubeflow whatever it did."""
     for where, component in compiled.located():
         container = compiled.container_of(component)
@@ -325,7 +325,7 @@ def missing_outputs(compiled: Compiled) -> Iterator[Finding]:
 
 
 @rule
-def missing_exit_task(compiled: Compiled) -> Iterator[Finding]:
+def missing_exit_task(compiled: PipelineSpec) -> Iterator[Finding]:
     """Without an exit task a failed run leaves no report, and the tracked run stays open."""
     exits = {
         name: task
@@ -345,7 +345,7 @@ def missing_exit_task(compiled: Compiled) -> Iterator[Finding]:
 
 
 @rule
-def constant_cache_keys(compiled: Compiled) -> Iterator[Finding]:
+def constant_cache_keys(compiled: PipelineSpec) -> Iterator[Finding]:
     """A cache key of one's own replaces image, command and inputs: nothing would ever run again."""
     for task in compiled.tasks():
         if (task.spec.get("cachingOptions") or {}).get("cacheKey"):

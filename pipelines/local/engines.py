@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from components.runtime.errors import InputError, one_line
@@ -55,7 +56,7 @@ class Ending:
     last_line: str = ""
 
 
-class Engine(ABC):
+class ContainerEngine(ABC):
     """Starts the containers of a local run, and remembers how each ended."""
 
     def __init__(self) -> None:
@@ -103,11 +104,11 @@ class Engine(ABC):
         """Run a container to its end and fill in `ending`, also where it is stopped by an exception."""
 
 
-class Host(Engine):
+class HostEngine(ContainerEngine):
     """Runs each container's command in this environment, as it is."""
 
     def client(self) -> Any:
-        return _NoDocker()
+        return SimpleNamespace(info=dict, close=lambda: None)  # what kfp asks a Docker client for
 
     def start(
         self,
@@ -156,7 +157,7 @@ class Host(Engine):
                 raise
 
 
-class Docker(Engine):
+class DockerEngine(ContainerEngine):
     """Runs containers by the Docker API that DOCKER_HOST names: Docker's or Podman's."""
 
     def __init__(self) -> None:
@@ -185,9 +186,14 @@ class Docker(Engine):
             InputError: if there is no such image, or the engine cannot start the container.
             KeyboardInterrupt: if it came to this process; the container was told, and has ended.
         """
-        container = _created(client, find_image(client, image), command, volumes, arguments)
+        found = find_image(client, image)
+        with _refusals("make"):
+            container = client.containers.create(
+                image=found, command=list(command), volumes=dict(volumes), **arguments
+            )
         try:
-            _started(container)
+            with _refusals("start"):
+                container.start()
             ending.last_line = _print_lines(container.logs(stream=True, follow=True))
             ending.code = int(container.wait()["StatusCode"])
         except KeyboardInterrupt:
@@ -197,19 +203,6 @@ class Docker(Engine):
             raise
         finally:
             container.remove(force=True)
-
-
-@contextmanager
-def in_place_of_docker(engine: Engine) -> Iterator[None]:
-    """Within the block, kfp's DockerRunner starts its containers by `engine`."""
-    from kfp.local import docker_task_handler as handler
-
-    before = handler.run_docker_container, handler.docker.from_env
-    handler.run_docker_container, handler.docker.from_env = engine, engine.client
-    try:
-        yield
-    finally:
-        handler.run_docker_container, handler.docker.from_env = before
 
 
 def find_image(client: Any, image: str) -> str:
@@ -231,7 +224,7 @@ def find_image(client: Any, image: str) -> str:
         return str(client.images.pull(image).id)
     except APIError as error:
         raise InputError(
-            f"image {image}: not on this machine and cannot be fetched ({_said(error)}); build it first"
+            f"image {image}: not on this machine and cannot be fetched ({_message(error)}); build it first"
         ) from None
 
 
@@ -277,29 +270,18 @@ def _print_line(line: bytes) -> str:
     return text.strip()
 
 
-def _created(
-    client: Any, image: str, command: Sequence[str], volumes: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> Any:
+@contextmanager
+def _refusals(action: str) -> Iterator[None]:
+    """The engine's errors within the block as InputError."""
     from docker.errors import APIError
 
     try:
-        return client.containers.create(
-            image=image, command=list(command), volumes=dict(volumes), **arguments
-        )
+        yield
     except APIError as error:
-        raise InputError(f"the container engine cannot make a container: {_said(error)}") from None
+        raise InputError(f"the container engine cannot {action} a container: {_message(error)}") from None
 
 
-def _started(container: Any) -> None:
-    from docker.errors import APIError
-
-    try:
-        container.start()
-    except APIError as error:
-        raise InputError(f"the container engine cannot start a container: {_said(error)}") from None
-
-
-def _said(error: Any) -> str:
+def _message(error: Any) -> str:
     return one_line(error.explanation or error)
 
 
@@ -323,13 +305,3 @@ def _connected() -> Any:
             "set DOCKER_HOST, or run without containers: --runner host"
         ) from None
     return client
-
-
-class _NoDocker:
-    """As much of a Docker client as kfp asks for where there are no containers."""
-
-    def info(self) -> dict[str, Any]:
-        return {}
-
-    def close(self) -> None:
-        pass

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from components.runtime.step import main
+from components.runtime.step import command_app, main
 from pipelines.container.entrypoint import (
     ExecutorInputOption,
     ExecutorOutputOption,
@@ -19,12 +19,7 @@ from pipelines.container.executor_io import ExecutorInput, resolved
 from pipelines.steps import STEPS
 from pipelines.trainjob.settings import parse_settings
 
-app = typer.Typer(
-    help="Run one step of the pipeline on several nodes, as a Kubeflow Trainer TrainJob.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = command_app("Run one step of the pipeline on several nodes, as a Kubeflow Trainer TrainJob.")
 
 
 @app.command()

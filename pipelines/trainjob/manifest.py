@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from kubeflow_trainer_api import models
 
 from components.runtime.errors import InputError
 from pipelines.steps import Step
-from pipelines.trainjob.settings import EnvironmentSource, Toleration, TrainJobSettings
+from pipelines.trainjob.settings import Toleration, TrainJobSettings
 
 GROUP, VERSION, PLURAL, KIND = "trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob"
 #: The runtime's replicated job, and the container in it, that hold a node; names fixed by Kubeflow Trainer.
@@ -128,138 +128,104 @@ def build(
     }
     if run:
         labels[RUN_KEY] = _label_value(run)
-    queue = {QUEUE_LABEL: settings.queue} if settings.queue else {}
-    waiting_s = 60 * (settings.queue_timeout_minutes or 0)
-    spec = models.TrainerV1alpha1TrainJobSpec(
-        runtimeRef=models.TrainerV1alpha1RuntimeRef(
-            apiGroup=GROUP, kind="ClusterTrainingRuntime", name=settings.runtime
-        ),
-        trainer=models.TrainerV1alpha1Trainer(
-            image=settings.image,
-            command=node_command(step, places, settings),
-            env=variables,
-            numNodes=settings.nodes,
-            # Without it the torch runtime starts one process per CPU core where there is no GPU.
-            numProcPerNode=max(1, settings.gpus),
-            resourcesPerNode=_resources(settings),
-        ),
-        runtimePatches=[_patch(settings, labels)],
-        # Counted by the trainer from creation, or from admission by a queue: a net, not the timeout.
-        activeDeadlineSeconds=60 * settings.timeout_minutes + max(waiting_s, _ORPHAN_S),
-        # A queue admits a job by taking this back.
-        suspend=True if settings.queue else None,
-    )
-    job = models.TrainerV1alpha1TrainJob(
-        apiVersion=f"{GROUP}/{VERSION}",
-        kind=KIND,
-        metadata=models.IoK8sApimachineryPkgApisMetaV1ObjectMeta(
-            name=name,
-            labels={**labels, **queue},
-            annotations={RUN_KEY: run or "", STEP_KEY: step.name, OUTPUT_KEY: places.out},
-        ),
-        spec=spec,
-    )
+    body = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": {
+            "name": name,
+            "labels": {**labels, **({QUEUE_LABEL: settings.queue} if settings.queue else {})},
+            "annotations": {RUN_KEY: run or "", STEP_KEY: step.name, OUTPUT_KEY: places.out},
+        },
+        "spec": {
+            "runtimeRef": {"apiGroup": GROUP, "kind": "ClusterTrainingRuntime", "name": settings.runtime},
+            "trainer": {
+                "image": settings.image,
+                "command": node_command(step, places, settings),
+                "env": variables,
+                "numNodes": settings.nodes,
+                # Without it the torch runtime starts one process per CPU core where there is no GPU.
+                "numProcPerNode": max(1, settings.gpus),
+                "resourcesPerNode": _resources(settings),
+            },
+            "runtimePatches": [_patch(settings, labels)],
+            # Counted by the trainer from creation, or from admission by a queue: a net, not the timeout.
+            "activeDeadlineSeconds": 60 * settings.timeout_minutes
+            + max(60 * (settings.queue_timeout_minutes or 0), _ORPHAN_S),
+            # A queue admits a job by taking this back.
+            **({"suspend": True} if settings.queue else {}),
+        },
+    }
+    job = models.TrainerV1alpha1TrainJob.from_dict(body)
+    assert job is not None
     return job.to_dict()
 
 
-def _variables(
-    environment: Mapping[str, str], settings: TrainJobSettings
-) -> list[models.IoK8sApiCoreV1EnvVar]:
+def _variables(environment: Mapping[str, str], settings: TrainJobSettings) -> list[dict[str, Any]]:
     """The nodes' environment in order of name, so that the same job is the same text."""
-    found = {name: models.IoK8sApiCoreV1EnvVar(name=name, value=text) for name, text in environment.items()}
-    for name, source, key in _sourced(settings.config_maps):
-        selector = models.IoK8sApiCoreV1ConfigMapKeySelector(name=source, key=key)
-        value_from = models.IoK8sApiCoreV1EnvVarSource(configMapKeyRef=selector)
-        found[name] = models.IoK8sApiCoreV1EnvVar(name=name, valueFrom=value_from)
-    for name, source, key in _sourced(settings.secrets):
-        secret = models.IoK8sApiCoreV1SecretKeySelector(name=source, key=key)
-        value_from = models.IoK8sApiCoreV1EnvVarSource(secretKeyRef=secret)
-        found[name] = models.IoK8sApiCoreV1EnvVar(name=name, valueFrom=value_from)
+    found: dict[str, dict[str, Any]] = {name: {"value": text} for name, text in environment.items()}
+    for kind, sources in (("configMapKeyRef", settings.config_maps), ("secretKeyRef", settings.secrets)):
+        for source in sources:
+            for name, key in source.env.items():
+                found[name] = {"valueFrom": {kind: {"name": source.name, "key": key}}}
     reserved = sorted(name for name in found if _RESERVED.match(name))
     if reserved:
         raise InputError(
             f"--job: environment {', '.join(reserved)}: set by Kubeflow Trainer, not allowed here"
         )
-    return [found[name] for name in sorted(found)]
+    return [{"name": name, **found[name]} for name in sorted(found)]
 
 
-def _sourced(sources: Sequence[EnvironmentSource]) -> list[tuple[str, str, str]]:
-    """(variable, object, key) of each variable that comes from an object of the namespace."""
-    return [(name, source.name, key) for source in sources for name, key in source.env.items()]
-
-
-def _resources(settings: TrainJobSettings) -> models.IoK8sApiCoreV1ResourceRequirements:
+def _resources(settings: TrainJobSettings) -> dict[str, dict[str, str]]:
     amounts = {"cpu": settings.cpu, "memory": settings.memory}
     if settings.gpus:
         amounts[settings.gpu_resource] = str(settings.gpus)
-    quantities = {
-        name: models.IoK8sApimachineryPkgApiResourceQuantity(amount) for name, amount in amounts.items()
-    }
-    return models.IoK8sApiCoreV1ResourceRequirements(requests=quantities, limits=quantities)
+    return {"requests": amounts, "limits": amounts}
 
 
-def _patch(settings: TrainJobSettings, labels: Mapping[str, str]) -> models.TrainerV1alpha1RuntimePatch:
+def _patch(settings: TrainJobSettings, labels: Mapping[str, str]) -> dict[str, Any]:
     """What of a node's pod is ours to say; lists merge into the runtime's by volume name and mount path."""
     volumes = {
         "/dev/shm": ("shm", {"medium": "Memory", "sizeLimit": settings.shared_memory}),
         "/cache": ("cache", {"sizeLimit": settings.cache}),
         "/tmp": ("tmp", {}),
     }
-    container = models.TrainerV1alpha1ContainerPatch(
-        name=NODE,
-        volumeMounts=[
-            models.IoK8sApiCoreV1VolumeMount(name=name, mountPath=path) for path, (name, _) in volumes.items()
-        ],
-        securityContext=models.IoK8sApiCoreV1SecurityContext(
-            allowPrivilegeEscalation=False,
-            readOnlyRootFilesystem=True,
-            capabilities=models.IoK8sApiCoreV1Capabilities(drop=["ALL"]),
-        ),
-    )
-    pod = models.TrainerV1alpha1PodSpecPatch(
-        containers=[container],
-        volumes=[
-            models.IoK8sApiCoreV1Volume(
-                name=name, emptyDir=models.IoK8sApiCoreV1EmptyDirVolumeSource.from_dict(disk)
-            )
-            for name, disk in volumes.values()
-        ],
-        nodeSelector=dict(settings.node_selector) or None,
-        tolerations=[_toleration(t) for t in settings.tolerations] or None,
-        securityContext=models.IoK8sApiCoreV1PodSecurityContext(
-            runAsNonRoot=True,
-            runAsUser=_USER,
-            runAsGroup=_USER,
-            fsGroup=_USER,
-            seccompProfile=models.IoK8sApiCoreV1SeccompProfile(type="RuntimeDefault"),
-        ),
-        terminationGracePeriodSeconds=GRACE_S,
-    )
-    template = models.TrainerV1alpha1PodTemplatePatch(
-        metadata=models.IoK8sApimachineryPkgApisMetaV1ObjectMeta(labels=dict(labels)), spec=pod
-    )
-    node = models.TrainerV1alpha1ReplicatedJobPatch(
-        name=NODE,
-        template=models.TrainerV1alpha1JobTemplatePatch(
-            spec=models.TrainerV1alpha1JobSpecPatch(template=template)
-        ),
-    )
-    job_set = models.TrainerV1alpha1JobSetTemplatePatch(
-        spec=models.TrainerV1alpha1JobSetSpecPatch(replicatedJobs=[node])
-    )
-    return models.TrainerV1alpha1RuntimePatch(
-        manager=MANAGER, trainingRuntimeSpec=models.TrainerV1alpha1TrainingRuntimeSpecPatch(template=job_set)
-    )
+    container = {
+        "name": NODE,
+        "volumeMounts": [{"name": name, "mountPath": path} for path, (name, _) in volumes.items()],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    pod: dict[str, Any] = {
+        "containers": [container],
+        "volumes": [{"name": name, "emptyDir": disk} for name, disk in volumes.values()],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationGracePeriodSeconds": GRACE_S,
+    }
+    if settings.node_selector:
+        pod["nodeSelector"] = dict(settings.node_selector)
+    if settings.tolerations:
+        pod["tolerations"] = [_toleration(toleration) for toleration in settings.tolerations]
+    node = {
+        "name": NODE,
+        "template": {"spec": {"template": {"metadata": {"labels": dict(labels)}, "spec": pod}}},
+    }
+    return {"manager": MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [node]}}}}
 
 
-def _toleration(given: Toleration) -> models.IoK8sApiCoreV1Toleration:
-    return models.IoK8sApiCoreV1Toleration(
-        key=given.key,
-        operator=given.operator,
-        value=given.value,
-        effect=given.effect,
-        tolerationSeconds=given.toleration_seconds,
-    )
+def _toleration(toleration: Toleration) -> dict[str, Any]:
+    values = toleration.model_dump(exclude={"toleration_seconds"}, exclude_none=True)
+    if toleration.toleration_seconds is not None:
+        values["tolerationSeconds"] = toleration.toleration_seconds
+    return values
 
 
 def _label_value(text: str) -> str:

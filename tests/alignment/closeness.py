@@ -41,7 +41,7 @@ def largest_difference(
     all but wholly, as a key's bias does, is rounding.
 
     Args:
-        start: the weights before, as ``policy/<name>``.
+        start: the weights before, as `policy/<name>`.
     """
     assert found.keys() == expected.keys()
     moved = {n: value - start[f"policy/{n.partition('/')[2]}"] for n, value in expected.items()}

@@ -23,7 +23,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def two_processes(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """The folder in which two processes of torchrun have aligned; see ``two_processes.py``."""
+    """The folder in which two processes of torchrun have aligned; see `two_processes.py`."""
     out = tmp_path_factory.mktemp("two")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     program = Path(__file__).with_name("two_processes.py")

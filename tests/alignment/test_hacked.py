@@ -10,8 +10,9 @@ from torch import Tensor
 
 from components.alignment.candidates.pairs import motion_of
 from components.alignment.loop import AlignmentLoop
-from components.alignment.monitor.guards import GuardParams
 from components.alignment.monitor.heldout_judge import HeldOutJudge
+from components.alignment.outcome import load_best
+from components.alignment.params import GuardParams
 from components.corpus.prompts import Prompt
 from components.generator.generator import Generator
 from components.reward.base import Rating, Reward
@@ -23,8 +24,8 @@ HELD_BACK = [Prompt(f"h{c}", f"a {c} square moving up", "train") for c in ("red"
 # the readings alone make of it.
 HASTY = PARAMS.model_copy(
     update={
-        "objective": "dpo", "iterations": 8, "candidates": 4, "updates": 6, "learning_rate": 3e-2,
-        "refresh_every": 12,
+        "loss": "dpo", "iterations": 8, "num_generations": 4, "inner_updates": 6, "learning_rate": 3e-2,
+        "reference_sync_every": 12,
         "guards": GuardParams(every=2, patience=2, least_motion=0.85, drift_limit=1e9, worse_limit=1.0),
     }
 )  # fmt: skip
@@ -59,8 +60,8 @@ def test_stillness_is_caught_and_the_last_moving_policy_is_published(
     metrics = trainer.guards.metrics()
     assert metrics["alarms_motion"] == 2 and metrics["stopped_early"] == 1
     assert metrics["held_out_motion"] >= 0.85 and metrics["kept_iteration"] < trainer.done
-    # What take_kept puts back is the policy of that reading: it draws clips that move as much.
-    trainer.take_kept()
+    # What load_best puts back is the policy of that reading: it draws clips that move as much.
+    load_best(trainer)
     assert trainer.judge is not None
     again = trainer.judge.read(trainer.policy, trainer.done)
     assert again.motion == metrics["held_out_motion"]

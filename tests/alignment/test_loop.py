@@ -13,14 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from components.alignment.candidates.rollout import prompts_of_iteration
-from components.alignment.loop import AlignmentLoop
 from components.generator.generator import Generator
 from tests.alignment.closeness import largest_difference, steady
-from tests.alignment.tiny import PARAMS, PROMPTS, ledger_rows, make_trainer
-
-
-def weights(trainer: AlignmentLoop) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.policy.tensors().items()}
+from tests.alignment.tiny import PARAMS, PROMPTS, Killed, kill_after, ledger_rows, make_trainer, weights
 
 
 def pairs_of(checkpoints: Path) -> list[tuple[object, ...]]:
@@ -31,13 +26,13 @@ def pairs_of(checkpoints: Path) -> list[tuple[object, ...]]:
 
 
 def test_updates_learn_the_preference(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
-    params = PARAMS.model_copy(update={"iterations": 1, "updates": 30, "refresh_every": 1000})
+    params = PARAMS.model_copy(update={"iterations": 1, "inner_updates": 30, "reference_sync_every": 1000})
     trainer = make_trainer(new_generator(), tmp_path, params)
     trainer.run()
     # The curve holds the last update's figures: on the pairs of one iteration the policy now tells winner
     # from loser.
-    assert trainer.curve[0]["accuracy"] > 0.7
-    assert trainer.curve[0]["margin"] > 0.1
+    assert trainer.curve[0]["rewards/accuracies"] > 0.7
+    assert trainer.curve[0]["rewards/margins"] > 0.1
     assert trainer.curve[0]["drift_from_base"] > 0
 
 
@@ -53,11 +48,11 @@ def test_the_reference_is_refreshed_on_its_beat(
 
 
 def test_first_update_of_all_sees_no_margin(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
-    params = PARAMS.model_copy(update={"iterations": 1, "updates": 1, "winner_weight": 0.0})
+    params = PARAMS.model_copy(update={"iterations": 1, "inner_updates": 1, "sft_weight": 0.0})
     trainer = make_trainer(new_generator(), tmp_path, params)
     trainer.run()
     # Policy and reference are both the base: margin 0, loss log 2.
-    assert trainer.curve[0]["margin"] == pytest.approx(0.0, abs=1e-6)
+    assert trainer.curve[0]["rewards/margins"] == pytest.approx(0.0, abs=1e-6)
     assert trainer.curve[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
 
 
@@ -67,16 +62,9 @@ def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     whole = make_trainer(new_generator(), tmp_path / "whole")
     whole.run()
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        # Before the checkpoint of iteration 2 is written, so that this iteration is done twice.
-        if row["iteration"] == 2:
-            raise Killed
-
+    # Before the checkpoint of iteration 2 is written, so that this iteration is done twice.
     with pytest.raises(Killed):
-        make_trainer(new_generator(), tmp_path / "cut", on_iteration=kill).run()
+        make_trainer(new_generator(), tmp_path / "cut", on_iteration=kill_after(2)).run()
     resumed = make_trainer(new_generator(), tmp_path / "cut")
     assert resumed.done == 2
     resumed.run()
@@ -120,7 +108,7 @@ def test_two_processes_make_the_same_pairs_and_weights(
     assert worst <= 1e-3, name
 
 
-def test_prompts_are_dealt_out_evenly() -> None:
+def test_each_epoch_has_every_prompt_once() -> None:
     seen = [prompt.id for iteration in range(5) for prompt in prompts_of_iteration(PROMPTS, 2, 0, iteration)]
     assert sorted(seen) == sorted(2 * [prompt.id for prompt in PROMPTS])
     straddling = [prompts_of_iteration(PROMPTS, 3, seed, 1) for seed in range(20)]

@@ -15,32 +15,41 @@ from components.runtime.params import load_step_params
 def test_every_param_is_listed() -> None:
     assert set(AlignmentParams.model_fields) - {"run"} == {
         # where pairs come from
-        "strategy", "iterations", "prompts", "candidates", "refill", "min_gap", "noise_gap", "motion_floor",
+        "strategy", "iterations", "prompts_per_iteration", "num_generations", "dynamic_sampling", "min_gap",
+        "noise_gap", "motion_floor",
         # what is learnt from them
-        "objective", "beta", "loss_reduction", "winner_weight", "updates", "noise_draws", "learning_rate",
-        "lora_rank",
+        "loss", "beta", "loss_reduction", "sft_weight", "inner_updates", "timesteps_per_pair",
+        "learning_rate", "lora_rank",
         # what changes on the way
-        "reference", "refresh_every", "refresh_reward_every",
+        "reference", "reference_sync_every", "refresh_reward_every",
         # memory, and what is kept and watched
-        "pairs_per_forward", "gradient_checkpointing", "shard", "reward_device", "keep_latents", "guards",
+        "pairs_per_forward", "gradient_checkpointing", "fsdp", "reward_device", "keep_latents", "guards",
         "checkpoint_every",
     }  # fmt: skip
 
 
 def test_the_default_is_online_dpo_with_a_share_of_winner_sft() -> None:
     params = AlignmentParams()
-    assert (params.strategy, params.objective, params.winner_weight) == ("online", "dpop", 0.2)
-    assert (params.reference, params.refresh_every, params.refill) == (None, 40, 0)
+    assert (params.strategy, params.loss, params.sft_weight) == ("online", "dpop", 0.2)
+    assert (params.reference, params.reference_sync_every, params.dynamic_sampling) == (None, 40, 0)
+
+
+def test_the_keys_of_the_last_release_are_still_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(AlignmentParams.renamed_keys.values()) <= set(AlignmentParams.model_fields)
+    old = "candidates"
+    params = load_step_params(AlignmentParams, "alignment", None, [f"alignment.{old}=9"])
+    assert params.num_generations == 9
+    assert f"alignment.{old} is deprecated; use alignment.num_generations" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [
-        (["alignment.objective=kto"], "alignment.objective = 'kto': must be 'dpo', 'ipo'"),
+        (["alignment.loss=kto"], "alignment.loss = 'kto': must be 'dpo', 'ipo'"),
         (["alignment.reference=none"], "alignment.reference = 'none': must be 'fixed'"),
         (
-            ["alignment.strategy=best_of_n", "alignment.objective=sdpo"],
-            "alignment: objective = sdpo has no effect with strategy = best_of_n",
+            ["alignment.strategy=best_of_n", "alignment.loss=sdpo"],
+            "alignment: loss = sdpo has no effect with strategy = best_of_n",
         ),
         (
             ["alignment.strategy=offline", "alignment.refresh_reward_every=1"],

@@ -19,6 +19,8 @@ from tests.alignment.tiny import (
     PARAMS,
     PROMPTS,
     REFRESHING,
+    Killed,
+    kill_after,
     ledger_rows,
     make_generator,
     make_trainer,
@@ -91,15 +93,8 @@ def test_killed_and_run_again_the_versions_are_the_same_bytes(
 ) -> None:
     """Killed after the refresh and before its checkpoint, and killed when the new version has judged."""
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if row["iteration"] == iteration:
-            raise Killed
-
     cut = start(new_generator(), tmp_path)
-    cut.on_iteration = kill
+    cut.on_iteration = kill_after(iteration)
     with pytest.raises(Killed):
         cut.run()
     resumed = start(new_generator(), tmp_path)

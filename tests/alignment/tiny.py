@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from components.alignment.ledger import LedgerReader, LedgerWriter
 from components.alignment.loop import AlignmentLoop
-from components.alignment.monitor.guards import GuardParams
 from components.alignment.monitor.heldout_judge import HeldOutJudge
-from components.alignment.params import AlignmentParams
+from components.alignment.params import AlignmentParams, GuardParams
+from components.alignment.policy import policy_of
+from components.alignment.strategies import Setting
+from components.alignment.versioned_reward import VersionedReward
 from components.corpus.prompts import Prompt
 from components.generator.generator import Generator, load_family
 from components.generator.miniature.architecture import TEXT_WIDTH, build_text_encoder, build_tokenizer
@@ -30,12 +32,15 @@ PROMPTS = [
     for number, colour in enumerate(("red", "green", "blue", "yellow", "cyan"))
 ]
 PARAMS = AlignmentParams(
-    iterations=4, prompts=3, candidates=3, updates=2, noise_draws=2, refresh_every=3, learning_rate=1e-2,
+    iterations=4, prompts_per_iteration=3, num_generations=3, inner_updates=2, timesteps_per_pair=2,
+    reference_sync_every=3, learning_rate=1e-2,
     lora_rank=2, beta=50.0, min_gap=0.0, motion_floor=0.0, checkpoint_every=1,
     guards=GuardParams(every=0, drift_limit=1e9),
 )  # fmt: skip
 #: Eight updates with a refresh of the reference after 2, 4, 6, 8 of them; the reward's turn is after 4 and 8.
-REFRESHING = PARAMS.model_copy(update={"refresh_every": 2, "refresh_reward_every": 2, "noise_gap": 0.0})
+REFRESHING = PARAMS.model_copy(
+    update={"reference_sync_every": 2, "refresh_reward_every": 2, "noise_gap": 0.0}
+)
 
 
 class Brightness:
@@ -101,20 +106,41 @@ def make_trainer(
     judge: HeldOutJudge | None = None,
     ledger: LedgerReader | None = None,
 ) -> AlignmentLoop:
-    """An alignment of the tiny model to brightness, or to a given reward."""
+    """An alignment of the tiny model to brightness, or to another reward."""
+    ranks = ranks or Ranks()
+    policy = policy_of(generator.family, params, ranks)
     return AlignmentLoop(
-        generator,
-        reward or Brightness(),
-        PROMPTS,
-        params,
-        reward_digest="brightness",
-        checkpoints=checkpoints,
-        ranks=ranks or Ranks(),
-        on_iteration=on_iteration,
-        refresher=refresher,
-        judge=judge,
-        ledger=ledger,
+        Setting(generator, policy, PROMPTS, params, ranks, ledger),
+        VersionedReward(reward or Brightness(), "brightness", checkpoints / "reward", ranks, refresher),
+        checkpoints,
+        judge,
+        on_iteration,
     )
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing is saved any more."""
+
+
+def kill_after(iteration: int) -> Callable[[dict[str, float]], None]:
+    """End a run that is given this as `on_iteration` before the iteration's checkpoint is written."""
+
+    def kill(row: dict[str, float]) -> None:
+        if row["iteration"] == iteration:
+            raise Killed
+
+    return kill
+
+
+def weights(loop: AlignmentLoop) -> dict[str, Tensor]:
+    """Copies of policy and reference."""
+    return {name: value.clone() for name, value in loop.policy.tensors().items()}
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two sets of tensors are equal to the bit."""
+    assert one.keys() == other.keys()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def ledger_rows(checkpoints: Path, iterations: int = PARAMS.iterations) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""What torchrun starts for ``test_loop`` and ``test_current_reward``: the tiny alignment on all processes.
+"""What torchrun starts for `test_loop` and `test_current_reward`: the tiny alignment on all processes.
 
-Twice in one go, as starting costs more than either: in ``plain`` to brightness, in ``refreshed`` to a reward
+Twice in one go, as starting costs more than either: in `plain` to brightness, in `refreshed` to a reward
 that is refreshed on the way. The main process writes the weights of the first; of the second every process
 writes down which versions it knows and what the last one says of a given clip.
 """

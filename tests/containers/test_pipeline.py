@@ -30,7 +30,8 @@ TINY = (
     "reward.gate.srcc_footage=-1", "reward.gate.adjacent_ordered=0", "reward.gate.two_apart_ordered=0",
     "reward.gate.stillness_gain=1e9",
     "reward.gate.reference_above=0", "reward.gate.attacks=0", "reward.gate.judge_low=-1",
-    "alignment.iterations=2", "alignment.prompts=3", "alignment.candidates=3", "alignment.updates=2",
+    "alignment.iterations=2", "alignment.prompts_per_iteration=3", "alignment.num_generations=3",
+    "alignment.inner_updates=2",
     "alignment.min_gap=0", "alignment.noise_gap=0", "alignment.motion_floor=0",
     "evaluation.prompts=4", "evaluation.seeds=1", "evaluation.resamples=1000",
 )  # fmt: skip

@@ -18,7 +18,7 @@ import yaml
 
 from components.runtime.step import main
 from tests.docs.guides import ROOT, Block, blocks, commands
-from tests.pipelines.kfp_server import KfpServer, serving
+from tests.pipelines.client.kfp_server import KfpServer, serving
 
 #: Programs and verbs that want nothing but files, or the stand-in, and take seconds.
 RUN = {

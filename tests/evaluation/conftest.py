@@ -85,7 +85,7 @@ def make_inputs(root: Path, prompts: Sequence[Prompt]) -> dict[str, Path]:
     with publish(str(root / "corpus"), step="corpus", params=params, inputs={}) as workspace:
         write_corpus(workspace.dir, header, [], prompts)
         workspace.write_metrics({"prompts": float(len(prompts))})
-    rows = ["iteration,loss,accuracy,winner_error,loser_error,reward_mean,gap_mean,note"]
+    rows = ["iteration,loss,rewards/accuracies,winner_error,loser_error,reward_mean,gap_mean,note"]
     for i in range(1, 25):
         errors = f"{0.1 - 0.0002 * i:.5f},{0.1 + 0.0005 * i:.5f}"
         rows.append(f"{i},{0.69 - 0.01 * i:.4f},{0.5 + 0.015 * i:.4f},{errors},{0.02 * i:.3f},0.4,x")

@@ -37,7 +37,8 @@ REWARD = {
     },
 }  # fmt: skip
 ALIGNMENT = {
-    "iterations": 3, "prompts": 3, "candidates": 3, "updates": 2, "noise_draws": 2, "refresh_every": 3,
+    "iterations": 3, "prompts_per_iteration": 3, "num_generations": 3, "inner_updates": 2,
+    "timesteps_per_pair": 2, "reference_sync_every": 3,
     "learning_rate": 1e-2, "lora_rank": 2, "beta": 50.0, "min_gap": 0.0, "motion_floor": 0.0,
     "noise_gap": 0.0,
     "checkpoint_every": 1, "refresh_reward_every": 0, "guards": {"every": 0, "drift_limit": 1e9},

@@ -77,7 +77,7 @@ def profile(path: Path) -> object:
 PARAMS = {
     "run": {"seed": 3, "device": "cpu"},
     "corpus": {"sources": ["world"], "world_clips": {"train": 4, "val": 2, "test": 2}},
-    "alignment": {"iterations": 3, "candidates": 2, "guards": {"every": 0}, "keep_latents": "all"},
+    "alignment": {"iterations": 3, "num_generations": 2, "guards": {"every": 0}, "keep_latents": "all"},
     "reward": {"training": {"steps": 10}, "gate": {"srcc_world": -1}},
     "evaluation": {"prompts": 4},
 }

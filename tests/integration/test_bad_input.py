@@ -37,7 +37,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("step", "setting", "words"),
     [
-        ("alignment", "alignment.candidates=1", ("alignment.candidates", "1", "greater than or equal to 2")),
+        (
+            "alignment",
+            "alignment.num_generations=1",
+            ("alignment.num_generations", "1", "greater than or equal to 2"),
+        ),
         ("alignment", "alignment.candidate=4", ("alignment.candidate", "did you mean `candidates`")),
         ("alignment", "alignments.candidates=4", ("alignments",)),
         ("alignment", "reward.training.steps=1", ("has no effect on step alignment",)),

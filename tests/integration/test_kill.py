@@ -28,8 +28,9 @@ REWARD = (
     "reward.gate.judge_low=-1",
 )  # fmt: skip
 ALIGNMENT = (
-    "alignment.iterations=6", "alignment.prompts=3", "alignment.candidates=3", "alignment.updates=2",
-    "alignment.refresh_every=5", "alignment.refresh_reward_every=1", "alignment.noise_gap=0",
+    "alignment.iterations=6", "alignment.prompts_per_iteration=3", "alignment.num_generations=3",
+    "alignment.inner_updates=2",
+    "alignment.reference_sync_every=5", "alignment.refresh_reward_every=1", "alignment.noise_gap=0",
     "alignment.checkpoint_every=2",
 )  # fmt: skip
 

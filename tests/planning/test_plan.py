@@ -23,7 +23,13 @@ from components.runtime.errors import InputError
 
 SAMPLING = SamplingParams(num_frames=9, height=48, width=48, fps=8.0, steps=5, guidance=2.0, batch=8)
 PARAMS = AlignmentParams(
-    prompts=4, candidates=3, updates=2, noise_draws=2, pairs_per_forward=3, lora_rank=2, iterations=1
+    prompts_per_iteration=4,
+    num_generations=3,
+    inner_updates=2,
+    timesteps_per_pair=2,
+    pairs_per_forward=3,
+    lora_rank=2,
+    iterations=1,
 )
 GPU = Gpu("A-GPU", memory_gb=10, tflops_16=100, tflops_tf32=50, tflops_32=25)
 
@@ -92,24 +98,24 @@ def by_hand(facts: Blueprint) -> tuple[int, int]:
 
 
 def test_a_base_that_gpus_hold_together_lies_in_shares(shallow: Blueprint, quick: MemoryPlan) -> None:
-    params = PARAMS.model_copy(update={"shard": True})
+    params = PARAMS.model_copy(update={"fsdp": True})
     made = plan(shallow, SAMPLING, params, GPU, 4)
     count, (block, outside) = made.parameters["transformer"], by_hand(shallow)
     assert count == 2 * block + outside
     assert made.resident["denoiser"] == 4 * count / 4
     # One block computes, the next is on its way; what is not in a block stays for the call.
-    assert made.resident["put together"] == 4 * (outside + 2 * block)
+    assert made.resident["gathered weights"] == 4 * (outside + 2 * block)
     # Adapters are whole everywhere.
     for name in ("lora (policy, reference)", "optimiser (gradient, moments)", "vae", "reserve"):
         assert made.resident[name] == quick.resident[name]
-    assert made.shard and "which hold the weights together" in as_table(made)
+    assert made.fsdp and "which share the weights (FSDP2)" in as_table(made)
     # One GPU shares with nobody.
     alone = plan(shallow, SAMPLING, params, GPU, 1)
-    assert alone.resident == quick.resident and not alone.shard
+    assert alone.resident == quick.resident and not alone.fsdp
 
 
 def test_all_weights_that_gpus_train_together_lie_in_shares(shallow: Blueprint) -> None:
-    params = PARAMS.model_copy(update={"shard": True, "lora_rank": 0})
+    params = PARAMS.model_copy(update={"fsdp": True, "lora_rank": 0})
     made = plan(shallow, SAMPLING, params, GPU, 4)
     count, (block, outside) = made.parameters["transformer"], by_hand(shallow)
     assert made.resident["denoiser"] == made.resident["base"] == 4 * count / 4
@@ -117,7 +123,7 @@ def test_all_weights_that_gpus_train_together_lie_in_shares(shallow: Blueprint) 
     assert made.resident["optimiser (gradient, moments)"] == 3 * 4 * count / 4
     # Whole gradients of what is not in a block and of one, which is exchanged in float32.
     together, gradients = 4 * (outside + 2 * block), 4 * (outside + block) + 4 * block
-    assert made.resident["put together"] == together + gradients
+    assert made.resident["gathered weights"] == together + gradients
     # In 16 bits, norms and the like stay in 32, and whole.
     half = SAMPLING.model_copy(update={"precision": "half"})
     denoiser = build(shallow, "half").denoiser
@@ -228,7 +234,12 @@ def test_wan_1_3b_at_480p_is_what_its_shape_says() -> None:
         num_frames=33, height=480, width=832, fps=16.0, steps=1, guidance=1.0, batch=1, precision="half"
     )
     params = PARAMS.model_copy(
-        update={"prompts": 1, "candidates": 2, "noise_draws": 1, "pairs_per_forward": 1}
+        update={
+            "prompts_per_iteration": 1,
+            "num_generations": 2,
+            "timesteps_per_pair": 1,
+            "pairs_per_forward": 1,
+        }
     )
     facts, layers = blueprint_of("Wan-AI/Wan2.1-T2V-1.3B-Diffusers"), 5  # of its 30, to take less time
     transformer = facts.parts["transformer"]

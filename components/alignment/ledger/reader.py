@@ -18,24 +18,23 @@ from components.corpus.prompts import Prompt
 from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import InputError, one_line
 
+#: What publishes ledgers: the step, and `ledger rescore`.
 STEPS = ("alignment", "ledger")
-"""What publishes ledgers: the step, and `ledger replay`."""
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class LedgerPair:
-    """An accepted pair as a ledger knows it; ``iteration`` is the one in which it was drawn."""
+    """An accepted pair of a ledger: the rows of its clips; `iteration` is the one that sampled them."""
 
     iteration: int
     prompt: Prompt
     gap: float
-    winner_seed: int
-    loser_seed: int
-    winner_latents: str
-    loser_latents: str
+    winner: Row
+    loser: Row
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
+def read_rows(file: Path) -> list[Row]:
     """Return the rows of a ledger's table.
 
     Raises:
@@ -45,14 +44,14 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         table = pq.read_table(file)
         table.validate(full=True)
         types = dict(zip(table.schema.names, table.schema.types, strict=True))
-        rows: list[dict[str, Any]] = table.to_pylist()
+        rows: list[Row] = table.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{file}: not a readable ledger ({one_line(error)})") from error
     missing = [name for name in (*SCHEMA.names, USED.name) if name not in types]
     if missing:
         raise InputError(
             f"{file}: has no column {', '.join(missing)}: not a ledger, or one of an older version; "
-            "align anew to have one"
+            "rerun alignment to create one"
         )
     for wanted in (*SCHEMA, USED):
         if not types[wanted.name].equals(wanted.type):
@@ -62,25 +61,32 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def grouped_rows(rows: Sequence[Row]) -> dict[tuple[int, str], list[Row]]:
+    """Return rows by iteration and prompt id, in order."""
+    groups: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["iteration"], row["prompt_id"]), []).append(row)
+    return groups
+
+
 class LedgerReader:
     """A published ledger. Open it with `LedgerReader.open`.
 
     Attributes:
-        rows: one for each candidate, in the order in which they were drawn.
+        rows: one for each candidate, in sampling order.
     """
 
     def __init__(self, artifact: Artifact) -> None:
-        """See `open`."""
         self.artifact = artifact
         self.rows = read_rows(artifact.file(LEDGER))
 
     @classmethod
     def open(cls, uri: str | Path, generator: Artifact | None = None) -> LedgerReader:
-        """Open and check a ledger: what the alignment step or `ledger replay` published.
+        """Open and check a ledger: what the alignment step or `ledger rescore` published.
 
         Args:
             uri: a local folder or s3:// URI.
-            generator: the base that the candidates must have been drawn with; None asks for none.
+            generator: the base that must have sampled the candidates; None allows any.
 
         Raises:
             InputError: missing, altered, of another step or format, or of another base.
@@ -89,87 +95,71 @@ class LedgerReader:
         step = artifact.manifest.step
         if step not in STEPS:
             raise InputError(
-                f"{uri}: made by step {step}, holds no ledger; allowed is what "
-                "`python -m components.alignment run` or `... ledger replay` published"
+                f"{uri}: made by step {step}, holds no ledger; it must be published by "
+                "`python -m components.alignment run` or `... ledger rescore`"
             )
         drawn = artifact.manifest.inputs.get("generator", "")
         if generator is not None and drawn != generator.manifest.digest:
             raise InputError(
-                f"{uri}: a ledger of another base: its clips were drawn with generator {drawn[:12]}, "
+                f"{uri}: a ledger of another base: its clips were sampled with generator {drawn[:12]}, "
                 f"{generator.path} is {generator.manifest.digest[:12]}"
             )
         return cls(artifact)
 
     @property
     def iterations(self) -> int:
-        """Iterations of the run that drew the candidates."""
+        """Iterations of the run that sampled the candidates."""
         return 1 + max((int(row["iteration"]) for row in self.rows), default=-1)
-
-    @property
-    def candidates(self) -> int:
-        """Clips that were drawn."""
-        return len(self.rows)
-
-    def groups(self) -> dict[tuple[int, str], list[dict[str, Any]]]:
-        """Rows by iteration and prompt id, in order."""
-        found: dict[tuple[int, str], list[dict[str, Any]]] = {}
-        for row in self.rows:
-            found.setdefault((row["iteration"], row["prompt_id"]), []).append(row)
-        return found
 
     def clip(self, iteration: int, digest: str) -> Tensor:
         """Return kept latents, float32 (C, T, h, w) on the host.
 
         Raises:
-            InputError: they are not there, or are not what their name says.
+            InputError: they are missing, or do not match their digest.
         """
         file = latents_file(self.artifact.path, iteration)
         try:
             with safe_open(file, framework="pt") as opened:
-                found: Tensor = opened.get_tensor(digest)
+                latents: Tensor = opened.get_tensor(digest)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file}: latents {digest[:12]} cannot be read ({error})") from error
-        if content_digest(found) != digest:
-            raise InputError(f"{file}: latents {digest[:12]} are not what their digest says")
-        return found.float()
+        if content_digest(latents) != digest:
+            raise InputError(f"{file}: latents {digest[:12]} do not match their digest")
+        return latents.float()
 
     @property
     def pairs(self) -> list[LedgerPair]:
-        """The accepted pairs, in the order in which they were drawn."""
-        found = []
-        for (iteration, prompt_id), group in self.groups().items():
+        """The accepted pairs, in sampling order."""
+        pairs = []
+        for (iteration, prompt_id), group in grouped_rows(self.rows).items():
             sides = {row["role"]: row for row in group if row["role"]}
-            if group[0]["verdict"] != "accepted" or set(sides) != {"winner", "loser"}:
-                continue
-            winner, loser = sides["winner"], sides["loser"]
-            prompt = Prompt(prompt_id, winner["prompt"], "train")
-            found.append(
-                LedgerPair(
-                    iteration, prompt, winner["gap"], winner["seed"], loser["seed"], winner["latents"],
-                    loser["latents"],
-                )
-            )  # fmt: skip
-        return found
+            if group[0]["verdict"] == "accepted" and set(sides) == {"winner", "loser"}:
+                winner, loser = sides["winner"], sides["loser"]
+                prompt = Prompt(prompt_id, winner["prompt"], "train")
+                pairs.append(LedgerPair(iteration, prompt, winner["gap"], winner, loser))
+        return pairs
 
     def latents(self, pair: LedgerPair) -> tuple[Tensor, Tensor]:
-        """Return winner and loser, see `clip`."""
-        return self.clip(pair.iteration, pair.winner_latents), self.clip(pair.iteration, pair.loser_latents)
+        """Return the latents of winner and loser, see `clip`."""
+        winner, loser = (self.clip(pair.iteration, row["latents"]) for row in (pair.winner, pair.loser))
+        return winner, loser
 
 
 def read_pairs(uri: str | Path, generator: Artifact | None = None) -> LedgerReader:
-    """Open a ledger to train from: every accepted pair's latents are kept in it.
+    """Open a ledger to train on: it must hold the latents of every accepted pair.
 
     Raises:
         InputError: see `LedgerReader.open`; or no pair was accepted, or latents were not kept.
     """
     ledger = LedgerReader.open(uri, generator)
-    pairs: Sequence[LedgerPair] = ledger.pairs
+    pairs = ledger.pairs
     if not pairs:
-        raise InputError(f"{uri}: none of {len(ledger.groups())} groups gave a pair; nothing to train from")
-    bare = sum(not (pair.winner_latents and pair.loser_latents) for pair in pairs)
+        groups = len(grouped_rows(ledger.rows))
+        raise InputError(f"{uri}: none of {groups} groups gave a pair; nothing to train on")
+    bare = sum(not (pair.winner["latents"] and pair.loser["latents"]) for pair in pairs)
     if bare:
         raise InputError(
-            f"{uri}: {bare} of {len(pairs)} pairs have no latents; align with "
-            "alignment.keep_latents = pairs (the default) or all to have them"
+            f"{uri}: {bare} of {len(pairs)} pairs have no latents; run alignment with "
+            "alignment.keep_latents = pairs (the default) or all to keep them"
         )
     return ledger

@@ -1,10 +1,10 @@
-"""What a ledger says of a candidate, and under which name it keeps its latents."""
+"""What a ledger records of a candidate, and under which name it keeps its latents."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -13,13 +13,14 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     # The network's libraries take seconds to load; reading a ledger does not need them.
-    from components.alignment.candidates.pairs import Verdict
+    from components.alignment.candidates.pairs import PairDecision
     from components.alignment.candidates.rollout import Group
 
-Keep = Literal["none", "pairs", "all"]
+KeepLatents = Literal["none", "pairs", "all"]
+#: Clean latents (C, T, h, w) on the host by prompt id and candidate.
 Latents = Mapping[tuple[str, int], Tensor]
-"""Clean latents (C, T, h, w) on the host by prompt id and candidate."""
 
+#: The columns of every ledger, beside `USED`; a float64 column `aspect_<name>` for each aspect comes after.
 SCHEMA = pa.schema(
     [
         ("iteration", pa.int32()),
@@ -40,106 +41,102 @@ SCHEMA = pa.schema(
         ("latents", pa.string()),
     ]
 )
-"""What every part has. A reward that gives aspects adds a float64 column `aspect_<name>` for each; the
-published ledger adds ``USED``."""
-
 ASPECT = "aspect_"
+#: Iterations in which the candidate's pair was trained on, in order; empty for candidates of no pair.
 USED = pa.field("used", pa.list_(pa.int32()))
-"""Iterations in which the candidate's pair was trained on, in order; empty for candidates of no pair."""
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What drew and judged a group of candidates.
+class LedgerOrigin:
+    """What sampled and scored a group of candidates; each attribute is a column.
 
     Attributes:
-        policy: optimizer steps behind the policy that drew them; 0 is the base itself.
-        reference: refreshes of the reference by then.
-        reward: number of the reward's version.
+        policy_version: optimizer steps of the policy that sampled them; 0 is the base itself.
+        reference_version: syncs of the reference by then.
+        reward_version: number of the reward's version.
         reward_digest: of what decides its scores.
     """
 
-    policy: int
-    reference: int
-    reward: int
+    policy_version: int
+    reference_version: int
+    reward_version: int
     reward_digest: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> LedgerOrigin:
+        """Return a row's origin."""
+        return cls(*(row[field.name] for field in fields(cls)))
 
 
 def content_digest(latents: Tensor) -> str:
-    """SHA-256 over a tensor's type, shape and bytes: the name that a ledger keeps it under."""
+    """Return the SHA-256 over a tensor's dtype, shape and bytes: the name that a ledger keeps it under."""
     flat = latents.detach().cpu().contiguous()
-    found = hashlib.sha256(f"{flat.dtype} {tuple(flat.shape)}\n".encode())
-    found.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    digest = hashlib.sha256(f"{flat.dtype} {tuple(flat.shape)}\n".encode())
+    digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def kept_latents(
-    groups: Sequence[Group], verdicts: Sequence[Verdict], keep: Keep, *, half: bool = False
+    groups: Sequence[Group], decisions: Sequence[PairDecision], keep: KeepLatents, *, half: bool = False
 ) -> dict[tuple[str, int], Tensor]:
     """Return the latents worth keeping, on the host, by prompt id and candidate.
 
-    A clip is its latents: C T h w numbers, 2 bytes each with ``half``, else 4. With Wan 2.1 at 480 x 832
-    px and 81 frames that is 4.2 MB a clip in half precision, 67 MB an iteration of 8 pairs and 13 GB in 200
-    of them; the miniature's clip is 41 kB.
+    A clip's latents are C T h w numbers, 2 bytes each with `half`, else 4. With Wan 2.1 at 480 x 832 px and
+    81 frames that is 4.2 MB a clip in half precision, 67 MB an iteration of 8 pairs and 13 GB in 200 of them;
+    the miniature's clip is 41 kB.
 
     Args:
         groups: this process's; row i of a group's latents belongs to its i-th candidate.
-        verdicts: of at least these groups, in any order.
+        decisions: of at least these groups, in any order.
         keep: "pairs" keeps winners and losers, "all" every candidate, "none" nothing.
-        half: round to float16, which is finer than what a network in 16 bits makes of them.
+        half: round to float16, for a network in 16 bits.
     """
-    if keep == "none":
-        return {}
-    by_prompt = {verdict.prompt_id: verdict for verdict in verdicts}
-    found = {}
-    for group in groups:
-        verdict = by_prompt[group.prompt.id]
-        wanted = {verdict.winner, verdict.loser}
-        for place, candidate in enumerate(group.candidates):
-            if keep == "all" or candidate.index in wanted:
-                clip = group.latents[place].detach().to("cpu", torch.float16 if half else torch.float32)
-                # A view would carry the whole group's memory with it to the other processes.
-                found[group.prompt.id, candidate.index] = clip.clone()
-    return found
+    sides = {decision.prompt_id: {decision.winner, decision.loser} for decision in decisions}
+    dtype = torch.float16 if half else torch.float32
+    return {
+        # Cloned: a view would carry the whole group's memory with it to the other processes.
+        (group.prompt.id, candidate.index): clip.detach().to("cpu", dtype).clone()
+        for group in (groups if keep != "none" else ())
+        for candidate, clip in zip(group.candidates, group.latents, strict=True)
+        if keep == "all" or candidate.index in sides[group.prompt.id]
+    }
 
 
 def rows_of(
     iteration: int,
     groups: Sequence[Group],
-    verdicts: Sequence[Verdict],
-    origin: Origin | Sequence[Origin],
+    decisions: Sequence[PairDecision],
+    origin: LedgerOrigin | Sequence[LedgerOrigin],
     digests: Mapping[tuple[str, int], str],
+    *,
+    trained: bool,
 ) -> list[dict[str, Any]]:
-    """Return an iteration's rows, one per candidate; ``role`` is winner, loser or empty.
+    """Return an iteration's rows, one per candidate; `role` is winner, loser or empty.
 
     Args:
         origin: of all groups, or of each.
         digests: the names that latents are kept under, by prompt id and candidate.
+        trained: whether the iteration trains on its pairs.
     """
-    origins = [origin] * len(groups) if isinstance(origin, Origin) else origin
-    rows = []
-    for group, verdict, own in zip(groups, verdicts, origins, strict=True):
-        for candidate in group.candidates:
-            role = {verdict.winner: "winner", verdict.loser: "loser"}.get(candidate.index, "")
-            rows.append(
-                {
-                    "iteration": iteration,
-                    "prompt_id": group.prompt.id,
-                    "prompt": group.prompt.text,
-                    "candidate": candidate.index,
-                    "seed": candidate.seed,
-                    "reward": candidate.reward,
-                    "reward_spread": candidate.spread,
-                    "motion": candidate.motion,
-                    "role": role,
-                    "gap": verdict.gap,
-                    "verdict": verdict.reason,
-                    "policy_version": own.policy,
-                    "reference_version": own.reference,
-                    "reward_version": own.reward,
-                    "reward_digest": own.reward_digest,
-                    "latents": digests.get((group.prompt.id, candidate.index), ""),
-                    **{f"{ASPECT}{name}": value for name, value in candidate.aspects.items()},
-                }
-            )
-    return rows
+    origins = [origin] * len(groups) if isinstance(origin, LedgerOrigin) else origin
+    return [
+        {
+            "iteration": iteration,
+            "prompt_id": group.prompt.id,
+            "prompt": group.prompt.text,
+            "candidate": candidate.index,
+            "seed": candidate.seed,
+            "reward": candidate.reward,
+            "reward_spread": candidate.spread,
+            "motion": candidate.motion,
+            "role": (role := {decision.winner: "winner", decision.loser: "loser"}.get(candidate.index, "")),
+            "gap": decision.gap,
+            "verdict": decision.reason,
+            **asdict(group_origin),
+            "latents": digests.get((group.prompt.id, candidate.index), ""),
+            **{f"{ASPECT}{name}": value for name, value in candidate.aspects.items()},
+            USED.name: [iteration] if role and trained else [],
+        }
+        for group, decision, group_origin in zip(groups, decisions, origins, strict=True)
+        for candidate in group.candidates
+    ]

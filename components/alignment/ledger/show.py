@@ -1,20 +1,22 @@
-"""What a ledger tells at a glance."""
+"""A ledger's counts, gaps and rewards at a glance."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from components.alignment.ledger.reader import LedgerReader
+from components.alignment.ledger.schema import SCHEMA, USED
 from components.alignment.ledger.writer import LATENTS
+from components.runtime.tables import columns
 
-QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+QUANTILES = {"least": 0.0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1.0}
+#: Prompts shown.
 TOP = 10
-"""Prompts shown."""
 
 
 def summary(ledger: LedgerReader) -> dict[str, Any]:
@@ -22,132 +24,96 @@ def summary(ledger: LedgerReader) -> dict[str, Any]:
 
     A figure of nothing (no accepted pair, no finite reward) is None.
     """
-    rows, groups = ledger.rows, ledger.groups()
-    pairs = ledger.pairs
-    latents = {
-        name: e.bytes for name, e in ledger.artifact.manifest.files.items() if name.startswith(LATENTS)
-    }
-    by_version: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for row in rows:
-        by_version.setdefault((row["reward_version"], row["reward_digest"]), []).append(row)
+    rows = pd.DataFrame(ledger.rows, columns=[*SCHEMA.names, USED.name]).replace(
+        [math.inf, -math.inf], math.nan
+    )
+    rows["uses"] = rows["used"].map(len)
+    rows["winner"] = rows["reward"].where(rows["role"] == "winner")
+    rows["loser"] = rows["reward"].where(rows["role"] == "loser")
+    groups = rows.groupby(["iteration", "prompt_id"], sort=False).agg(
+        prompt=("prompt", "first"), verdict=("verdict", "first"), uses=("uses", "max")
+    )
+    groups["accepted"] = groups["verdict"] == "accepted"
+    prompts = groups.groupby("prompt_id", as_index=False).agg(
+        prompt=("prompt", "first"), groups=("prompt", "size"), pairs=("accepted", "sum"), uses=("uses", "sum")
+    )
+    rewards = rows.groupby(["reward_version", "reward_digest"], as_index=False).agg(
+        first_iteration=("iteration", "min"),
+        last_iteration=("iteration", "max"),
+        clips=("seed", "size"),
+        mean=("reward", "mean"),
+        deviation=("reward", lambda values: values.std(ddof=0)),
+        winners=("winner", "mean"),
+        losers=("loser", "mean"),
+        not_finite=("reward", lambda values: values.isna().sum()),
+    )
+    motion = rows.groupby("role")["motion"].mean().reindex(["winner", "loser", ""])
+    gaps = pd.Series([pair.gap for pair in ledger.pairs], dtype=float).quantile(list(QUANTILES.values()))
+    files = ledger.artifact.manifest.files
+    latents = [entry.bytes for name, entry in files.items() if name.startswith(LATENTS)]
+    most_used = prompts.sort_values(["uses", "groups", "prompt_id"], ascending=[False, False, True])
     return {
         "iterations": ledger.iterations,
         "candidates": len(rows),
         "groups": len(groups),
-        "pairs": len(pairs),
-        "verdicts": dict(Counter(group[0]["verdict"] for group in groups.values()).most_common()),
-        "gaps": _quantiles(pair.gap for pair in pairs),
-        "motion": {
-            role or "neither": _mean(row["motion"] for row in rows if row["role"] == role)
-            for role in ("winner", "loser", "")
-        },
-        "rewards": [_version(number, digest, own) for (number, digest), own in sorted(by_version.items())],
-        "policy_versions": len({row["policy_version"] for row in rows}),
-        "reference_versions": len({row["reference_version"] for row in rows}),
-        "prompts": len({row["prompt_id"] for row in rows}),
-        "most_used_prompts": _prompts(groups),
+        "pairs": len(ledger.pairs),
+        "verdicts": _plain(groups["verdict"].value_counts(), "index"),
+        "gaps": _plain(gaps.set_axis(list(QUANTILES)), "index"),
+        "motion": _plain(motion.set_axis(["winner", "loser", "neither"]), "index"),
+        "rewards": _plain(
+            rewards.rename(columns={"reward_version": "version", "reward_digest": "digest"}), "records"
+        ),
+        "policy_versions": rows["policy_version"].nunique(),
+        "reference_versions": rows["reference_version"].nunique(),
+        "prompts": len(prompts),
+        "most_used_prompts": _plain(most_used.head(TOP), "records"),
         "latents": {
-            "clips": sum(bool(row["latents"]) for row in rows),
-            "files": len(latents),
-            "bytes": sum(latents.values()),
+            "clips": int((rows["latents"] != "").sum()), "files": len(latents), "bytes": sum(latents),
         },
-    }
+    }  # fmt: skip
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(figures: Mapping[str, Any]) -> str:
     """Return a summary as text for a person."""
     lines = [
-        f"{found['candidates']} candidates of {found['prompts']} prompts in {found['groups']} groups, "
-        f"{found['iterations']} iterations; {found['policy_versions']} versions of the policy, "
-        f"{found['reference_versions']} of the reference",
-        "",
-        "groups by verdict",
+        f"{figures['candidates']} candidates of {figures['prompts']} prompts in {figures['groups']} groups, "
+        f"{figures['iterations']} iterations; {figures['policy_versions']} versions of the policy, "
+        f"{figures['reference_versions']} of the reference"
     ]
-    lines += _aligned([(name, count) for name, count in found["verdicts"].items()])
-    lines += ["", "gap of accepted pairs, in units of the reward"]
-    lines += _aligned([(name, _number(value)) for name, value in found["gaps"].items()])
-    lines += ["", "motion"]
-    lines += _aligned([(name, _number(value)) for name, value in found["motion"].items()])
-    lines += ["", "rewards"]
-    head = ("version", "digest", "iterations", "clips", "mean", "deviation", "winners", "losers", "broken")
-    lines += _aligned(
-        [head]
-        + [
-            (
-                v["version"],
-                v["digest"][:12],
-                f"{v['first_iteration']}-{v['last_iteration']}",
-                v["clips"],
-                *(_number(v[key]) for key in ("mean", "deviation", "winners", "losers")),
-                v["not_finite"],
-            )
-            for v in found["rewards"]
+    for title, key in (
+        ("groups by verdict", "verdicts"),
+        ("gap of accepted pairs, in units of the reward", "gaps"),
+        ("motion", "motion"),
+    ):
+        lines += [
+            "",
+            title,
+            *columns([(name, _number(value)) for name, value in figures[key].items()], indent=2),
         ]
-    )
-    lines += ["", "most used prompts"]
-    top = [(p["groups"], p["pairs"], p["uses"], p["prompt"]) for p in found["most_used_prompts"]]
-    lines += _aligned([("drawn", "pairs", "used", "prompt"), *top], left=-1)
-    kept = found["latents"]
+    head = ("version", "digest", "iterations", "clips", "mean", "deviation", "winners", "losers", "broken")
+    rewards = [
+        (
+            v["version"], v["digest"][:12], f"{v['first_iteration']}-{v['last_iteration']}", v["clips"],
+            *(_number(v[key]) for key in ("mean", "deviation", "winners", "losers")), v["not_finite"],
+        )
+        for v in figures["rewards"]
+    ]  # fmt: skip
+    lines += ["", "rewards", *columns([head, *rewards], indent=2)]
+    top = [(p["groups"], p["pairs"], p["uses"], p["prompt"]) for p in figures["most_used_prompts"]]
+    lines += [
+        "",
+        "most used prompts",
+        *columns([("drawn", "pairs", "used", "prompt"), *top], left=[3], indent=2),
+    ]
+    kept = figures["latents"]
     lines += ["", f"latents of {kept['clips']} clips kept, {kept['bytes'] / 2**20:.1f} MiB"]
     return "\n".join(lines)
 
 
-def _version(number: int, digest: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    rewards = np.array([row["reward"] for row in rows if math.isfinite(row["reward"])])
-    return {
-        "version": number,
-        "digest": digest,
-        "first_iteration": min(row["iteration"] for row in rows),
-        "last_iteration": max(row["iteration"] for row in rows),
-        "clips": len(rows),
-        "mean": float(rewards.mean()) if len(rewards) else None,
-        "deviation": float(rewards.std()) if len(rewards) else None,
-        "winners": _mean(row["reward"] for row in rows if row["role"] == "winner"),
-        "losers": _mean(row["reward"] for row in rows if row["role"] == "loser"),
-        "not_finite": len(rows) - len(rewards),
-    }
-
-
-def _prompts(groups: Mapping[tuple[int, str], Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The prompts whose pairs were used in most iterations, then those drawn most often."""
-    found: dict[str, dict[str, Any]] = {}
-    for (_, prompt_id), group in groups.items():
-        new = {"prompt_id": prompt_id, "prompt": group[0]["prompt"], "groups": 0, "pairs": 0, "uses": 0}
-        entry = found.setdefault(prompt_id, new)
-        entry["groups"] += 1
-        entry["pairs"] += group[0]["verdict"] == "accepted"
-        entry["uses"] += max(len(row["used"]) for row in group)
-    ordered = sorted(found.values(), key=lambda e: (-e["uses"], -e["groups"], e["prompt_id"]))
-    return ordered[:TOP]
-
-
-def _quantiles(values: Iterable[float]) -> dict[str, float | None]:
-    found = list(values)
-    names = ("least", "quarter", "median", "three quarters", "most")
-    if not found:
-        return dict.fromkeys(names)
-    return {name: float(np.quantile(found, at)) for name, at in zip(names, QUANTILES, strict=True)}
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    found = [value for value in values if math.isfinite(value)]
-    return sum(found) / len(found) if found else None
+def _plain(data: Any, orient: str) -> Any:
+    """Return a frame or series as JSON values, NaN as None."""
+    return json.loads(data.to_json(orient=orient, double_precision=15))
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _aligned(rows: Sequence[Sequence[object]], left: int = 0) -> list[str]:
-    """Rows of cells as columns to the right; column ``left`` stands to the left."""
-    if not rows:
-        return ["  none"]
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return [
-        "  " + "  ".join(
-            cell.ljust(width) if place == left % len(widths) else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in texts
-    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What every objective is given, and what is told of a pair whatever the objective."""
+"""What every objective takes, and the figures of a pair that every objective logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PairErrors:
-    """Denoising errors (P,) of P pairs under shared noise and time, all reduced alike.
+    """Denoising errors (P,) of P pairs under shared noise and time, all with the same reduction.
 
     Attributes:
         winner: under the policy, with gradient.
@@ -19,7 +19,7 @@ class PairErrors:
         reference_winner: under the reference, without.
         reference_loser: under the reference, without.
         overlap: inner products of the policy's residuals (prediction - target) of winner and loser, without
-            gradient, reduced as the errors are; so the errors are the residuals' squared norms.
+            gradient, reduced like the errors, which are the residuals' squared norms.
     """
 
     winner: Tensor
@@ -29,8 +29,8 @@ class PairErrors:
     overlap: Tensor
 
 
+#: Losses (P,) of pairs at a beta; no reduction over pairs, so that all processes' pairs have the same weight.
 Objective = Callable[[PairErrors, float], Tensor]
-"""Losses (P,) of pairs at a beta; no reduction over pairs, so that all processes' pairs weigh the same."""
 
 
 def _reduce(products: Tensor, reduction: str) -> Tensor:
@@ -42,7 +42,7 @@ def _reduce(products: Tensor, reduction: str) -> Tensor:
 
 
 def denoising_error(prediction: Tensor, target: Tensor, reduction: str) -> Tensor:
-    """Return squared errors (B,) of predictions (B, ...), all other axes reduced by ``mean`` or ``sum``."""
+    """Return squared errors (B,) of predictions (B, ...), all other axes reduced by `mean` or `sum`."""
     return _reduce((prediction - target).square(), reduction)
 
 
@@ -53,14 +53,14 @@ def pair_errors(prediction: Tensor, reference: Tensor, target: Tensor, reduction
         prediction: the policy's.
         reference: the reference policy's.
         target: what both should have predicted.
-        reduction: ``mean`` or ``sum`` over all axes but the first.
+        reduction: `mean` or `sum` over all axes but the first.
     """
-    own, other = (denoising_error(value, target, reduction) for value in (prediction, reference))
+    policy, other = (denoising_error(value, target, reduction) for value in (prediction, reference))
     with torch.no_grad():
         winner, loser = (prediction - target).chunk(2)
         overlap = _reduce(winner * loser, reduction)
     pairs = len(overlap)
-    return PairErrors(own[:pairs], own[pairs:], other[:pairs], other[pairs:], overlap)
+    return PairErrors(policy[:pairs], policy[pairs:], other[:pairs], other[pairs:], overlap)
 
 
 def preference(errors: PairErrors, beta: float) -> Tensor:
@@ -76,12 +76,12 @@ def preference(errors: PairErrors, beta: float) -> Tensor:
 def diagnostics(errors: PairErrors, beta: float) -> dict[str, Tensor]:
     """Return per-pair figures (P,) to be averaged.
 
-    Winner and loser are told apart, because a growing margin can hide a winner that gets worse.
+    Winner and loser have figures of their own, because a growing margin can hide a winner that gets worse.
     """
     margin = preference(errors, beta)
     return {
-        "accuracy": (margin > 0).float(),
-        "margin": margin,
+        "rewards/accuracies": (margin > 0).float(),
+        "rewards/margins": margin,
         "saturated": (margin.abs() > 5).float(),
         "winner_error": errors.winner.detach(),
         "loser_error": errors.loser.detach(),

@@ -1,4 +1,4 @@
-"""What every policy is to the rest of alignment, whichever of its weights are trained."""
+"""What every policy offers to the rest of alignment, whichever of its weights are trained."""
 
 from __future__ import annotations
 
@@ -11,81 +11,89 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.alignment.policy.sharding import InStep
+from components.alignment.policy.sharding import UnevenInputJoin
 from components.generator.families import ModelFamily
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 
-POLICY, REFERENCE = "policy", "reference"
+#: The sets of weights that the network may compute with.
+POLICY, REFERENCE, BASE = "policy", "reference", "base"
 ALONE = Ranks()
 
 
 class Policy(ABC):
-    """A family's denoiser with weights that are trained, ``policy``, and frozen ones, ``reference``.
+    """A family's denoiser with trained weights, `policy`, and frozen ones, `reference`.
 
-    Both start as the base, which stays within reach.
+    Both start as the base, which stays available.
+
+    Attributes:
+        used: the set of weights that the network computes with.
+        sharded: names of the parameters of which each process has a share only.
     """
 
-    #: Names of the parameters of which each process has a share only.
-    cut: frozenset[str] = frozenset()
+    sharded: frozenset[str] = frozenset()
+    used: str = POLICY
 
     def __init__(self, family: ModelFamily) -> None:
         self.family = family
         self.network: Any = family.denoiser
-        self._in_step: InStep | None = None
+        self._join: UnevenInputJoin | None = None
 
     @abstractmethod
     def parameters(self, of: str = POLICY) -> Mapping[str, Tensor]:
-        """Return the float32 weights of ``policy`` or ``reference`` by module path; the policy's are what an
+        """Return the float32 weights of `policy` or `reference` by module path; the policy's are what an
         optimizer steps."""
 
     @abstractmethod
     def use(self, which: str) -> None:
-        """Let the network compute with ``policy`` or ``reference``."""
+        """Make the network compute with `policy`, `reference` or `base`."""
 
     @abstractmethod
-    def base(self) -> AbstractContextManager[None]:
-        """Run with the base in the policy's place, without gradients."""
-
-    @abstractmethod
-    def to_base(self) -> None:
-        """Make the policy's weights the base's again."""
+    def reset_to_base(self) -> None:
+        """Set the policy's weights to the base's."""
 
     @abstractmethod
     def save(self, folder: Path, ranks: Ranks = ALONE) -> None:
-        """Write the policy into an artifact's folder, so that ``Generator.load`` and diffusers read it.
+        """Write the policy into an artifact's folder, so that `Generator.load` and diffusers read it.
 
         Every process calls it, the main one writes.
         """
 
     @contextmanager
-    def reference(self) -> Iterator[None]:
-        """Run with the reference in the policy's place, without gradients."""
-        self.use(REFERENCE)
+    def _with(self, which: str) -> Iterator[None]:
+        self.use(which)
         try:
             with torch.no_grad():
                 yield
         finally:
             self.use(POLICY)
 
+    def reference(self) -> AbstractContextManager[None]:
+        """Run with the reference in the policy's place, without gradients."""
+        return self._with(REFERENCE)
+
+    def base(self) -> AbstractContextManager[None]:
+        """Run with the base in the policy's place, without gradients."""
+        return self._with(BASE)
+
     def whole_of(self, name: str, value: Tensor) -> Tensor:
-        """Put together what every process has of a tensor in the shape of parameter ``name``, as of the
-        optimizer's state; every process calls it."""
+        """Gather a tensor in the shape of parameter `name`, such as optimizer state, from all processes;
+        every process calls it."""
         return value
 
     def share_of(self, name: str, value: Tensor) -> Tensor:
         """Undo `whole_of`, for any number of processes."""
         return value
 
-    def in_step(self) -> AbstractContextManager[None]:
-        """What calls the network goes in here, if one process may have more calls than another.
+    def uneven_inputs(self) -> AbstractContextManager[None]:
+        """Call the network in here where one process may have more inputs than another.
 
-        Every process enters; see `InStep` in sharding.py. Nothing where each has a whole base.
+        Every process enters; see `UnevenInputJoin`. Does nothing where each process has a whole network.
         """
-        return nullcontext() if self._in_step is None else self._in_step.phase()
+        return nullcontext() if self._join is None else self._join.phase()
 
     def stepped(self) -> None:
-        """The optimizer has changed `parameters`: from now on the network computes with the new ones."""
+        """The optimizer has changed `parameters`: make the network compute with the new ones."""
         self.use(POLICY)
 
     def checkpoint_activations(self) -> None:
@@ -98,13 +106,13 @@ class Policy(ABC):
             self.network.enable_gradient_checkpointing()
         except ValueError as error:
             raise InputError(
-                f"alignment.gradient_checkpointing = true: {type(self.network).__name__} cannot; "
-                "false is allowed"
+                f"alignment.gradient_checkpointing = true: {type(self.network).__name__} does not "
+                "support it; set it to false"
             ) from error
 
     @torch.no_grad()
-    def refresh_reference(self, share: float = 1.0) -> None:
-        """Move the reference ``share`` of the way to the policy; at 1 it is a copy of it."""
+    def sync_reference(self, share: float = 1.0) -> None:
+        """Move the reference `share` of the way to the policy; at 1 it becomes a copy."""
         policy = self.parameters(POLICY)
         for name, value in self.parameters(REFERENCE).items():
             if share == 1.0:
@@ -113,7 +121,7 @@ class Policy(ABC):
                 value.lerp_(policy[name], share)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the weights of policy and reference, each named ``<which>/<name>``; see `whole_of`."""
+        """Return the weights of policy and reference, each named `<which>/<name>`; see `whole_of`."""
         return {
             f"{of}/{name}": value.detach()
             for of in (POLICY, REFERENCE)

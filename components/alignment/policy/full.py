@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from components.alignment.policy.base import ALONE, POLICY, REFERENCE, Policy
+from components.alignment.policy.base import ALONE, BASE, POLICY, REFERENCE, Policy
 from components.alignment.policy.sharding import (
-    InStep,
-    Together,
+    ShardingContext,
+    UnevenInputJoin,
     local,
-    of_odd_type,
+    minority_dtype_parameters,
     shard,
     share_of,
     whole_network,
@@ -23,48 +22,40 @@ from components.alignment.policy.sharding import (
 from components.generator.families import WEIGHTS_FOLDER, ModelFamily
 from components.runtime.compute.distributed import Ranks
 
-BASE = "base"
-
 
 class FullPolicy(Policy):
     """All weights of a family's denoiser are trained.
 
-    The network computes with one set of weights at a time: they are copied into its own, in its own type. The
-    base is kept in that type, policy and reference in float32: in 16 bits, steps of a small learning rate and
-    of a moving average round to nothing. Gradients are added up in float32, too. The reference is the base,
-    and takes no memory of its own, until it is refreshed for the first time.
+    The network computes with one set of weights at a time: they are copied into its own, in its own dtype.
+    The base is kept in that dtype, policy and reference in float32: in 16 bits, small steps round to nothing.
+    Gradients are summed in float32, too. The reference is the base, without memory of its own, until it is
+    synced for the first time.
 
-    Processes that hold the network together have their share of each set of weights, and step it: weights are
-    changed number by number, so that nobody needs those of the others.
+    Sharded processes have their share of each set of weights, and step it: weights change element by element,
+    so that no process needs the others' shares.
     """
 
-    def __init__(self, family: ModelFamily, together: Together | None = None) -> None:
-        """Take the base from the network.
-
-        Args:
-            together: the processes that hold it together.
-        """
+    def __init__(self, family: ModelFamily, sharding: ShardingContext | None = None) -> None:
+        """Take the base from the network; shard it where there is a `sharding` context."""
         super().__init__(family)
         self.network.requires_grad_(True)
         self._kinds = {name: type(getattr(family.pipeline, name)) for name in family.denoisers}
-        if together is not None:
+        if sharding is not None:
             networks = [getattr(family.pipeline, name) for name in family.denoisers]
-            odd = [value for network in networks for value in of_odd_type(network)]
-            shard(networks, odd, together, trained=True)
-            self._in_step = InStep(self.network, together.ranks, self)
-        own = dict(self.network.named_parameters())
-        self._own = own
-        self.cut = frozenset(name for name, value in own.items() if hasattr(value, "to_local"))
-        self._base = {name: local(value).clone() for name, value in own.items()}
+            whole = [value for network in networks for value in minority_dtype_parameters(network)]
+            shard(networks, whole, sharding, trained=True)
+            self._join = UnevenInputJoin(self.network, sharding.ranks, self)
+        self._own = dict(self.network.named_parameters())
+        self.sharded = frozenset(name for name, value in self._own.items() if hasattr(value, "to_local"))
+        self._base = {name: local(value).clone() for name, value in self._own.items()}
         self._policy = {name: value.float().clone() for name, value in self._base.items()}
         self._reference: dict[str, Tensor] | None = None
-        self.used = POLICY
-        for name, value in own.items():
+        for name, value in self._own.items():
             self._policy[name].requires_grad_(True)
-            value.register_post_accumulate_grad_hook(self._collecting(self._policy[name]))
+            value.register_post_accumulate_grad_hook(_collect_into(self._policy[name]))
 
     def parameters(self, of: str = POLICY) -> dict[str, Tensor]:
-        """See `Policy.parameters`; the reference has none of its own before its first refresh."""
+        """See `Policy.parameters`; the reference has none of its own before its first sync."""
         return self._policy if of == POLICY else self._reference or {}
 
     def use(self, which: str) -> None:
@@ -75,32 +66,19 @@ class FullPolicy(Policy):
                 local(self._own[name]).copy_(value)
         self.used = which
 
-    @contextmanager
-    def base(self) -> Iterator[None]:
-        """Run with the base's weights, without gradients."""
-        self.use(BASE)
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.use(POLICY)
-
     @torch.no_grad()
-    def to_base(self) -> None:
-        """See `Policy.to_base`."""
+    def reset_to_base(self) -> None:
         for name, value in self._policy.items():
             value.copy_(self._base[name])
         self.stepped()
 
     @torch.no_grad()
-    def refresh_reference(self, share: float = 1.0) -> None:
-        """See `Policy.refresh_reference`."""
+    def sync_reference(self, share: float = 1.0) -> None:
         self._detach_reference()
-        super().refresh_reference(share)
+        super().sync_reference(share)
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """See `Policy.restore`."""
         if any(name.startswith(f"{REFERENCE}/") for name in tensors):
             self._detach_reference()
         else:
@@ -108,18 +86,16 @@ class FullPolicy(Policy):
         super().restore(tensors)
 
     def whole_of(self, name: str, value: Tensor) -> Tensor:
-        """See `Policy.whole_of`."""
         return whole_of(self._own[name], value) if value.dim() else value
 
     def share_of(self, name: str, value: Tensor) -> Tensor:
-        """See `Policy.share_of`."""
         return share_of(self._own[name], value) if value.dim() else value
 
     def save(self, folder: Path, ranks: Ranks = ALONE) -> None:
-        """Write the weights in the network's type into ``weights/``; see ``ModelFamily.save_weights``."""
+        """Write the weights in the network's dtype into `weights/`; see `ModelFamily.save_weights`."""
         self.use(POLICY)
         networks = {name: getattr(self.family.pipeline, name) for name in self.family.denoisers}
-        if self.cut:
+        if self.sharded:
             networks = {name: whole_network(n, self._kinds[name], ranks) for name, n in networks.items()}
         if ranks.is_main:
             self.family.save_weights(folder / WEIGHTS_FOLDER, networks)
@@ -129,14 +105,14 @@ class FullPolicy(Policy):
         if self._reference is None:
             self._reference = {name: value.float().clone() for name, value in self._base.items()}
 
-    @staticmethod
-    def _collecting(weight: Tensor) -> Callable[[Tensor], None]:
-        """What moves a gradient from the network to the float32 weight, as soon as it is there."""
 
-        def collect(own: Tensor) -> None:
-            assert own.grad is not None
-            gradient = local(own.grad).float()
-            weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
-            own.grad = None
+def _collect_into(weight: Tensor) -> Callable[[Tensor], None]:
+    """Return a hook that moves a gradient from the network to a float32 weight as soon as it is there."""
 
-        return collect
+    def collect(own: Tensor) -> None:
+        assert own.grad is not None
+        gradient = local(own.grad).float()
+        weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+        own.grad = None
+
+    return collect

@@ -1,79 +1,67 @@
-"""The policy and its reference as two LoRA adapters on one frozen network.
-
-There is no second copy of the base in memory.
-"""
+"""The policy and its reference as two LoRA adapters on one frozen network, with one copy of the base."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from peft import LoraConfig
 from torch import nn
 
-from components.alignment.policy.base import ALONE, POLICY, REFERENCE, Policy
-from components.alignment.policy.sharding import InStep, Together, shard
+from components.alignment.policy.base import ALONE, BASE, POLICY, REFERENCE, Policy
+from components.alignment.policy.sharding import ShardingContext, UnevenInputJoin, shard
 from components.generator.families import LORA_FOLDER, ModelFamily
 from components.runtime.compute.distributed import Ranks
 from components.runtime.compute.seeds import derive
 
 
 class LoraPolicy(Policy):
-    """LoRA adapters ``policy`` (trained) and ``reference`` (frozen) on a family's denoiser.
+    """LoRA adapters `policy` (trained) and `reference` (frozen) on a family's denoiser.
 
-    Both start as the base: LoRA's second matrix is zero. The base itself is the network with adapters
-    switched off.
+    Both start as the base: LoRA's second matrix is zero. The base itself is the network with its adapters
+    disabled.
     """
 
-    def __init__(self, family: ModelFamily, rank: int, seed: int, together: Together | None = None) -> None:
-        """Put both adapters on the network.
-
-        Args:
-            together: the processes that hold the base together; the adapters stay whole in each of them.
-        """
+    def __init__(
+        self, family: ModelFamily, rank: int, seed: int, sharding: ShardingContext | None = None
+    ) -> None:
+        """Put both adapters on the network; shard the base where there is a `sharding` context, while the
+        adapters stay whole in each process."""
         super().__init__(family)
         config = LoraConfig(
             r=rank, lora_alpha=rank, target_modules=list(family.lora_targets), init_lora_weights=True
         )
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # Two adapters on one network are the point here.
+            # Two adapters on one network are intended.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             torch.manual_seed(derive(seed, "lora"))
             self.network.add_adapter(config, adapter_name=REFERENCE)
             self.network.add_adapter(config, adapter_name=POLICY)
-        # Float32 whatever the base's type: in 16 bits, steps of a small learning rate round to nothing.
+        # Float32 whatever the base's dtype: in 16 bits, steps of a small learning rate round to nothing.
         for adapter in (POLICY, REFERENCE):
             for value in self.parameters(adapter).values():
                 value.data = value.data.float()
-        self.refresh_reference()
+        self.sync_reference()
         self.use(POLICY)
-        if together is not None:
+        if sharding is not None:
             adapters = [*self.parameters(POLICY).values(), *self.parameters(REFERENCE).values()]
-            networks = [getattr(family.pipeline, name) for name in family.denoisers]
-            shard(networks, adapters, together)
-            self._in_step = InStep(self.network, together.ranks)
+            shard([getattr(family.pipeline, name) for name in family.denoisers], adapters, sharding)
+            self._join = UnevenInputJoin(self.network, sharding.ranks, self)
 
     def use(self, which: str) -> None:
-        """Make one adapter the active one."""
-        self.network.set_adapter(which)
-
-    @contextmanager
-    def base(self) -> Iterator[None]:
-        """Run with all adapters switched off, without gradients."""
-        self.network.disable_adapters()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.network.enable_adapters()
-            self.use(POLICY)
+        """Make one adapter the active one, or disable both for the base."""
+        if which == BASE:
+            self.network.disable_adapters()
+        else:
+            if self.used == BASE:
+                self.network.enable_adapters()
+            self.network.set_adapter(which)
+        self.used = which
 
     @torch.no_grad()
-    def to_base(self) -> None:
-        """See `Policy.to_base`; both matrices are zero: zero times what overflows would be no number."""
+    def reset_to_base(self) -> None:
+        """See `Policy.reset_to_base`; both matrices become zero, as zero times an overflow would be NaN."""
         for value in self.parameters(POLICY).values():
             value.zero_()
 
@@ -87,9 +75,9 @@ class LoraPolicy(Policy):
         }
 
     def stepped(self) -> None:
-        """Nothing: the optimizer steps what the network computes with."""
+        """Do nothing: the optimizer steps what the network computes with."""
 
     def save(self, folder: Path, ranks: Ranks = ALONE) -> None:
-        """Write the policy in the diffusers format into ``lora/``; see ``ModelFamily.save_lora``."""
+        """Write the policy in the diffusers format into `lora/`; see `ModelFamily.save_lora`."""
         if ranks.is_main:
             self.family.save_lora(folder / LORA_FOLDER, POLICY)

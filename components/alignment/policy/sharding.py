@@ -1,12 +1,12 @@
-"""One network held by several processes together: each keeps a share of every weight (FSDP2).
+"""One network held by several processes: each keeps a share of every weight (FSDP2).
 
-A block's weights are put together just before it computes and dropped after, so that a network that does not
-fit one GPU is trained on several. Adapters on a frozen network stay whole in every process: they are small,
-and their gradients are added up as without sharding. Where the network itself is trained, each process keeps
-and steps its share of everything: gradients, the optimizer's state, the reference. Results do not change.
+A block's weights are gathered just before it computes and dropped afterwards, so that a network that does not
+fit one GPU can be trained on several. Adapters on a frozen network stay whole in every process: they are
+small, and their gradients are summed as without sharding. Where the network itself is trained, each process
+keeps and steps its share of everything: gradients, optimizer state, reference. Results do not change.
 
-Putting a block together takes all processes at the same time, however many clips or pairs each of them has.
-Those that have none left join the others' calls with numbers that lead nowhere; see `InStep`.
+Gathering a block takes all processes at the same time, however many clips or pairs each of them has. A
+process without inputs of its own joins the others' calls with a dummy forward; see `UnevenInputJoin`.
 """
 
 from __future__ import annotations
@@ -26,32 +26,36 @@ from components.runtime.compute.distributed import Ranks
 
 
 @dataclass(frozen=True)
-class Together:
-    """Several processes that hold one network together, and this one's device."""
+class ShardingContext:
+    """The processes that hold one network, and this process's device."""
 
     ranks: Ranks
     device: torch.device
 
 
 def shard(
-    networks: Iterable[nn.Module], whole: Iterable[nn.Parameter], together: Together, *, trained: bool = False
+    networks: Iterable[nn.Module],
+    whole: Iterable[nn.Parameter],
+    context: ShardingContext,
+    *,
+    trained: bool = False,
 ) -> None:
     """Leave each process its share of the networks' weights, on its device.
 
-    Networks that lie on the host travel block by block: no device ever holds one whole.
+    Networks on the host move block by block: no device ever holds a whole one.
 
     Args:
-        whole: parameters that every process keeps as they are; they are moved to the device.
-        trained: the shares are changed between calls: nothing stays put together after a call. Gradients are
-            exchanged in float32.
+        whole: parameters that every process keeps whole; they are moved to the device.
+        trained: weights change between calls: none stays gathered after a call, and gradients are exchanged
+            in float32.
     """
-    # Imported here: most runs share nothing.
+    # Imported here: most runs do not shard.
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     ignored = set(whole)
     settings: dict[str, Any] = {
-        "mesh": init_device_mesh(together.device.type, (together.ranks.size,)),
+        "mesh": init_device_mesh(context.device.type, (context.ranks.size,)),
         "ignored_params": ignored,
     }
     if trained:
@@ -63,48 +67,47 @@ def shard(
             fully_shard(block, **settings)
         fully_shard(network, **settings)
     for parameter in ignored:
-        parameter.data = parameter.data.to(together.device)
+        parameter.data = parameter.data.to(context.device)
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The layers that a network repeats; each is put together for itself."""
+    """Return the layers that a network repeats; each is gathered separately."""
     return [block for child in network.children() if isinstance(child, nn.ModuleList) for block in child]
 
 
-def of_odd_type(network: nn.Module) -> list[nn.Parameter]:
-    """The weights that are not of the type that most numbers are of, as norms in 32 bits of a base in 16.
+def minority_dtype_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters whose dtype differs from most others', such as float32 norms in a bfloat16 base.
 
-    They are small, and FSDP2 trains weights of one type only.
+    They are small, and FSDP2 trains weights of one dtype only.
     """
-    numbers: Counter[torch.dtype] = Counter()
+    sizes: Counter[torch.dtype] = Counter()
     for value in network.parameters():
-        numbers[value.dtype] += value.numel()
-    usual = max(numbers, key=lambda dtype: numbers[dtype])
-    return [value for value in network.parameters() if value.dtype != usual]
+        sizes[value.dtype] += value.numel()
+    majority = max(sizes, key=lambda dtype: sizes[dtype])
+    return [value for value in network.parameters() if value.dtype != majority]
 
 
 def local(value: Tensor) -> Tensor:
-    """What lies in this process of a weight, memory shared: its share of one that is held together."""
+    """Return this process's part of a weight, sharing its memory; all of it where it is not sharded."""
     data = value.data
-    # Without importing what most runs need not.
     share: Tensor = data.to_local() if hasattr(data, "to_local") else data
     return share
 
 
 def share_of(weight: Tensor, value: Tensor) -> Tensor:
-    """Cut a whole tensor as a weight is cut; ``value`` where the weight is not."""
+    """Cut a whole tensor as a weight is sharded; return `value` where the weight is not."""
     if not hasattr(weight, "to_local"):
         return value
     from torch.distributed.tensor import distribute_tensor
 
     layout: Any = weight
-    # Everybody has the whole: nothing is sent.
+    # Every process has the whole tensor: nothing is sent.
     cut = distribute_tensor(value, layout.device_mesh, layout.placements, src_data_rank=None)
     return local(cut).clone()
 
 
 def whole_of(weight: Tensor, value: Tensor) -> Tensor:
-    """Undo `share_of`: put together what every process has of a tensor; every process calls it."""
+    """Undo `share_of`: gather a tensor from all processes; every process calls it."""
     if not hasattr(weight, "to_local"):
         return value
     from torch.distributed.tensor import DTensor
@@ -119,13 +122,13 @@ def whole_of(weight: Tensor, value: Tensor) -> Tensor:
 
 
 def whole_network(network: nn.Module, kind: Any, ranks: Ranks) -> Any:
-    """Return a copy on the host of a diffusers network that is held together; every process calls it.
+    """Return a whole copy, on the host, of a sharded diffusers network; every process calls it.
 
     Args:
         kind: its class before it was sharded.
 
     Returns:
-        the copy in the main process, None in the others.
+        The copy in the main process, None in the others.
     """
     state = {}
     for name, value in network.state_dict().items():
@@ -140,17 +143,19 @@ def whole_network(network: nn.Module, kind: Any, ranks: Ranks) -> Any:
     return copy
 
 
-def clip_gradients(weights: Mapping[str, Tensor], cut: Collection[str], limit: float, ranks: Ranks) -> float:
-    """Scale gradients so that their norm over all weights is at most ``limit``; returns it as it was.
+def clip_gradients(
+    weights: Mapping[str, Tensor], sharded: Collection[str], limit: float, ranks: Ranks
+) -> float:
+    """Scale gradients so that their norm over all weights is at most `limit`; return the norm before.
 
     Args:
         weights: by name, each with a gradient.
-        cut: names of those of which this process has a share only; every process has all of the others.
+        sharded: names of the weights of which this process has a share; it has the others whole.
     """
     gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
-    norm = nn.utils.get_total_norm([g for name, g in gradients.items() if name not in cut])
-    if cut:
-        mine = nn.utils.get_total_norm([gradients[name] for name in cut])
+    norm = nn.utils.get_total_norm([g for name, g in gradients.items() if name not in sharded])
+    if sharded:
+        mine = nn.utils.get_total_norm([gradients[name] for name in sharded])
         shares = ranks.all_gather_object(float(mine.double().square()))
         norm = (norm.double().square() + sum(shares)).sqrt().float().to(mine.device)
     nn.utils.clip_grads_with_norm_(weights.values(), limit, norm)
@@ -158,8 +163,8 @@ def clip_gradients(weights: Mapping[str, Tensor], cut: Collection[str], limit: f
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    """A tensor of a call as the others are told of it."""
+class _TensorSpec:
+    """The shape and dtype of a tensor argument; its values stay in the calling process."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -167,38 +172,42 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of the network: whether a backward pass follows, which weights it computes with where it has
-    several sets, and what it is given, numbers left out."""
+    """A call of the network as other processes join it.
+
+    Attributes:
+        trains: whether a backward pass follows.
+        weights: the set of weights that the network computes with.
+        experts: the experts that it calls; empty for a network without experts.
+    """
 
     trains: bool
-    used: str
+    weights: str
     args: Any
-    named: Any
-    parts: frozenset[str]
+    kwargs: Any
+    experts: frozenset[str]
 
 
-class Sets(Protocol):
-    """Several sets of weights for one network, of which it computes with one."""
+class WeightSets(Protocol):
+    """Several sets of weights for one network, which computes with one of them."""
 
     used: str
 
     def use(self, which: str) -> None:
-        """Put this process's share of a set into the network."""
+        """Make the network compute with a set; every process has its share of it."""
 
 
-class InStep:
-    """Keeps processes that hold one network together calling it equally often.
+class UnevenInputJoin:
+    """Makes processes that share one network call it equally often, however many inputs each has.
 
-    Within a phase every call is announced to all. A process that is through with its own calls joins those of
-    the others until nobody calls any more. A backward pass must follow its forward pass at once.
+    Within `phase` every call is announced to all processes. A process that has made its own calls joins the
+    others' calls with dummy forwards until all are done. A backward pass must follow its forward at once.
     """
 
-    def __init__(self, network: Any, ranks: Ranks, sets: Sets | None = None) -> None:
-        """Watch a network whose weights were sharded before: announcing comes first.
+    def __init__(self, network: Any, ranks: Ranks, sets: WeightSets) -> None:
+        """Watch a sharded network.
 
         Args:
-            sets: the sets of weights that it may compute with, if each process has its share of them only:
-                who joins a call uses the caller's set.
+            sets: the sets of weights that it may compute with; a dummy forward uses the caller's set.
         """
         self.network, self.ranks, self.sets = network, ranks, sets
         self._inside = self._joining = False
@@ -206,65 +215,58 @@ class InStep:
 
     @contextmanager
     def phase(self) -> Iterator[None]:
-        """Calls that may be more in one process than in another; every process enters, none talks inside."""
+        """Allow a different number of calls in each process; every process enters."""
         self._inside = True
         try:
             with warnings.catch_warnings():
                 # It warns of changing the output in place, which no family does.
                 warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
                 yield
-                before = self._used
+                before = self.sets.used
                 while (call := self._agree(None)) is not None:
-                    self._take(call.used)
-                    self._join(call)
-                self._take(before)
+                    self._use(call.weights)
+                    self._dummy_forward(call)
+                self._use(before)
         finally:
             self._inside = False
 
-    @property
-    def _used(self) -> str:
-        return self.sets.used if self.sets is not None else ""
-
-    def _take(self, which: str) -> None:
-        if self.sets is not None and which != self.sets.used:
+    def _use(self, which: str) -> None:
+        if which != self.sets.used:
             self.sets.use(which)
 
-    def _announce(self, network: Any, args: Any, named: dict[str, Any]) -> None:
+    def _announce(self, network: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if self._joining:
             return
         if not self._inside:
-            raise RuntimeError("a network that processes hold together is called outside a phase")
-        told_args, told_named = tree_map(_without_numbers, (args, named))
-        parts = network.parts_for(named["timestep"]) if hasattr(network, "parts_for") else frozenset()
-        self._agree(_Call(torch.is_grad_enabled(), self._used, told_args, told_named, parts))
+            raise RuntimeError("a sharded network is called outside a phase")
+        arg_specs, kwarg_specs = tree_map(
+            lambda v: _TensorSpec(v.shape, v.dtype) if isinstance(v, Tensor) else v, (args, kwargs)
+        )
+        experts = network.parts_for(kwargs["timestep"]) if hasattr(network, "parts_for") else frozenset()
+        self._agree(_Call(torch.is_grad_enabled(), self.sets.used, arg_specs, kwarg_specs, experts))
 
     def _agree(self, mine: _Call | None) -> _Call | None:
-        """Tell everybody; returns the first process's call, None where nobody calls."""
+        """Announce a call to all processes; return the first process's call, None where nobody calls."""
         calls = [call for call in self.ranks.all_gather_object(mine) if call is not None]
-        if len({(call.trains, call.used) for call in calls}) > 1:
-            raise RuntimeError("processes that hold one network together are at different places")
+        if len({(call.trains, call.weights) for call in calls}) > 1:
+            raise RuntimeError("processes that share one network are at different places")
         if calls and hasattr(self.network, "asked"):
-            self.network.asked = frozenset().union(*(call.parts for call in calls))
+            self.network.asked = frozenset().union(*(call.experts for call in calls))
         return calls[0] if calls else None
 
-    def _join(self, call: _Call) -> None:
+    def _dummy_forward(self, call: _Call) -> None:
         device = next(self.network.parameters()).device
-        args, named = tree_map(lambda value: _some_numbers(value, device), (call.args, call.named))
+
+        def ones(value: Any) -> Any:
+            is_spec = isinstance(value, _TensorSpec)
+            return torch.ones(value.shape, dtype=value.dtype, device=device) if is_spec else value
+
+        args, kwargs = tree_map(ones, (call.args, call.kwargs))
         self._joining = True
         try:
             with torch.set_grad_enabled(call.trains):
-                output = self.network(*args, **named)[0]
+                output = self.network(*args, **kwargs)[0]
             if call.trains:
                 output.backward(torch.zeros_like(output))
         finally:
             self._joining = False
-
-
-def _without_numbers(value: Any) -> Any:
-    return _Numbers(value.shape, value.dtype) if isinstance(value, Tensor) else value
-
-
-def _some_numbers(value: Any, device: torch.device) -> Any:
-    if not isinstance(value, _Numbers):
-        return value
-    return torch.ones(value.shape, dtype=value.dtype, device=device)

@@ -1,11 +1,10 @@
-"""Where candidates come from and what is learnt from their pairs, one file for each way."""
+"""Where candidates come from and what is learnt from their pairs."""
 
 from __future__ import annotations
 
-from components.alignment.strategies.base import Drawn, Setting, Strategy
-from components.alignment.strategies.best_of_n import BestOfN
-from components.alignment.strategies.offline import FromLedger, Offline
-from components.alignment.strategies.online import Online
+from components.alignment.strategies.base import RolloutBatch, Setting, Strategy
+from components.alignment.strategies.from_ledger import FromLedger
+from components.alignment.strategies.sampling import BestOfN, Offline, Online
 
 #: Every strategy by name.
 STRATEGIES: dict[str, type[Strategy]] = {"online": Online, "offline": Offline, "best_of_n": BestOfN}
@@ -18,4 +17,4 @@ def strategy_of(setting: Setting) -> Strategy:
     return STRATEGIES[setting.params.strategy](setting)
 
 
-__all__ = ["STRATEGIES", "Drawn", "Setting", "Strategy", "strategy_of"]
+__all__ = ["STRATEGIES", "RolloutBatch", "Setting", "Strategy", "strategy_of"]

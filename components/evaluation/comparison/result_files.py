@@ -17,6 +17,7 @@ from components.evaluation.vbench.totals import RANGES
 from components.runtime.compute.seeds import numpy_rng
 from components.runtime.errors import InputError
 from components.runtime.stats import CONFIDENCE, FEWEST, Clusters, holm, plain
+from components.runtime.tables import columns
 from components.video.names import composed
 
 #: Largest harmless fall of a dimension, as a share of its range in VBench's totals.
@@ -210,19 +211,17 @@ def as_table(comparison: ResultComparison) -> str:
     lines = []
     for name, changes in comparison.changes.items():
         lines.append(f"{name} against {comparison.base}")
-        lines.append(
-            f"{'':24}{'base':>9}{'cand.':>9}   {f'change [{100 * CONFIDENCE:g} % interval]':30}"
-            f"{'won/tied/lost':>15}{'p (Holm)':>10}  verdict"
-        )
+        change = f"change [{100 * CONFIDENCE:g} % interval]"
+        rows = [("", "base", "cand.", change, "won/tied/lost", "p (Holm)", "verdict")]
         for key, one in changes.items():
             pair, gap = one.paired, one.paired.difference
-            lines.append(
-                f"{key:24}{pair.base_mean:9.4f}{pair.aligned_mean:9.4f}   "
-                f"{f'{gap.value:+.4f} ' + ends(gap, '+.4f'):30}"
-                f"{f'{pair.wins}/{pair.ties}/{pair.losses}':>15}{one.p_holm:10.4f}  {one.verdict}"
-            )
-        lines += [f"{key:24} not compared: {why}" for key, why in comparison.skipped[name].items()]
-        lines += [f"{key:24} not VBench's: {one.measured}" for key, one in changes.items() if one.measured]
+            means = (f"{pair.base_mean:.4f}", f"{pair.aligned_mean:.4f}")
+            change = f"{gap.value:+.4f} {ends(gap, '+.4f')}"
+            counts = f"{pair.wins}/{pair.ties}/{pair.losses}"
+            rows.append((key, *means, change, counts, f"{one.p_holm:.4f}", one.verdict))
+        lines += columns(rows, left=(0, 3, 6))
+        lines += [f"{key}: not compared: {why}" for key, why in comparison.skipped[name].items()]
+        lines += [f"{key}: not VBench's: {one.measured}" for key, one in changes.items() if one.measured]
         if unpaired := sum(one.unpaired for one in changes.values()):
             lines.append(f"{unpaired} videos are in one file only and were left out")
         if any(one.seeds is False for one in changes.values()):

@@ -7,22 +7,23 @@ from collections.abc import Mapping
 from components.evaluation.comparison.paired import Paired
 from components.evaluation.comparison.verdict import Verdict
 from components.runtime.stats import CONFIDENCE, Interval
+from components.runtime.tables import columns
 
 
 def as_table(verdict: Verdict, unavailable: Mapping[str, str]) -> str:
     """Base beside aligned, the change with its interval, the win rates, the rules that fail."""
     percent = f"{100 * CONFIDENCE:g} %"
-    lines = [f"{'':24}{'base':>9}{'aligned':>10}   {f'change [{percent} interval]':30}{'p (Holm)':>9}"]
-    lines.append(_row("training reward", verdict.reward))
+    rows: list[tuple[str, ...]] = [("", "base", "aligned", f"change [{percent} interval]", "p (Holm)")]
+    rows.append(_row("training reward", verdict.reward))
     if verdict.judge is not None:
-        lines.append(_row("oracle judge", verdict.judge))
-    lines += [_row(name, paired, verdict.p_holm[name]) for name, paired in verdict.dimensions.items()]
+        rows.append(_row("oracle judge", verdict.judge))
+    rows += [_row(name, paired, verdict.p_holm[name]) for name, paired in verdict.dimensions.items()]
     for name, figures, ratio in (
         ("motion (px per step)", verdict.motion, verdict.motion_ratio),
         ("diversity", verdict.diversity, verdict.diversity_ratio),
     ):
-        lines.append(f"{name:24}{figures[0]:9.4f}{figures[1]:10.4f}   x {span(ratio)}")
-    lines.append("")
+        rows.append((name, f"{figures[0]:.4f}", f"{figures[1]:.4f}", f"x {span(ratio)}", ""))
+    lines = [*columns(rows, left=(0, 3)), ""]
     for name, judged in (("training reward", verdict.reward), ("oracle judge", verdict.judge)):
         if judged is None:
             lines.append(f"aligned wins by {name}: unavailable")
@@ -46,7 +47,7 @@ def ends(found: Interval, form: str = ".3f") -> str:
     return f"[{found.low:{form}}, {found.high:{form}}]" if found.known else "[not shown]"
 
 
-def _row(name: str, paired: Paired, p_value: float | None = None) -> str:
+def _row(name: str, paired: Paired, p_value: float | None = None) -> tuple[str, ...]:
     change = f"{paired.difference.value:+.4f} {ends(paired.difference, '+.4f')}"
-    end = "" if p_value is None else f"{p_value:9.4f}"
-    return f"{name:24}{paired.base_mean:9.4f}{paired.aligned_mean:10.4f}   {change:30}{end}".rstrip()
+    p_shown = "" if p_value is None else f"{p_value:.4f}"
+    return name, f"{paired.base_mean:.4f}", f"{paired.aligned_mean:.4f}", change, p_shown

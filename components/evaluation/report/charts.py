@@ -47,7 +47,8 @@ ALIGNMENT: tuple[ChartSpec, ...] = (
     ChartSpec(
         "Implicit accuracy",
         "share of pairs in which the policy prefers the winner; 0.5 is chance",
-        ("accuracy",),
+        # The second name is that of the release before.
+        ("rewards/accuracies", "accuracy"),
     ),
     ChartSpec(
         "Denoising error",
@@ -81,7 +82,7 @@ MORE: tuple[ChartSpec, ...] = (
     ChartSpec(
         "Implicit margin",
         "how much more the policy prefers the winner than its reference does",
-        ("margin", "margin_mean"),
+        ("rewards/margins", "margin", "margin_mean"),
     ),
     ChartSpec("Reward gap inside pairs", "winner minus loser", ("gap_mean",)),
     ChartSpec("Drift from the base", "relative size of the adapter's change", ("drift_from_base",)),
@@ -109,11 +110,12 @@ def loss_note(params: Mapping[str, Any]) -> str:
     Args:
         params: the alignment's, as its manifest holds them; a key that is missing says nothing.
     """
-    weight = params.get("winner_weight") or 0.0
+    # The second names are those of the release before.
+    weight = params.get("sft_weight", params.get("winner_weight")) or 0.0
     if params.get("strategy") == "best_of_n":
         scale = f", times {number(1 + weight)}" if weight else ""
         return f"the winners' denoising error{scale}: best of N trains on winners alone"
-    objective = str(params.get("objective", ""))
+    objective = str(params.get("loss", params.get("objective", "")))
     if objective not in LOSS_OF_REFERENCE:
         return "of the pairs"
     parts = f"{objective.replace('_', '-').upper()} loss of the pairs"

@@ -16,6 +16,7 @@ from components.evaluation.vbench.totals import file_totals
 from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.errors import InputError
 from components.runtime.io.files import atomic_file
+from components.runtime.tables import columns
 
 
 def check_results(folder: Path, name: str) -> None:
@@ -86,17 +87,17 @@ def notes(suite: Suite, scores: Scores, settings: Settings) -> list[dict[str, An
 
 def as_text(suite: Suite, scores: Scores) -> str:
     """Each dimension's score or why it has none, and what is wrong with the videos."""
-    lines = []
+    rows: list[tuple[str, ...]] = []
     for name in suite.dimensions:
         if name in scores.unavailable:
-            lines.append(f"{name:24}     n/a  {scores.unavailable[name]}")
+            rows.append((name, "n/a", scores.unavailable[name]))
         elif name in scores.results:
             result = scores.results[name]
             other = result.measured_by if result.method or result.variant else ""
-            lines.append(f"{name:24}{100 * result.score:8.2f}  {len(result.videos)} videos  {other}".rstrip())
+            rows.append((name, f"{100 * result.score:.2f}", f"{len(result.videos)} videos  {other}"))
     for kind, number in counts(scores.problems).items():
         if number:
             named = [one.name for one in scores.problems if one.kind == kind]
             more = f" and {number - 3} more" if number > 3 else ""
-            lines.append(f"{kind:24}{number:5}     {', '.join(named[:3])}{more}")
-    return "\n".join(lines)
+            rows.append((kind, str(number), f"{', '.join(named[:3])}{more}"))
+    return "\n".join(columns(rows, left=(0, 2)))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.vbench.files import VBenchResult
+from components.runtime.tables import columns
 
 RANGES: dict[str, tuple[float, float]] = {name: (0.0, 1.0) for name in QUALITY + SEMANTIC} | {
     "subject_consistency": (0.1462, 1.0),
@@ -113,22 +114,23 @@ def file_totals(results: Mapping[str, VBenchResult], with_variant: Collection[st
 
 def totals_as_text(results: Mapping[str, VBenchResult], found: FileTotals) -> str:
     """Scores, scaled scores and totals in per cent, a line each, with why a figure is absent."""
-    lines = []
+    rows: list[tuple[str, ...]] = []
     for name in QUALITY + SEMANTIC:
         if name not in results:
-            lines.append(f"{name:24}     n/a  not in the file")
+            rows.append((name, "n/a", "not in the file"))
         elif (result := results[name]).method:
-            lines.append(f"{name:24}     n/a  {result.measured_by} ({100 * result.score:.2f})")
+            rows.append((name, "n/a", f"{result.measured_by} ({100 * result.score:.2f})"))
         else:
             ours = "  our variant" if result.variant else ""
             scaled = 100 * found.ours.scaled[name]
-            lines.append(f"{name:24}{100 * result.score:8.2f}  scaled {scaled:8.2f}{ours}")
+            rows.append((name, f"{100 * result.score:.2f}", f"scaled {scaled:8.2f}{ours}"))
     ours = any(one.variant for one in results.values())
     for name in ("quality", "semantic", "total"):
         value = getattr(found.official, name)
-        figure = _other_total(found, name, ours) if value is None else f"{100 * value:8.2f}"
-        lines.append(f"{name:24}{figure}")
-    return "\n".join(lines + [f"no total: {found.mixed}"] * bool(found.mixed))
+        rows.append(
+            (name, "n/a", _other_total(found, name, ours)) if value is None else (name, f"{100 * value:.2f}")
+        )
+    return "\n".join(columns(rows, left=(0, 2)) + [f"no total: {found.mixed}"] * bool(found.mixed))
 
 
 def totals_as_json(results: Mapping[str, VBenchResult], found: FileTotals) -> str:
@@ -144,13 +146,13 @@ def totals_as_json(results: Mapping[str, VBenchResult], found: FileTotals) -> st
 
 
 def _other_total(found: FileTotals, name: str, ours: bool) -> str:
-    """That there is no official total, and one that must not be compared with published ones, marked."""
+    """A total that must not be compared with published ones, marked; "" where there is none either."""
     both = " and our variants" if ours else ""
     for one, mark in ((found.ours, "with our variants"), (found.all, f"with substitutes{both}")):
         value = getattr(one, name)
         if value is not None:
-            return f"     n/a  {100 * value:.2f} {mark}, not comparable with published totals"
-    return "     n/a"
+            return f"{100 * value:.2f} {mark}, not comparable with published totals"
+    return ""
 
 
 def _per_cent(found: Totals) -> dict[str, object]:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from components.reward.features.fragments import Canvas
-from components.runtime.artifacts.pretrained import open_model
+from components.runtime.artifacts.pretrained import open_model, quiet
 from components.runtime.errors import InputError, one_line
 
 CONFIG = "config.json"
@@ -31,7 +31,7 @@ class BackboneKind:
         model: name of the class in `transformers`.
         video: whether it reads clips; otherwise single frames.
         tower: the part of a larger model's config that describes this one, "" for all of it.
-        settings: entries of the config to change: parts of the model that would hold weights without a use.
+        settings: entries of the config to change, to leave out parts with unused weights.
         resizable: whether it also reads square frames of another size than its config names.
         mean, std: of each colour, for pixels in 0..1, where there is no preprocessor_config.json.
     """
@@ -58,20 +58,6 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a model's frames are prepared.
-
-    Attributes:
-        size: height and width in px, None where the folder does not say.
-        mean, std: of each colour, for pixels in 0..1.
-    """
-
-    size: tuple[int, int] | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
 class Backbone(nn.Module):
     """A model of `transformers` without its heads.
 
@@ -82,16 +68,16 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Any, kind: BackboneKind, canvas: Canvas, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: Any, kind: BackboneKind, canvas: Canvas) -> None:
         super().__init__()
         self.model = model
         # A step keeps the activations of the whole batch for its gradients: half a gigabyte a clip in a base
         # model. Computing them a second time costs a third more time. No effect outside training.
         model.activation_checkpointing_enable()
-        self.kind, self.canvas, self.preprocessing = kind, canvas, preprocessing
+        self.kind, self.canvas = kind, canvas
         self.width = int(model.config.hidden_size)
-        self.register_buffer("mean", torch.tensor(preprocessing.mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std)[:, None, None], persistent=False)
+        self.register_buffer("mean", torch.tensor(kind.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(kind.std)[:, None, None], persistent=False)
 
     @classmethod
     def load(cls, folder: Path) -> Backbone:
@@ -113,19 +99,19 @@ class Backbone(nn.Module):
         if not list(folder.glob("*.safetensors")):
             raise InputError(f"{folder}: no weights in *.safetensors; pickled weights are never read")
         model = _model(folder, kind)
-        preprocessing = _preprocessing(folder, kind)
-        canvas = _canvas(folder, kind, model.config, preprocessing)
+        size, kind = _preprocessing(folder, kind)
+        canvas = _canvas(folder, kind, model.config, size)
         if (canvas.height, canvas.width) != _pair(model.config.image_size):
             _resize(model, canvas.height)
-        return cls(model, kind, canvas, preprocessing)
+        return cls(model, kind, canvas)
 
     def save(self, folder: Path) -> None:
         """Writes what `load` reads into a folder, made where missing."""
-        with _quiet():
+        with quiet():
             self.model.save_pretrained(folder)
         described = {
-            "image_mean": list(self.preprocessing.mean),
-            "image_std": list(self.preprocessing.std),
+            "image_mean": list(self.kind.mean),
+            "image_std": list(self.kind.std),
             "size": {"height": self.canvas.height, "width": self.canvas.width},
         }
         (folder / PREPROCESSING).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
@@ -151,25 +137,11 @@ def precision(device: torch.device) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the loading report of `transformers`, which lists heads left out on purpose."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-
-
 def _model(folder: Path, kind: BackboneKind) -> Any:
     import transformers
 
     try:
-        with _quiet():
+        with quiet():
             local: dict[str, Any] = {"local_files_only": True}
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, **local)
             config = getattr(config, kind.tower) if kind.tower else config
@@ -196,9 +168,9 @@ def _resize(model: Any, side: int) -> None:
     model.config.image_size = side
 
 
-def _canvas(folder: Path, kind: BackboneKind, config: Any, preprocessing: Preprocessing) -> Canvas:
+def _canvas(folder: Path, kind: BackboneKind, config: Any, size: tuple[int, int] | None) -> Canvas:
     native, patch = _pair(config.image_size), _pair(config.patch_size)
-    size = preprocessing.size or native
+    size = size or native
     if size != native and not (kind.resizable and size[0] == size[1]):
         raise InputError(
             f"{folder}: {PREPROCESSING} makes frames of {size[0]}x{size[1]} px, "
@@ -219,11 +191,11 @@ def _canvas(folder: Path, kind: BackboneKind, config: Any, preprocessing: Prepro
     return Canvas(*size, patch, int(config.num_frames), exact=True)
 
 
-def _preprocessing(folder: Path, kind: BackboneKind) -> Preprocessing:
-    """What preprocessor_config.json says, or the defaults of the kind of model."""
+def _preprocessing(folder: Path, kind: BackboneKind) -> tuple[tuple[int, int] | None, BackboneKind]:
+    """The frame size in preprocessor_config.json, if any, and the kind with the mean and std of that file."""
     file = folder / PREPROCESSING
     if not file.is_file():
-        return Preprocessing(None, kind.mean, kind.std)
+        return None, kind
     described = _json(file)
     try:
         # With a centre crop `size` is what the frame is resized to before it.
@@ -234,16 +206,14 @@ def _preprocessing(folder: Path, kind: BackboneKind) -> Preprocessing:
         elif isinstance(entry, dict) and "height" in entry:
             size = (int(entry["height"]), int(entry["width"]))
         if described.get("do_normalize") is False:
-            return Preprocessing(size, (0.0,) * 3, (1.0,) * 3)
-        mean, std = (
-            tuple(float(value) for value in described.get(name, default))
-            for name, default in (("image_mean", kind.mean), ("image_std", kind.std))
-        )
+            return size, replace(kind, mean=(0.0,) * 3, std=(1.0,) * 3)
+        mean = tuple(map(float, described.get("image_mean", kind.mean)))
+        std = tuple(map(float, described.get("image_std", kind.std)))
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(f"{file}: not the description of an image processor ({error!r})") from error
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise InputError(f"{file}: image_mean and image_std must be 3 numbers each, the latter above 0")
-    return Preprocessing(size, mean, std)
+    return size, replace(kind, mean=mean, std=std)
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from components.reward.distortions import FAMILIES
 from components.reward.features.fragments import Canvas, fragments
 from components.reward.ladders.batches import Shards, Stream
-from components.reward.ladders.ladder import Ladders, family_of
+from components.reward.ladders.ladder import TENSORS, Ladders, family_of
 from components.reward.model.backbone import Backbone, precision
 from components.reward.model.losses import ladder_loss, plcc_loss, silence_loss
 from components.reward.model.network import OUTPUTS, RewardNet
@@ -166,7 +166,7 @@ def _fit_temporal(network: RewardNet, batch: Batch, seed: int) -> None:
     """Fits the scales behind the backbone to what it sees in a batch."""
     assert network.backbone is not None and network.temporal is not None
     network.eval()
-    canvas, count = network.backbone.canvas, len(batch.levels)
+    canvas, count = network.backbone.canvas, len(batch.ladders)
     views = (batch.views(canvas, row, row + 1, seed) for row in range(count))
     network.temporal.fit(torch.cat([network.backbone(view) for view in views]))
 
@@ -186,29 +186,20 @@ def _optimiser(network: RewardNet, training: TrainingParams) -> torch.optim.Opti
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step needs of B ladders of K clips, on the device.
+    """What a step needs: B ladders of K clips, and the family of each, (B,) int64, -1 for none.
 
-    Attributes:
-        frames: uint8 (B, K, T, 3, H, W) on the CPU; (B, K, 0) where the pictures were not kept.
-        statistics: (B, K, F).
-        levels, labels: (B, K).
-        seen: (B, K, K).
-        families: (B,) int64, -1 for none.
+    All is on the device but the pictures, which stay on the CPU.
     """
 
-    frames: Tensor
-    statistics: Tensor
-    levels: Tensor
-    labels: Tensor
-    seen: Tensor
+    ladders: Ladders
     families: Tensor
 
     @classmethod
     def of(cls, ladders: Ladders, device: torch.device) -> Batch:
         """The batch of these ladders."""
         families = torch.tensor([family_of(recipe) for recipe in ladders.recipes])
-        parts = (ladders.statistics, ladders.levels, ladders.labels, ladders.seen, families)
-        return cls(ladders.frames, *(part.to(device) for part in parts))
+        moved = {name: getattr(ladders, name).to(device) for name in TENSORS if name != "frames"}
+        return cls(replace(ladders, **moved), families.to(device))
 
     def views(self, canvas: Canvas, start: int, stop: int, seed: int) -> Tensor:
         """Fragments of ladders start to stop, ((stop - start) * K, frames, 3, height, width), on the device.
@@ -218,25 +209,26 @@ class Batch:
         Raises:
             InputError: the pictures were not kept.
         """
-        if self.frames.ndim != 6:
+        if not self.ladders.has_frames:
             raise InputError("training with a backbone needs shards with pixels; these hold statistics only")
         seeds = [derive(seed, "fragments", row) for row in range(start, stop)]
-        clips = self.frames[start:stop].to(self.levels.device)
+        clips = self.ladders.frames[start:stop].to(self.families.device)
         return fragments(clips.flatten(0, 1), canvas, [seed for seed in seeds for _ in range(clips.shape[1])])
 
     def loss(self, scores: Tensor, training: TrainingParams) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of (M, B, K, outputs) scores, and its parts."""
-        overall, known = scores[..., 0], ~self.labels.isnan()
+        levels, labels, seen = self.ladders.levels, self.ladders.labels, self.ladders.seen
+        overall, known = scores[..., 0], ~labels.isnan()
         zero = scores.sum() * 0.0
-        ranked = ladder_loss(overall, self.levels, self.seen, training.margin)
-        linear = plcc_loss(overall[:, known], self.labels[known]) if int(known.sum()) > 2 else zero
+        ranked = ladder_loss(overall, levels, seen, training.margin)
+        linear = plcc_loss(overall[:, known], labels[known]) if int(known.sum()) > 2 else zero
         aspects = zero
         for place in range(len(FAMILIES)):
-            same = (self.families == place).to(scores.dtype)[:, None, None] * self.seen
+            same = (self.families == place).to(scores.dtype)[:, None, None] * seen
             others = (self.families != place) & (self.families >= 0)
-            constant = others.to(scores.dtype)[:, None, None] * self.seen
+            constant = others.to(scores.dtype)[:, None, None] * seen
             aspect = scores[..., 1 + place]
-            aspects = aspects + ladder_loss(aspect, self.levels, same, training.margin)
+            aspects = aspects + ladder_loss(aspect, levels, same, training.margin)
             aspects = aspects + SILENCE * silence_loss(aspect, constant)
         aspects = aspects / len(FAMILIES)
         loss = (
@@ -255,8 +247,8 @@ def _gradients(
     The correlation is one over the whole batch. So the scores are gathered first, every process takes the
     loss of all of them, and sends its gradient by the scores back through its own slices.
     """
-    count, length = batch.levels.shape
-    device = batch.levels.device
+    count, length = batch.ladders.levels.shape
+    device = batch.families.device
     canvas = network.backbone.canvas if network.backbone is not None else None
     bounds = [(count * i // SLICES, count * (i + 1) // SLICES) for i in range(SLICES)]
     local: dict[int, Tensor] = {}
@@ -267,7 +259,7 @@ def _gradients(
         views = batch.views(canvas, start, stop, seed) if canvas is not None else None
         torch.manual_seed(derive(seed, number))
         with precision(device):
-            local[number] = network(batch.statistics[start:stop].flatten(0, 1), views)
+            local[number] = network(batch.ladders.statistics[start:stop].flatten(0, 1), views)
     rows = {number: slice(*(bound * length for bound in bounds[number])) for number in local}
     scores = torch.zeros((network.params.members, count * length, OUTPUTS), device=device)
     for number, part in local.items():

@@ -3,9 +3,8 @@ figure."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.reward.base import CONFIG, InputSpec, Rating, check_clips, read_config
-from components.runtime.artifacts.pretrained import open_model
+from components.runtime.artifacts.pretrained import open_model, quiet
 from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError, one_line
 
@@ -83,7 +82,7 @@ class Regressor:
         Raises:
             InputError: not such a checkpoint, or one that does not fit the description.
         """
-        with _quiet():
+        with quiet():
             model, processor = _model(checkpoint), _processor(checkpoint)
         if model.config.num_labels != len(description.aspects):
             raise InputError(
@@ -184,7 +183,7 @@ def described(
         raise InputError(
             f"{source}: {outputs} outputs need {outputs} different names, given {', '.join(names)}"
         )
-    with _quiet():
+    with quiet():
         speaks = reads_text(_processor(checkpoint))
     if speaks and text is None:
         raise InputError(
@@ -246,19 +245,3 @@ def _processor(checkpoint: Path) -> Any:
 
 def _short(error: Exception) -> str:
     return one_line(f"{type(error).__name__}: {error}")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's bars and notes, which a person scoring a file can do nothing about."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

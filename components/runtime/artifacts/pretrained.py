@@ -6,7 +6,8 @@ Weights are read from safetensors only, and no code that comes with them is run.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,19 @@ def open_model(cls: Any, folder: Path, device: Any = "cpu", dtype: Any = "float3
     if missing:
         raise ValueError(f"{len(missing)} tensors are missing or of another shape, among them {missing[0]}")
     return model.eval().to(device)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and load reports of transformers: `open_model` checks what is missing."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

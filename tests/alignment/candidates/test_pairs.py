@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from components.alignment.candidates.pairs import (
     Candidate,
     count_reasons,
-    judge_group,
-    judge_iteration,
     motion_of,
     noise_of,
+    pair_group,
+    pair_groups,
 )
 
 
@@ -35,7 +35,7 @@ def group(
 
 
 def test_best_against_worst() -> None:
-    verdict = judge_group(group(0.2, 0.9, 0.1, 0.5), 0.0, 0.0)
+    verdict = pair_group(group(0.2, 0.9, 0.1, 0.5), 0.0, 0.0)
     assert (verdict.winner, verdict.loser, verdict.reason) == (1, 2, "accepted")
     assert verdict.gap == pytest.approx(0.8)
 
@@ -43,36 +43,36 @@ def test_best_against_worst() -> None:
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=8), st.randoms())
 def test_the_gap_is_the_largest_and_order_does_not_matter(rewards: list[float], random: object) -> None:
     candidates = group(*rewards)
-    verdict = judge_group(candidates, 0.0, 0.0)
+    verdict = pair_group(candidates, 0.0, 0.0)
     largest = max(a - b for a in rewards for b in rewards)
     assert verdict.gap == pytest.approx(largest)
     assert verdict.accepted == (largest > 0)
     random.shuffle(candidates)  # type: ignore[attr-defined]
-    assert judge_group(candidates, 0.0, 0.0) == verdict
+    assert pair_group(candidates, 0.0, 0.0) == verdict
 
 
 def test_ties_are_no_preference() -> None:
-    assert judge_group(group(0.4, 0.4, 0.4), 0.0, 0.0).reason == "gap_too_small"
+    assert pair_group(group(0.4, 0.4, 0.4), 0.0, 0.0).reason == "gap_too_small"
 
 
 def test_nan_and_infinity_are_left_out() -> None:
-    verdict = judge_group(group(math.nan, 0.3, math.inf, 0.1), 0.0, 0.0)
+    verdict = pair_group(group(math.nan, 0.3, math.inf, 0.1), 0.0, 0.0)
     assert (verdict.winner, verdict.loser) == (1, 3)
-    assert judge_group(group(math.nan, 0.3), 0.0, 0.0).reason == "too_few_finite"
+    assert pair_group(group(math.nan, 0.3), 0.0, 0.0).reason == "too_few_finite"
 
 
 def test_a_still_winner_is_passed_over_for_the_next() -> None:
-    still = judge_group(group(0.9, 0.6, 0.1, motion=[0.1, 0.9, 1.0]), 0.0, 0.6)
+    still = pair_group(group(0.9, 0.6, 0.1, motion=[0.1, 0.9, 1.0]), 0.0, 0.6)
     assert (still.winner, still.loser) == (1, 2)
     assert still.gap == pytest.approx(0.5)
-    assert judge_group(group(0.9, 0.6, 0.1, motion=[0.1, 0.2, 1.0]), 0.0, 0.6).reason == "winner_too_still"
+    assert pair_group(group(0.9, 0.6, 0.1, motion=[0.1, 0.2, 1.0]), 0.0, 0.6).reason == "winner_too_still"
 
 
 def test_the_smallest_gap_is_measured_in_the_spread_inside_groups() -> None:
     # Group means differ by 100, which must not count. Inside: deviations (-1, 1), (-3, 3), sum of squares 20,
     # 2 degrees of freedom: spread sqrt(10) = 3.162. With min_gap 1 a gap of 2 is too small and one of 6
     # is not.
-    verdicts = judge_iteration([group(1.0, 3.0, prompt="a"), group(98.0, 104.0, prompt="b")], 1.0, 0.0)
+    verdicts = pair_groups([group(1.0, 3.0, prompt="a"), group(98.0, 104.0, prompt="b")], 1.0, 0.0)
     assert [v.reason for v in verdicts] == ["gap_too_small", "accepted"]
     assert count_reasons(verdicts) == {
         "accepted": 1, "too_few_finite": 0, "gap_too_small": 1, "within_noise": 0, "winner_too_still": 0,
@@ -81,22 +81,22 @@ def test_the_smallest_gap_is_measured_in_the_spread_inside_groups() -> None:
 
 def test_a_lead_inside_the_noise_is_no_preference() -> None:
     # Spreads 3 and 4 make a noise of 5.
-    assert judge_group(group(5.0, 0.0, spread=[3.0, 4.0]), 0.0, 0.0, 1.0).reason == "within_noise"
-    assert judge_group(group(5.1, 0.0, spread=[3.0, 4.0]), 0.0, 0.0, 1.0).accepted
-    assert judge_group(group(5.1, 0.0, spread=[3.0, 4.0]), 0.0, 0.0, 2.0).reason == "within_noise"
-    assert judge_group(group(5.0, 0.0, spread=[3.0, 4.0]), 0.0, 0.0).accepted
+    assert pair_group(group(5.0, 0.0, spread=[3.0, 4.0]), 0.0, 0.0, 1.0).reason == "within_noise"
+    assert pair_group(group(5.1, 0.0, spread=[3.0, 4.0]), 0.0, 0.0, 1.0).accepted
+    assert pair_group(group(5.1, 0.0, spread=[3.0, 4.0]), 0.0, 0.0, 2.0).reason == "within_noise"
+    assert pair_group(group(5.0, 0.0, spread=[3.0, 4.0]), 0.0, 0.0).accepted
 
 
 def test_a_doubtful_winner_is_passed_over_for_a_sure_one() -> None:
-    verdict = judge_group(group(9.0, 8.0, 0.0, spread=[50.0, 1.0, 1.0]), 0.0, 0.0, 1.0)
+    verdict = pair_group(group(9.0, 8.0, 0.0, spread=[50.0, 1.0, 1.0]), 0.0, 0.0, 1.0)
     assert (verdict.winner, verdict.loser, verdict.gap) == (1, 2, pytest.approx(8.0))
 
 
 def test_where_nobody_wins_the_reason_is_what_befell_the_best() -> None:
     still_then_doubtful = group(9.0, 8.0, 0.0, motion=[0.1, 1.0, 1.0], spread=[1.0, 50.0, 1.0])
-    assert judge_group(still_then_doubtful, 0.0, 0.6, 1.0).reason == "winner_too_still"
+    assert pair_group(still_then_doubtful, 0.0, 0.6, 1.0).reason == "winner_too_still"
     doubtful_then_still = group(9.0, 8.0, 0.0, motion=[1.0, 0.1, 1.0], spread=[50.0, 1.0, 1.0])
-    assert judge_group(doubtful_then_still, 0.0, 0.6, 1.0).reason == "within_noise"
+    assert pair_group(doubtful_then_still, 0.0, 0.6, 1.0).reason == "within_noise"
 
 
 @given(
@@ -107,7 +107,7 @@ def test_every_accepted_pair_keeps_all_rules_and_no_better_one_was_missed(
     rows: list[tuple[float, float, float]], factor: float
 ) -> None:
     rewards, spreads, motions = (list(column) for column in zip(*rows, strict=True))
-    verdict = judge_group(group(*rewards, motion=motions, spread=spreads), 0.1, 0.6, factor)
+    verdict = pair_group(group(*rewards, motion=motions, spread=spreads), 0.1, 0.6, factor)
     loser = max(range(len(rows)), key=lambda i: (-rewards[i], i))
 
     def allowed(i: int) -> bool:
@@ -122,7 +122,7 @@ def test_every_accepted_pair_keeps_all_rules_and_no_better_one_was_missed(
 
 
 def test_a_reward_that_cannot_tell_its_doubt_keeps_its_pairs() -> None:
-    verdict = judge_group(group(1.0, 0.0, spread=[math.nan, math.inf]), 0.0, 0.0, 3.0)
+    verdict = pair_group(group(1.0, 0.0, spread=[math.nan, math.inf]), 0.0, 0.0, 3.0)
     assert verdict.accepted
     assert noise_of(*group(1.0, 0.0, spread=[math.nan, 2.0])) == 2.0
 

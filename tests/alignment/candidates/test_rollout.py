@@ -28,7 +28,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("more", [{}, {"refill": 1, "min_gap": 10.0}, {"strategy": "offline"}])
+@pytest.mark.parametrize("more", [{}, {"dynamic_sampling": 1, "min_gap": 10.0}, {"strategy": "offline"}])
 def test_the_ledger_is_the_same_byte_for_byte(
     more: dict[str, object], new_generator: Callable[..., Generator], tmp_path: Path
 ) -> None:

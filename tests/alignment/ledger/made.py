@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from components.alignment.candidates.pairs import Candidate, Verdict, judge_iteration, motion_of
+from components.alignment.candidates.pairs import Candidate, motion_of, pair_groups
 from components.alignment.candidates.rollout import Group, candidate_seed
-from components.alignment.ledger import LedgerWriter, Origin, kept_latents
-from components.alignment.ledger.schema import Keep
+from components.alignment.ledger import LedgerOrigin, LedgerWriter, kept_latents
+from components.alignment.ledger.schema import KeepLatents
 from components.corpus.prompts import Prompt
 from components.generator.generator import Generator
 from components.generator.params import SamplingParams
@@ -63,15 +63,18 @@ def group(prompt: Prompt, rewards: Sequence[float], latents: Tensor | None = Non
 
 
 def write(
-    writer: LedgerWriter, iteration: int, groups: Sequence[Group], keep: Keep = "pairs", policy: int = 0,
+    writer: LedgerWriter,
+    iteration: int,
+    groups: Sequence[Group],
+    keep: KeepLatents = "pairs",
+    policy: int = 0,
     half: bool = False,
-) -> list[Verdict]:  # fmt: skip
-    """One iteration's part, judged without thresholds, and used in its own iteration."""
-    verdicts = judge_iteration([g.candidates for g in groups], 0.0, 0.0)
-    kept = kept_latents(groups, verdicts, keep, half=half)
-    writer.write(iteration, groups, verdicts, Origin(policy, 5, 0, "digest of light"), kept)
-    writer.use(iteration, [(iteration, v.prompt_id) for v in verdicts if v.accepted])
-    return verdicts
+) -> None:
+    """One iteration's part, paired without thresholds."""
+    decisions = pair_groups([g.candidates for g in groups], 0.0, 0.0)
+    kept = kept_latents(groups, decisions, keep, half=half)
+    origin = LedgerOrigin(policy, 5, 0, "digest of light")
+    writer.write(iteration, groups, decisions, origin, kept, trained=True)
 
 
 def make_base(folder: Path, pipeline: Path, name: str = "base") -> Artifact:

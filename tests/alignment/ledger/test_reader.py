@@ -38,11 +38,11 @@ def test_pairs_come_back_with_their_latents(made: Path) -> None:
         (0, PROMPTS[0], 2.0),
         (1, PROMPTS[1], 2.0),
     ]
-    assert (ledger.iterations, ledger.candidates) == (2, 7)
+    assert (ledger.iterations, len(ledger.rows)) == (2, 7)
     first = group(PROMPTS[0], [0.0, 1.0, 2.0])
     winner, loser = ledger.latents(ledger.pairs[0])
     assert torch.equal(winner, first.latents[2]) and torch.equal(loser, first.latents[0])
-    assert (ledger.pairs[0].winner_seed, ledger.pairs[0].loser_seed) == (72, 70)
+    assert (ledger.pairs[0].winner["seed"], ledger.pairs[0].loser["seed"]) == (72, 70)
 
 
 def test_half_precision_comes_back_as_float32(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_latents_that_are_not_what_their_name_says(made: Path) -> None:
     pair, file = ledger.pairs[0], made / "latents/000000.safetensors"
     kept = load_file(file)
     save_file({name: clip + 1 for name, clip in kept.items()}, file)
-    with pytest.raises(InputError, match="are not what their digest says"):
+    with pytest.raises(InputError, match="do not match their digest"):
         ledger.latents(pair)
     save_file({"another": torch.zeros(1)}, file)
     with pytest.raises(InputError, match="cannot be read"):
@@ -114,4 +114,4 @@ def test_nothing_to_train_from(tmp_path: Path) -> None:
     write(bare, 0, [group(PROMPTS[0], [0.0, 1.0])], keep="none")
     out = publish_ledger(tmp_path / "two", bare, 1)
     assert "1 of 1 pairs have no latents" in refusal(out)
-    assert LedgerReader.open(out).candidates == 2
+    assert len(LedgerReader.open(out).rows) == 2

@@ -15,16 +15,16 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from components.alignment.__main__ import app
-from components.alignment.ledger import LedgerReader, LedgerWriter, read_pairs
-from components.alignment.ledger import rescore as replay
-from components.alignment.ledger.rescore import Replayed, compare
+from components.alignment.ledger import LedgerReader, LedgerWriter, read_pairs, rescore
+from components.alignment.ledger.rescore import compare
 from components.generator.generator import Generator
 from components.runtime.artifacts.artifact import Artifact
+from components.runtime.artifacts.publish import StepResult
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
 from tests.alignment.ledger.made import Light, draw, make_base, make_reward, publish_ledger, write
 
-Judge = Callable[..., Replayed]
+Judge = Callable[..., StepResult]
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,13 @@ def drawn(base: Artifact) -> list[list[Any]]:
 
 @pytest.fixture
 def judge(tmp_path: Path, base: Artifact, monkeypatch: pytest.MonkeyPatch) -> Judge:
-    """Replay by the light (1) or the dark (-1)."""
+    """Rescore by the light (1) or the dark (-1)."""
 
-    def run(ledger: Path, sign: float, out: str = "again") -> Replayed:
-        monkeypatch.setattr(replay, "open_reward", lambda artifact, device: Light(sign))
+    def run(ledger: Path, sign: float, out: str = "again") -> StepResult:
+        monkeypatch.setattr(rescore, "open_reward", lambda artifact, device: Light(sign))
         name = tmp_path / f"reward{sign}"
         reward = name if name.exists() else make_reward(tmp_path, name.name).path
-        return replay.replay(ledger, generator=base.path, reward=reward, out=tmp_path / out, device="cpu")
+        return rescore.rescore(ledger, generator=base.path, reward=reward, out=tmp_path / out, device="cpu")
 
     return run
 
@@ -120,7 +120,7 @@ def test_nothing_to_judge_and_another_base(
 ) -> None:
     writer = LedgerWriter(tmp_path / "parts")
     write(writer, 0, drawn[1], keep="none", policy=4)
-    with pytest.raises(InputError, match="no clip can be had again"):
+    with pytest.raises(InputError, match="no clip is available"):
         judge(publish_ledger(tmp_path / "ledger", writer, 1, base), 1.0)
     other = make_base(tmp_path, tiny_folder, "other")
     with pytest.raises(InputError, match="a ledger of another base"):
@@ -176,28 +176,31 @@ def test_agreement_by_hand() -> None:
     assert metrics["rank_correlation"] == pytest.approx(expected) == pytest.approx(0.5)
 
 
-def test_a_replayed_ledger_can_be_replayed(
+def test_a_rescored_ledger_can_be_rescored(
     tmp_path: Path, drawn: list[list[Any]], base: Artifact, judge: Judge
 ) -> None:
     first = ledger_of(tmp_path, drawn, base)
     turned = judge(first, -1.0, "turned")
     back = judge(turned.out, 1.0, "back")
-    old = {(p.iteration, p.prompt.id): (p.winner_seed, p.loser_seed) for p in LedgerReader.open(first).pairs}
-    new = {
-        (p.iteration, p.prompt.id): (p.winner_seed, p.loser_seed) for p in LedgerReader.open(back.out).pairs
-    }
+
+    def seeds(ledger: Path) -> dict[tuple[int, str], tuple[int, int]]:
+        pairs = LedgerReader.open(ledger).pairs
+        return {(p.iteration, p.prompt.id): (p.winner["seed"], p.loser["seed"]) for p in pairs}
+
+    old, new = seeds(first), seeds(back.out)
     assert {key: new[key] for key in old} == old
 
 
+@pytest.mark.parametrize("verb", ["rescore", "replay"])
 def test_the_command(
-    tmp_path: Path, drawn: list[list[Any]], base: Artifact, monkeypatch: pytest.MonkeyPatch
+    verb: str, tmp_path: Path, drawn: list[list[Any]], base: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = ledger_of(tmp_path, drawn, base)
-    monkeypatch.setattr(replay, "open_reward", lambda artifact, device: Light(-1.0))
+    monkeypatch.setattr(rescore, "open_reward", lambda artifact, device: Light(-1.0))
     reward = make_reward(tmp_path, "dark").path
     inputs = ["--generator", str(base.path), "--reward", str(reward), "--device", "cpu"]
     out = tmp_path / "by_command"
-    done = CliRunner().invoke(app, ["ledger", "replay", str(first), *inputs, "--out", str(out)])
+    done = CliRunner().invoke(app, ["ledger", verb, str(first), *inputs, "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert f"ledger replay: done, {out}" in done.output and "agreement  0\n" in done.output
+    assert f"ledger rescore: done, {out}" in done.output and "agreement  0\n" in done.output
     assert read_pairs(out, base).pairs

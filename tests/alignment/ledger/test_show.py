@@ -21,7 +21,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer = LedgerWriter(folder / "parts")
     write(writer, 0, [group(PROMPTS[0], [0.0, 1.0, 4.0]), group(PROMPTS[1], [5.0, 5.0])])
     write(writer, 1, [group(PROMPTS[0], [2.0, 1.0]), group(PROMPTS[2], [math.nan, 1.0])], policy=4)
-    writer.use(1, [(1, "p0"), (0, "p0")])
     return publish_ledger(folder / "ledger", writer, 2)
 
 
@@ -43,8 +42,7 @@ def test_the_figures(made: Path) -> None:
     # Candidate i moves 1 + i: winners were 2 and 0, losers 0 and 1.
     assert found["motion"]["winner"] == 2.0 and found["motion"]["loser"] == 1.5
     first = found["most_used_prompts"][0]
-    # Iteration 0's pair was used in 0 and 1, iteration 1's in 1.
-    assert first == {"prompt_id": "p0", "prompt": PROMPTS[0].text, "groups": 2, "pairs": 2, "uses": 3}
+    assert first == {"prompt_id": "p0", "prompt": PROMPTS[0].text, "groups": 2, "pairs": 2, "uses": 2}
     assert found["latents"]["clips"] == 4 and found["latents"]["files"] == 2
     size = sum(file.stat().st_size for file in (made / "latents").iterdir())
     assert found["latents"]["bytes"] == size
@@ -63,6 +61,6 @@ def test_the_command(made: Path) -> None:
     assert shown.exit_code == 0
     lines = shown.stdout.splitlines()
     assert lines[0].startswith("9 candidates of 3 prompts in 4 groups, 2 iterations")
-    assert "  accepted        2" in lines and f"      2      2     3  {PROMPTS[0].text}" in lines
+    assert "  accepted        2" in lines and f"      2      2     2  {PROMPTS[0].text}" in lines
     told = CliRunner().invoke(app, ["ledger", "show", str(made), "--json"])
     assert json.loads(told.stdout) == summary(LedgerReader.open(made))

@@ -1,4 +1,4 @@
-"""Parts and the table they make: nothing changes on the way, uses are told, a half-written part is none."""
+"""Parts and the table they make: nothing changes on the way, a half-written part is none."""
 
 from __future__ import annotations
 
@@ -18,17 +18,13 @@ def rows(file: Path) -> list[dict[str, object]]:
     return pq.read_table(file).to_pylist()
 
 
-def without_uses(found: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{name: value for name, value in row.items() if name != "used"} for row in found]
-
-
 def test_joining_changes_no_row(tmp_path: Path) -> None:
     writer = LedgerWriter(tmp_path / "parts")
     write(writer, 0, [group(PROMPTS[0], [0.0, 1.0, 2.0])])
     write(writer, 1, [group(PROMPTS[1], [3.0, 1.0]), group(PROMPTS[2], [5.0, 5.0])])
     writer.publish(tmp_path, 2)
     parts = rows(tmp_path / "parts/000000.parquet") + rows(tmp_path / "parts/000001.parquet")
-    assert without_uses(rows(tmp_path / "ledger.parquet")) == parts
+    assert rows(tmp_path / "ledger.parquet") == parts
     assert [row["iteration"] for row in parts] == [0, 0, 0, 1, 1, 1, 1]
 
 
@@ -44,25 +40,19 @@ def test_latents_lie_under_their_digests(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "latents").iterdir()] == ["000000.safetensors"]
 
 
-def test_uses_are_the_iterations_in_which_the_pair_was_trained_on(tmp_path: Path) -> None:
+def test_pairs_are_used_in_their_own_iteration(tmp_path: Path) -> None:
     writer = LedgerWriter(tmp_path / "parts")
-    write(writer, 0, [group(PROMPTS[0], [0.0, 1.0, 2.0]), group(PROMPTS[1], [0.0, 1.0])])
-    write(writer, 1, [group(PROMPTS[0], [2.0, 1.0, 0.0])])
-    writer.use(1, [(1, "p0"), (0, "p1"), (0, "p1")])
-    writer.use(2, [(0, "p0")])  # of an iteration that is not published
+    write(writer, 0, [group(PROMPTS[0], [0.0, 1.0, 2.0])])
+    write(writer, 1, [group(PROMPTS[0], [1.0, 1.0])])
     writer.publish(tmp_path, 2)
-    found = {
-        (r["iteration"], r["prompt_id"], r["candidate"]): r["used"] for r in rows(tmp_path / "ledger.parquet")
-    }
-    assert found[0, "p0", 2] == [0] and found[0, "p0", 0] == [0] and found[0, "p0", 1] == []
-    assert found[0, "p1", 1] == [0, 1] and found[1, "p0", 0] == [1]
+    assert [row["used"] for row in rows(tmp_path / "ledger.parquet")] == [[0], [], [0], [], []]
 
 
 def test_written_again_a_part_is_the_same_to_the_byte(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(LedgerWriter(tmp_path / name), 0, [group(PROMPTS[0], [0.0, 1.0, 2.0])])
     write(LedgerWriter(tmp_path / "two"), 0, [group(PROMPTS[0], [0.0, 1.0, 2.0])])
-    for name in ("000000.parquet", "latents/000000.safetensors", "uses/000000.json"):
+    for name in ("000000.parquet", "latents/000000.safetensors"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from components.alignment import step
 from components.alignment.loop import AlignmentLoop
+from components.alignment.outcome import load_best, refusal_of
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import FullPolicy, LoraPolicy, Policy
 from components.generator.generator import Generator
@@ -24,7 +25,17 @@ from components.runtime.errors import GateRefused, InputError
 from components.runtime.params import StepParams
 from tests.alignment.ledger.made import make_base, make_reward
 from tests.alignment.policy.test_lora import disturb, probe
-from tests.alignment.tiny import PARAMS, PROMPTS, Brightness, ledger_rows, make_trainer
+from tests.alignment.tiny import (
+    PARAMS,
+    PROMPTS,
+    Brightness,
+    Killed,
+    kill_after,
+    ledger_rows,
+    make_trainer,
+    same,
+    weights,
+)
 
 ABSURD = PARAMS.model_copy(update={"learning_rate": 1e30})
 
@@ -42,15 +53,6 @@ def breaking(loop: AlignmentLoop, broken: Callable[[int, int], bool]) -> Alignme
     return loop
 
 
-def weights(loop: AlignmentLoop) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in loop.policy.tensors().items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    assert one.keys() == other.keys()
-    return all(torch.equal(value, other[name]) for name, value in one.items())
-
-
 @pytest.mark.parametrize("rank", [2, 0])
 @torch.no_grad()
 def test_an_absurd_learning_rate_leaves_the_base(
@@ -58,7 +60,7 @@ def test_an_absurd_learning_rate_leaves_the_base(
 ) -> None:
     generator = new_generator()
     before = generator.family.predict(*probe(generator))
-    params = ABSURD.model_copy(update={"lora_rank": rank, "updates": 4})
+    params = ABSURD.model_copy(update={"lora_rank": rank, "inner_updates": 4})
     with torch.enable_grad():
         loop = make_trainer(generator, tmp_path, params)
         loop.run()
@@ -68,8 +70,8 @@ def test_an_absurd_learning_rate_leaves_the_base(
     assert loop.guards.metrics()["alarms_gradient"] == 2
     assert "warning: guard gradient" in capsys.readouterr().err
     assert all(math.isfinite(value) for row in loop.curve for value in row.values())
-    assert loop.untrained is not None and "2 updates in a row" in loop.untrained
-    assert loop.take_kept() == "the base"
+    assert refusal_of(loop) is not None and "2 updates in a row" in refusal_of(loop)
+    assert load_best(loop) == "the base"
     assert torch.equal(generator.family.predict(*probe(generator)), before)
 
 
@@ -77,10 +79,10 @@ def test_a_single_broken_update_changes_nothing_and_is_counted(
     new_generator: Callable[..., Generator], tmp_path: Path
 ) -> None:
     """The run is that of one that never made this update: weights, and Adam's moments with the later ones."""
-    one = PARAMS.model_copy(update={"iterations": 1, "updates": 3})
+    one = PARAMS.model_copy(update={"iterations": 1, "inner_updates": 3})
     skipping = breaking(make_trainer(new_generator(), tmp_path / "skipping", one), lambda _, n: n == 2)
     skipping.run()
-    shorter = make_trainer(new_generator(), tmp_path / "shorter", one.model_copy(update={"updates": 2}))
+    shorter = make_trainer(new_generator(), tmp_path / "shorter", one.model_copy(update={"inner_updates": 2}))
     shorter.run()
     assert same(weights(skipping), weights(shorter)) and skipping.updates == shorter.updates == 2
     assert skipping.curve[0]["updates_skipped"] == 1 and shorter.curve[0]["updates_skipped"] == 0
@@ -88,7 +90,7 @@ def test_a_single_broken_update_changes_nothing_and_is_counted(
     whole = breaking(make_trainer(new_generator(), tmp_path / "whole"), lambda i, n: (i, n) == (1, 0))
     whole.run()
     assert whole.done == 4 and whole.guards.stop is None and not whole.guards.broken
-    assert whole.updates == 7 and whole.untrained is None and whole.take_kept() == "the last policy"
+    assert whole.updates == 7 and refusal_of(whole) is None and load_best(whole) == "the last policy"
 
 
 @pytest.mark.parametrize("rank", [2, 0])
@@ -114,29 +116,24 @@ def test_the_last_good_policy_is_kept_also_by_a_run_that_was_killed(
     breaking(whole, late).run()
     # The third iteration ends on a skipped update: nobody knows whether its policy is good.
     assert whole.done == 4 and whole.guards.kept_iteration == 2
-    assert whole.take_kept() == "the policy after iteration 2 of 4" and whole.untrained is None
+    assert load_best(whole) == "the policy after iteration 2 of 4" and refusal_of(whole) is None
     assert same(weights(whole), after[1]) and not same(after[2], after[1])
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if row["iteration"] == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        breaking(make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill), late).run()
+        breaking(
+            make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill_after(3)), late
+        ).run()
     # The row of two is made of one before the kill and one after it.
     resumed = breaking(make_trainer(new_generator(), tmp_path / "cut", params), late)
     assert resumed.done == 3 and resumed.guards.broken
     resumed.run()
-    resumed.take_kept()
+    load_best(resumed)
     assert same(weights(resumed), weights(whole)) and resumed.curve == whole.curve
     assert resumed.guards.stop == whole.guards.stop is not None
     # And killed after its end, before it could be published.
     again = make_trainer(new_generator(), tmp_path / "cut", params)
     again.run()
-    again.take_kept()
+    load_best(again)
     assert again.done == 4 and same(weights(again), weights(whole))
 
 
@@ -153,7 +150,7 @@ def test_the_base_comes_back_from_weights_that_are_no_numbers(
         value[0] = math.nan
     policy.stepped()
     assert generator.family.predict(*probe(generator)).isnan().any()
-    policy.to_base()
+    policy.reset_to_base()
     assert torch.equal(generator.family.predict(*probe(generator)), before)
 
 
@@ -181,7 +178,7 @@ def test_rewards_that_are_no_numbers_are_left_out_and_counted(
     # Of three candidates each group's first is left out; the two others are its pair.
     assert {row["role"] for row in rows if not math.isfinite(row["reward"])} == {""}
     assert [row["candidates_not_finite"] for row in loop.curve] == [3.0] * 4
-    assert sum(row["pairs"] for row in loop.curve) == 12 and loop.untrained is None
+    assert sum(row["pairs"] for row in loop.curve) == 12 and refusal_of(loop) is None
 
 
 def test_latents_that_are_no_numbers_are_in_no_pair(

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from components.alignment.monitor.guards import ALARMS, GuardParams, Guards
-from components.alignment.monitor.heldout_judge import Reading
+from components.alignment.monitor.guards import ALARMS, Guards
+from components.alignment.monitor.reading import HeldoutReading
+from components.alignment.params import GuardParams
 
 PARAMS = GuardParams(
     every=3, clips=8, patience=2, least_motion=0.8, drift_limit=0.05, worse_limit=0.75
@@ -20,7 +21,7 @@ NOISE = np.random.default_rng(0).normal(0, 0.05, 40)
 
 def reading(
     done: int, score: float | None, motion: float = 1.0, noise: Sequence[float] = tuple(NOISE)
-) -> Reading:
+) -> HeldoutReading:
     """40 prompts: the base scores 0, the policy `score` with some noise, or there is no judge.
 
     Two readings that differ by the same on every prompt would have no spread: each has some of its own.
@@ -29,7 +30,7 @@ def reading(
     own = np.asarray(noise) + jitter - jitter.mean()
     scores = () if score is None else tuple(float(score + value) for value in own)
     base = () if score is None else (0.0,) * 40
-    return Reading(done, tuple(f"p{n}" for n in range(40)), scores, base, (motion,) * 40, (1.0,) * 40)
+    return HeldoutReading(done, tuple(f"p{n}" for n in range(40)), scores, base, (motion,) * 40, (1.0,) * 40)
 
 
 def row(iteration: int, **figures: float) -> dict[str, float]:
@@ -90,12 +91,12 @@ def test_the_last_policy_that_has_not_fallen_is_kept() -> None:
     other -= other.mean() - NOISE.mean()
     for done, score, noise in ((3, 0.10, NOISE), (6, 0.12, NOISE), (9, 0.118, other), (12, 0.02, NOISE)):
         found.append((guards.after_reading(reading(done, score, noise=noise)), guards.kept_iteration))
-    assert found == [("best", 3), ("best", 6), ("level", 9), ("fallen", 9)]
+    assert found == [("best", 3), ("best", 6), ("level", 9), ("regressed", 9)]
     assert not guards.agrees and guards.stop is None
     # Back up: the fall was one reading, not a row of them.
     assert guards.after_reading(reading(15, 0.13)) == "best" and guards.agrees
     for done in (18, 21):
-        assert guards.after_reading(reading(done, 0.03)) == "fallen"
+        assert guards.after_reading(reading(done, 0.03)) == "regressed"
     assert guards.stop is not None and "the policy of 15 is kept" in guards.stop
     metrics = guards.metrics()
     assert metrics["kept_iteration"] == 15 and metrics["held_out_readings"] == 7
@@ -105,8 +106,8 @@ def test_the_last_policy_that_has_not_fallen_is_kept() -> None:
 
 def test_below_the_base_is_fallen_from_the_start() -> None:
     guards = Guards(PARAMS)
-    assert guards.after_reading(reading(3, -0.2)) == "fallen"
-    assert guards.after_reading(reading(6, -0.3)) == "fallen"
+    assert guards.after_reading(reading(3, -0.2)) == "regressed"
+    assert guards.after_reading(reading(6, -0.3)) == "regressed"
     assert guards.stop is not None and "no earlier policy is kept" in guards.stop
     assert guards.kept_iteration is None and "kept_iteration" not in guards.metrics()
 
@@ -117,13 +118,13 @@ def test_a_policy_that_freezes_is_caught_with_and_without_a_judge(
 ) -> None:
     guards = Guards(PARAMS)
     assert guards.after_reading(reading(3, score, motion=0.9)) == "best"
-    assert guards.after_reading(reading(6, score, motion=0.7)) == "fallen"
-    assert guards.after_reading(reading(9, score, motion=0.5)) == "fallen"
+    assert guards.after_reading(reading(6, score, motion=0.7)) == "regressed"
+    assert guards.after_reading(reading(9, score, motion=0.5)) == "regressed"
     assert guards.kept_iteration == 3 and guards.stop is not None
     assert guards.metrics()["alarms_motion"] == 2
     assert guards.metrics()["held_out_motion"] == pytest.approx(0.9)
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
-    assert len(warnings) == 1 and "0.7 of the base's, at least 0.8" in warnings[0]
+    assert len(warnings) == 1 and "0.7 of the base's, minimum 0.8" in warnings[0]
 
 
 def test_without_a_judge_the_last_moving_policy_is_kept() -> None:
@@ -153,7 +154,7 @@ def test_metrics_are_flat_and_finite() -> None:
     assert set(guards.metrics()) == {
         *(f"alarms_{name}" for name in ALARMS), "held_out_readings", "stopped_early",
     }  # fmt: skip
-    lone = Reading(3, ("p", "p"), (0.2, 0.4), (0.0, 0.0), (1.0, 1.0), (1.0, 1.0))
+    lone = HeldoutReading(3, ("p", "p"), (0.2, 0.4), (0.0, 0.0), (1.0, 1.0), (1.0, 1.0))
     guards.after_reading(lone)  # one prompt has a mean and no interval
     found = guards.metrics()
     assert found["judge_difference"] == pytest.approx(0.3) and "judge_low" not in found

@@ -19,14 +19,15 @@ from scipy import stats
 from torch import Tensor
 
 from components.alignment.monitor import heldout_judge as held_out
-from components.alignment.monitor.guards import GuardParams, Guards
+from components.alignment.monitor.guards import Guards
 from components.alignment.monitor.heldout_judge import (
+    WORLD_SCORER,
     HeldOutJudge,
-    Reading,
-    WorldScorer,
     choose_judge,
     hold_back,
 )
+from components.alignment.monitor.reading import HeldoutReading
+from components.alignment.params import GuardParams
 from components.alignment.policy import LoraPolicy, Policy
 from components.corpus.prompts import Prompt, world_prompts
 from components.corpus.world.render import render
@@ -47,7 +48,7 @@ class LightScorer:
     def __init__(self) -> None:
         self.clips = 0
 
-    def __call__(self, frames: Tensor, fps: float, prompts: Sequence[str]) -> list[float]:
+    def score(self, frames: Tensor, fps: float, prompts: Sequence[str]) -> list[float]:
         self.clips += len(frames)
         return [float(frame.double().mean()) for frame in frames]
 
@@ -85,10 +86,10 @@ def test_another_seed_holds_back_others() -> None:
     assert hold_back(films(200), 20, 0)[1] != hold_back(films(200), 20, 1)[1]
 
 
-def reading(scores: list[float], base: list[float], prompts: int, iteration: int = 6) -> Reading:
+def reading(scores: list[float], base: list[float], prompts: int, iteration: int = 6) -> HeldoutReading:
     names = tuple(f"p{number % prompts}" for number in range(len(scores)))
     still = (1.0,) * len(scores)
-    return Reading(iteration, names, tuple(scores), tuple(base), still, still)
+    return HeldoutReading(iteration, names, tuple(scores), tuple(base), still, still)
 
 
 def test_the_difference_has_an_interval_by_prompt() -> None:
@@ -114,7 +115,7 @@ def test_who_judges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scenes = world_prompts()[:4]
-    assert isinstance(choose_judge(scenes, None, "d"), WorldScorer)
+    assert choose_judge(scenes, None, "d") is WORLD_SCORER
     assert choose_judge([*scenes, *films(1)], None, "d") is None
     assert "only motion is watched" in capsys.readouterr().err
     assert choose_judge([], None, "d") is None
@@ -124,7 +125,7 @@ def test_who_judges(
     digest = digest_of({name: entry.sha256 for name, entry in second.manifest.files.items()})
     scorer = choose_judge(scenes, second, "another digest")
     clips = torch.full((2, 5, 3, 8, 8), 7, dtype=torch.uint8)
-    assert scorer is not None and scorer(clips, 8.0, ["", ""]) == [-7.0, -7.0]
+    assert scorer is not None and scorer.score(clips, 8.0, ["", ""]) == [-7.0, -7.0]
     assert digest[:12] in scorer.name
     with pytest.raises(InputError, match="scores as the training reward does"):
         choose_judge(scenes, second, digest)
@@ -137,7 +138,7 @@ def test_the_world_scorer_sees_what_a_clip_is_worth() -> None:
     assert scene is not None
     moving = render(scene, seed=1)
     frozen = moving[:1].expand_as(moving)
-    good, still = WorldScorer()(torch.stack([moving, frozen]), 8.0, ["", ""])
+    good, still = WORLD_SCORER.score(torch.stack([moving, frozen]), 8.0, ["", ""])
     assert good > 0.9 and still < 0.8 * good
 
 
@@ -156,10 +157,10 @@ def test_a_reading_is_what_the_policy_and_the_base_draw(new_generator: Callable[
     judge = new_judge(generator, LightScorer())
     policy = perturbed(generator)
     reading = judge.read(policy, 4)
-    texts, seeds = [c.prompt.text for c in judge.clips], [c.seed for c in judge.clips]
+    texts, seeds = [prompt.text for prompt, _ in judge.clips], [seed for _, seed in judge.clips]
     assert len(set(seeds)) == 6
-    ours = LightScorer()(generator.sample(texts, seeds)[0], 8.0, texts)
-    base = LightScorer()(new_generator().sample(texts, seeds)[0], 8.0, texts)
+    ours = LightScorer().score(generator.sample(texts, seeds)[0], 8.0, texts)
+    base = LightScorer().score(new_generator().sample(texts, seeds)[0], 8.0, texts)
     assert reading.scores == pytest.approx(ours) and reading.base_scores == pytest.approx(base)
     assert ours != base
     assert reading.difference.value == pytest.approx(np.mean(np.subtract(ours, base)))
@@ -178,7 +179,7 @@ def test_the_base_is_measured_once_and_outlives_a_kill(new_generator: Callable[.
     again.restore(json.loads(json.dumps(judge.state())))
     assert again.read(policy, 2) == first
     assert scorer.clips == 18
-    assert Reading.of(json.loads(json.dumps(first.as_json()))) == first
+    assert HeldoutReading.of(json.loads(json.dumps(first.as_json()))) == first
 
 
 def test_batches_do_not_change_a_reading(new_generator: Callable[..., Generator]) -> None:
@@ -215,7 +216,7 @@ def test_two_processes_come_to_the_same_reading(new_generator: Callable[..., Gen
         for rank, (generator, scorer) in enumerate(zip(generators, scorers, strict=True))
     ]
     policies = [perturbed(generator) for generator in generators]
-    found: dict[int, Reading] = {}
+    found: dict[int, HeldoutReading] = {}
     threads = [
         threading.Thread(target=lambda rank=rank: found.update({rank: judges[rank].read(policies[rank], 1)}))
         for rank in range(2)
@@ -242,7 +243,7 @@ def test_a_judge_that_has_no_score_is_an_error(new_generator: Callable[..., Gene
     class Mute:
         name = "mute"
 
-        def __call__(self, frames: Tensor, fps: float, prompts: Sequence[str]) -> list[float]:
+        def score(self, frames: Tensor, fps: float, prompts: Sequence[str]) -> list[float]:
             return [math.nan] * len(frames)
 
     generator = new_generator()
@@ -258,7 +259,7 @@ def test_a_policy_that_the_judge_cannot_score_has_fallen(
 
         name, seen = "once", 0
 
-        def __call__(self, frames: Tensor, fps: float, prompts: Sequence[str]) -> list[float]:
+        def score(self, frames: Tensor, fps: float, prompts: Sequence[str]) -> list[float]:
             self.seen += len(frames)
             return [1.0 if self.seen <= 6 else math.nan] * len(frames)
 
@@ -266,10 +267,10 @@ def test_a_policy_that_the_judge_cannot_score_has_fallen(
     reading = new_judge(generator, Once()).read(perturbed(generator), 2)
     assert reading.judged and reading.unscored and set(reading.row()) == {"held_out_motion"}
     guards = Guards(GuardParams(least_motion=0.0))
-    assert guards.after_reading(reading) == "fallen" and guards.kept_iteration is None
+    assert guards.after_reading(reading) == "regressed" and guards.kept_iteration is None
     told = capsys.readouterr().err
     assert (
         "no held-out clip has a finite score" in told
         and "held out, after iteration 2: no finite score" in told
     )
-    assert guards.after_reading(reading) == "fallen" and guards.stop is not None
+    assert guards.after_reading(reading) == "regressed" and guards.stop is not None

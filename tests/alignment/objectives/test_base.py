@@ -58,6 +58,6 @@ def test_preference_by_hand() -> None:
 def test_diagnostics_tell_winner_and_loser_apart() -> None:
     # The margin is right in both, but in the second the winner itself got worse.
     seen = diagnostics(errors((0.3, 0.6, 0.4, 0.5), (0.5, 0.9, 0.4, 0.5)), 100.0)
-    assert seen["accuracy"].tolist() == [1.0, 1.0]
+    assert seen["rewards/accuracies"].tolist() == [1.0, 1.0]
     assert seen["winner_above_reference"].tolist() == [0.0, 1.0]
     assert seen["saturated"].tolist() == [1.0, 1.0]

@@ -10,11 +10,7 @@ import pytest
 import torch
 
 from components.alignment.objectives import OBJECTIVES, PairErrors
-from components.alignment.objectives.dpo import dpo
-from components.alignment.objectives.dpop import HINGE, dpop
-from components.alignment.objectives.ipo import ipo
-from components.alignment.objectives.linear_dpo import FLOOR, linear_dpo
-from components.alignment.objectives.sft import sft
+from components.alignment.objectives.losses import FLOOR, HINGE, dpo, dpop, ipo, linear_dpo, sft
 from components.alignment.params import AlignmentParams
 from tests.alignment.objectives.errors import errors
 
@@ -27,7 +23,7 @@ FROM_PREFERENCE = sorted(set(OBJECTIVES) - {"sft"})
 
 
 def test_every_objective_but_the_one_of_best_of_n_can_be_asked_for() -> None:
-    asked = get_args(AlignmentParams.model_fields["objective"].annotation)
+    asked = get_args(AlignmentParams.model_fields["loss"].annotation)
     assert set(asked) == set(OBJECTIVES) - {"sft"}
 
 

@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from components.alignment.objectives import Objective, pair_errors
-from components.alignment.objectives.dpo import dpo
-from components.alignment.objectives.sdpo import loser_scale, sdpo
+from components.alignment.objectives.losses import dpo, loser_scale, sdpo
 from tests.alignment.objectives.errors import errors
 
 
 def winners_change(objective: Objective, seed: int) -> float:
     """How the winner's error changes, per unit of step, down the objective's gradient.
 
-    Winner and loser share the network's Jacobian: their outputs are ``A @ weights`` plus a constant each.
+    Winner and loser share the network's Jacobian: their outputs are `A @ weights` plus a constant each.
     Their residuals point the same way and the loser's is mostly the longer one, where DPO hurts the winner.
     """
     draws = torch.Generator().manual_seed(seed)

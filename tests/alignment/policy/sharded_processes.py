@@ -1,6 +1,6 @@
-"""What torchrun starts for ``test_sharding``: two processes that hold each base together.
+"""What torchrun starts for `test_sharding`: two processes that hold each base together.
 
-First the whole tiny alignment, its activations checkpointed, into ``loop``; then an optimizer step and a
+First the whole tiny alignment, its activations checkpointed, into `loop`; then an optimizer step and a
 drift of each network, where one process has both pairs and the other none. The main process writes weights
 and figures, every process how much of each base it holds.
 """
@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from components.alignment.policy import LoraPolicy, Policy
-from components.alignment.policy.sharding import Together
+from components.alignment.policy.sharding import ShardingContext
 from components.alignment.policy.updater import Updater
 from components.generator.families import ModelFamily
 from components.runtime.compute.distributed import Ranks, process_group
@@ -27,7 +27,7 @@ from tests.alignment.policy.test_families import PARAMS as FAMILY_PARAMS
 from tests.alignment.policy.test_families import make, make_pairs
 from tests.alignment.tiny import PARAMS, make_generator, make_trainer
 
-SHARDED = PARAMS.model_copy(update={"shard": True, "gradient_checkpointing": True, "pairs_per_forward": 1})
+SHARDED = PARAMS.model_copy(update={"fsdp": True, "gradient_checkpointing": True, "pairs_per_forward": 1})
 #: Networks that repeat their layers in different ways; the second has two experts, called as times fall.
 FAMILIES = ("wan-2.1", "wan-2.2-a14b", "cogvideox-5b", "ltx", "hunyuan-video", "modelscope")
 #: 16 bits, with parts that stay in 32: a base as it is released.
@@ -44,8 +44,8 @@ def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | 
     if name == HALF:
         halve(family)
     pairs = make_pairs(family, model)
-    together = Together(ranks, torch.device("cpu")) if ranks.size > 1 else None
-    policy = LoraPolicy(family, rank=2, seed=0, together=together)
+    sharding = ShardingContext(ranks, torch.device("cpu")) if ranks.size > 1 else None
+    policy = LoraPolicy(family, rank=2, seed=0, sharding=sharding)
     start = {name: value.clone() for name, value in policy.tensors().items()}
     updater = by_gradient(Updater(policy, FAMILY_PARAMS, ranks))
     mine = pairs if ranks.is_main else []

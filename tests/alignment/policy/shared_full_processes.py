@@ -1,4 +1,4 @@
-"""What torchrun starts for ``test_sharding_full``: two processes train all weights of a network together.
+"""What torchrun starts for `test_sharding_full`: two processes train all weights of a network together.
 
 The tiny alignment twice: as a whole, and killed and gone on with; then one that follows by a moving average.
 After that an optimizer step and a drift of each network, where one process has both pairs and the other none.
@@ -20,14 +20,14 @@ from torch import Tensor
 from components.alignment.loop import AlignmentLoop
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import FullPolicy, Policy
-from components.alignment.policy.sharding import Together
+from components.alignment.policy.sharding import ShardingContext
 from components.alignment.policy.updater import Updater
 from components.runtime.compute.distributed import Ranks, process_group
 from tests.alignment.closeness import by_gradient, steady
 from tests.alignment.policy.sharded_processes import HALF, halve
 from tests.alignment.policy.test_families import PARAMS as FAMILY_PARAMS
 from tests.alignment.policy.test_families import make, make_pairs
-from tests.alignment.tiny import PARAMS, make_generator, make_trainer
+from tests.alignment.tiny import PARAMS, Killed, kill_after, make_generator, make_trainer
 
 FULL = PARAMS.model_copy(update={"lora_rank": 0, "learning_rate": 1e-3})
 EMA = FULL.model_copy(update={"reference": "ema", "iterations": 2})
@@ -35,19 +35,9 @@ EMA = FULL.model_copy(update={"reference": "ema", "iterations": 2})
 NETWORKS = ("wan-2.1", "wan-2.2-a14b", "modelscope", HALF)
 
 
-class Killed(BaseException):
-    """Nothing is saved any more."""
-
-
-def kill(row: dict[str, float]) -> None:
-    """Let a run end in the middle."""
-    if row["iteration"] == 2:
-        raise Killed
-
-
 def shared(params: AlignmentParams) -> AlignmentParams:
     """The same run, its weights shared out."""
-    return params.model_copy(update={"shard": True, "gradient_checkpointing": True, "pairs_per_forward": 1})
+    return params.model_copy(update={"fsdp": True, "gradient_checkpointing": True, "pairs_per_forward": 1})
 
 
 def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | None, dict[str, Tensor]]:
@@ -60,7 +50,7 @@ def updated(name: str, ranks: Ranks) -> tuple[Policy, dict[str, float], float | 
     if name == HALF:
         halve(family)
     pairs = make_pairs(family, model)
-    policy = FullPolicy(family, Together(ranks, torch.device("cpu")) if ranks.size > 1 else None)
+    policy = FullPolicy(family, ShardingContext(ranks, torch.device("cpu")) if ranks.size > 1 else None)
     start = {name: value.clone() for name, value in policy.tensors().items()}
     updater = by_gradient(Updater(policy, FAMILY_PARAMS.model_copy(update={"lora_rank": 0}), ranks))
     mine = pairs if ranks.is_main else []
@@ -103,7 +93,7 @@ def main(folder: Path, out: Path) -> None:
         whole.policy.save(out / "loop", ranks)
         weights = {f"loop/{name}": value for name, value in together(whole.policy).items()}
         try:
-            trainer("cut", FULL, kill).run()
+            trainer("cut", FULL, kill_after(2)).run()
         except Killed:
             ranks.barrier()
         if ranks.is_main:

@@ -15,7 +15,9 @@ from components.generator.families import FAMILIES, ModelFamily
 from components.runtime.compute.distributed import Ranks
 from tests.generator.tiny import TINY
 
-PARAMS = AlignmentParams(noise_draws=3, learning_rate=1e-2, beta=100.0, lora_rank=2, pairs_per_forward=2)
+PARAMS = AlignmentParams(
+    timesteps_per_pair=3, learning_rate=1e-2, beta=100.0, lora_rank=2, pairs_per_forward=2
+)
 
 
 def make(name: str) -> ModelFamily:

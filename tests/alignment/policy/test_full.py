@@ -22,7 +22,7 @@ from components.runtime.errors import InputError
 from tests.alignment.policy.test_families import inputs as inputs_of
 from tests.alignment.policy.test_families import make, make_pairs
 from tests.alignment.policy.test_lora import probe
-from tests.alignment.tiny import PARAMS, make_trainer
+from tests.alignment.tiny import PARAMS, Killed, kill_after, make_trainer
 
 FULL = PARAMS.model_copy(update={"lora_rank": 0, "learning_rate": 1e-3})
 ONE_EACH = ("wan-2.1", "wan-2.2-a14b", "cogvideox-5b", "modelscope")
@@ -50,7 +50,7 @@ def test_base_and_reference_stay_reachable_to_the_bit(name: str) -> None:
         with other():
             assert torch.equal(family.predict(*given), before)
         assert torch.equal(family.predict(*given), moved)
-    policy.refresh_reference()
+    policy.sync_reference()
     disturb(policy)
     with policy.reference():
         assert torch.equal(family.predict(*given), moved)
@@ -64,7 +64,7 @@ def test_updates_move_every_weight_that_the_network_uses(name: str) -> None:
     policy = FullPolicy(family)
     before = {key: value.detach().clone() for key, value in policy.parameters().items()}
     params = AlignmentParams(
-        noise_draws=3, learning_rate=1e-3, beta=100.0, lora_rank=0, pairs_per_forward=2, winner_weight=0.0
+        timesteps_per_pair=3, learning_rate=1e-3, beta=100.0, lora_rank=0, pairs_per_forward=2, sft_weight=0.0
     )
     updater, pairs = Updater(policy, params, Ranks()), make_pairs(family, name)
     losses = [updater.step(pairs, 0, 0)["loss"] for _ in range(5)]  # the same noise and times each time
@@ -123,15 +123,8 @@ def test_a_killed_run_ends_as_a_whole_one_to_the_bit(
     whole = make_trainer(new_generator(), tmp_path / "whole", params)
     whole.run()
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if row["iteration"] == 2:
-            raise Killed
-
     with pytest.raises(Killed):
-        make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill).run()
+        make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill_after(2)).run()
     resumed = make_trainer(new_generator(), tmp_path / "cut", params)
     assert resumed.done == 2
     resumed.run()
@@ -148,7 +141,7 @@ def test_the_reference_may_follow_in_small_steps(new_generator: Callable[..., Ge
     policy = FullPolicy(new_generator().family)
     base = {name: value.detach().clone() for name, value in policy.parameters().items()}
     disturb(policy)
-    policy.refresh_reference(0.25)
+    policy.sync_reference(0.25)
     for name, value in policy.parameters(REFERENCE).items():
         quarter = base[name] + 0.25 * (policy.parameters()[name].detach() - base[name])
         assert torch.allclose(value, quarter, atol=1e-6)

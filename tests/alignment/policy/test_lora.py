@@ -50,7 +50,7 @@ def test_refresh_copies_the_policy_and_then_lets_it_go(new_generator: Callable[.
     policy = LoraPolicy(generator.family, rank=2, seed=0)
     inputs = probe(generator)
     disturb(policy)
-    policy.refresh_reference()
+    policy.sync_reference()
     expected = generator.family.predict(*inputs)
     disturb(policy)
     with policy.reference():

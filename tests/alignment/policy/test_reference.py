@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from components.alignment.monitor.guards import GuardParams
-from components.alignment.params import ReferenceKind
+from components.alignment.params import GuardParams, ReferenceKind
 from components.alignment.policy import POLICY, REFERENCE, LoraPolicy, Policy
 from components.alignment.policy.reference import Reference
 from components.generator.generator import Generator
-from tests.alignment.tiny import PARAMS, make_trainer
+from tests.alignment.tiny import PARAMS, Killed, kill_after, make_trainer, same
 
 
 @torch.no_grad()
@@ -66,10 +64,6 @@ def test_counts_survive_a_checkpoint(policy: Policy) -> None:
     assert (again.version, again.refused) == (2, 1)
 
 
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return all(torch.equal(value, other[name]) for name, value in one.items())
-
-
 @pytest.mark.parametrize("kind", ["ema", "fixed"])
 def test_a_killed_run_has_the_same_reference(
     new_generator: Callable[..., Generator], tmp_path: Path, kind: ReferenceKind
@@ -78,15 +72,8 @@ def test_a_killed_run_has_the_same_reference(
     whole = make_trainer(new_generator(), tmp_path / "whole", params)
     whole.run()
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if row["iteration"] == 1:
-            raise Killed
-
     with pytest.raises(Killed):
-        make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill).run()
+        make_trainer(new_generator(), tmp_path / "cut", params, on_iteration=kill_after(1)).run()
     resumed = make_trainer(new_generator(), tmp_path / "cut", params)
     assert resumed.done == 1
     resumed.run()

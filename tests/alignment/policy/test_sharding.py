@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from components.alignment.policy.sharding import InStep
+from components.alignment.policy.sharding import UnevenInputJoin
 from components.generator.families.wan import Experts
 from components.generator.generator import Generator
 from components.runtime.compute.distributed import Ranks
@@ -78,8 +79,8 @@ def test_each_process_holds_its_share(sharded: Path) -> None:
 
 def test_calls_outside_a_phase_are_refused() -> None:
     network = torch.nn.Linear(2, 2)
-    InStep(network, Ranks())
-    with pytest.raises(RuntimeError, match="outside a phase"):
+    UnevenInputJoin(network, Ranks(), SimpleNamespace(used="policy"))
+    with pytest.raises(RuntimeError, match="called outside a phase"):
         network(torch.zeros(1, 2))
 
 

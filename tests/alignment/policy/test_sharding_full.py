@@ -51,7 +51,7 @@ def untrained(generator: Generator) -> dict[str, Tensor]:
 def assert_alike(
     policy: Policy, weights: dict[str, Tensor], of: str, start: dict[str, Tensor], share: float = 1e-3
 ) -> None:
-    """The weights ``of`` a run are a policy's, up to this share of its update."""
+    """The weights `of` a run are a policy's, up to this share of its update."""
     found = {name.removeprefix(f"{of}/"): v for name, v in weights.items() if name.startswith(f"{of}/")}
     worst, name = largest_difference(found, policy.tensors(), start)
     assert worst <= share, name

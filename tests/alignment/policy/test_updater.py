@@ -54,5 +54,5 @@ def test_checkpointing_keeps_less_and_changes_nothing(new_generator: Callable[..
 def test_a_network_without_checkpointing_is_named(new_generator: Callable[..., Generator]) -> None:
     policy = LoraPolicy(new_generator().family, 2, 0)
     policy.network._supports_gradient_checkpointing = False
-    with pytest.raises(InputError, match=r"gradient_checkpointing = true: WanTransformer3DModel cannot"):
+    with pytest.raises(InputError, match=r"gradient_checkpointing = true: WanTransformer3DModel does not"):
         policy.checkpoint_activations()

@@ -13,11 +13,11 @@ from components.generator.generator import Generator
 from components.reward.base import Rating
 from tests.alignment.tiny import PARAMS, PROMPTS, Brightness, ledger_rows, make_trainer
 
-ONE = PARAMS.model_copy(update={"iterations": 1, "prompts": len(PROMPTS)})
+ONE = PARAMS.model_copy(update={"iterations": 1, "prompts_per_iteration": len(PROMPTS)})
 
 
 class Blind(Brightness):
-    """Sees no difference between the first ``blind`` candidates of the prompts whose text has ``colour``."""
+    """Sees no difference between the first `blind` candidates of the prompts whose text has `colour`."""
 
     def __init__(self, colour: str, blind: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def groups(folder: Path) -> dict[str, list[dict[str, object]]]:
 def test_only_groups_without_spread_are_refilled_and_seeds_go_on(
     new_generator: Callable[..., Generator], tmp_path: Path
 ) -> None:
-    params = ONE.model_copy(update={"refill": 3})
+    params = ONE.model_copy(update={"dynamic_sampling": 3})
     trainer = make_trainer(new_generator(), tmp_path, params, reward=Blind("red", 6))
     trainer.run()
     found = groups(tmp_path)
@@ -61,7 +61,7 @@ def test_the_cap_ends_it_and_zero_asks_for_nothing(
 ) -> None:
     for refill, clips in ((0, 15), (1, 18), (2, 21)):
         folder = tmp_path / str(refill)
-        params = ONE.model_copy(update={"refill": refill})
+        params = ONE.model_copy(update={"dynamic_sampling": refill})
         trainer = make_trainer(new_generator(), folder, params, reward=Blind("red", 10**6))
         trainer.run()
         assert (trainer.curve[0]["clips"], trainer.curve[0]["refilled"]) == (clips, refill)
@@ -71,7 +71,7 @@ def test_the_cap_ends_it_and_zero_asks_for_nothing(
 def test_the_pair_is_the_best_and_worst_of_all_rounds(
     new_generator: Callable[..., Generator], tmp_path: Path
 ) -> None:
-    params = ONE.model_copy(update={"refill": 1})
+    params = ONE.model_copy(update={"dynamic_sampling": 1})
     trainer = make_trainer(new_generator(), tmp_path, params, reward=Blind("red", 3))
     trainer.run()
     rows = groups(tmp_path)["p0"]
@@ -83,7 +83,7 @@ def test_the_pair_is_the_best_and_worst_of_all_rounds(
 
 def test_refills_do_not_depend_on_the_batch(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
     # A gap of 1.5 deviations: some groups have it at once, some after a refill, some never.
-    params = PARAMS.model_copy(update={"refill": 2, "min_gap": 1.5, "iterations": 2})
+    params = PARAMS.model_copy(update={"dynamic_sampling": 2, "min_gap": 1.5, "iterations": 2})
     ledgers, refilled = [], []
     for batch in (2, 16):
         trainer = make_trainer(new_generator(batch=batch), tmp_path / str(batch), params)

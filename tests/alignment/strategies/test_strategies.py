@@ -11,14 +11,21 @@ import torch
 
 from components.alignment.ledger import LedgerReader
 from components.alignment.loop import AlignmentLoop
-from components.alignment.objectives.dpop import dpop
-from components.alignment.objectives.sft import sft
+from components.alignment.objectives.losses import dpop, sft
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import POLICY, REFERENCE
 from components.alignment.strategies import STRATEGIES
 from components.generator.generator import Generator
 from components.runtime.artifacts.publish import publish
-from tests.alignment.tiny import PARAMS, Brightness, ledger_rows, make_generator, make_trainer
+from tests.alignment.tiny import (
+    PARAMS,
+    Brightness,
+    Killed,
+    kill_after,
+    ledger_rows,
+    make_generator,
+    make_trainer,
+)
 
 
 def run(strategy: str, generator: Generator, folder: Path, **settings: object) -> AlignmentLoop:
@@ -76,7 +83,9 @@ def test_offline_keeps_its_reference_unless_told_otherwise(
 ) -> None:
     versions = {}
     for name, reference in (("fixed", None), ("every_k", "every_k")):
-        trainer = run("offline", new_generator(), tmp_path / name, reference=reference, refresh_every=4)
+        trainer = run(
+            "offline", new_generator(), tmp_path / name, reference=reference, reference_sync_every=4
+        )
         versions[name] = trainer.reference.version
         # Eight updates: the second copy is of the policy as it stands.
         policy, kept = trainer.policy.parameters(POLICY), trainer.policy.parameters(REFERENCE)
@@ -85,7 +94,7 @@ def test_offline_keeps_its_reference_unless_told_otherwise(
 
 
 def test_best_of_n_learns_from_winners_alone(new_generator: Callable[..., Generator], tmp_path: Path) -> None:
-    trainer = run("best_of_n", new_generator(), tmp_path, iterations=1, updates=1, winner_weight=0.25)
+    trainer = run("best_of_n", new_generator(), tmp_path, iterations=1, inner_updates=1, sft_weight=0.25)
     row = trainer.curve[0]
     assert row["loss"] == pytest.approx(1.25 * row["winner_error"])
     assert trainer.updater.objective is sft
@@ -99,7 +108,9 @@ def test_best_of_n_brings_the_winners_error_down(
     errors = []
     for updates in (1, 40):
         folder = tmp_path / str(updates)
-        trainer = run("best_of_n", new_generator(), folder, iterations=1, updates=updates, noise_draws=8)
+        trainer = run(
+            "best_of_n", new_generator(), folder, iterations=1, inner_updates=updates, timesteps_per_pair=8
+        )
         errors.append(trainer.curve[0]["winner_error"])
     assert errors[1] < 0.95 * errors[0]
 
@@ -132,7 +143,7 @@ def test_pairs_of_a_ledger_are_trained_on_again_and_nothing_is_sampled(
 
     again = ledger_rows(tmp_path / "second", 6)
     assert sides(again) == sides(first.rows)
-    # Six iterations of three go through the 12 pairs once and half way again: evenly dealt.
+    # Six iterations of three go through the 12 pairs once and half way again: an epoch and a half.
     uses = [row["latents"] for row in again if row["role"] == "winner"]
     assert max(uses.count(name) for name in set(uses)) <= 2
 
@@ -145,28 +156,11 @@ def test_a_ledger_run_resumes_to_the_same_weights(
     whole = make_trainer(new_generator(), tmp_path / "whole", params, ledger=first)
     whole.run()
 
-    class Killed(BaseException):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if row["iteration"] == 2:
-            raise Killed
-
     with pytest.raises(Killed):
-        make_trainer(new_generator(), tmp_path / "cut", params, ledger=first, on_iteration=kill).run()
+        make_trainer(
+            new_generator(), tmp_path / "cut", params, ledger=first, on_iteration=kill_after(2)
+        ).run()
     resumed = make_trainer(new_generator(), tmp_path / "cut", params, ledger=first)
     resumed.run()
     expected = whole.policy.tensors()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.policy.tensors().items())
-
-
-@pytest.mark.parametrize(
-    ("settings", "part"),
-    [
-        ({"strategy": "best_of_n", "objective": "ipo"}, "objective = ipo has no effect"),
-        ({"strategy": "offline", "refresh_reward_every": 1}, "refresh_reward_every = 1: the reward"),
-    ],
-)
-def test_settings_without_effect_are_refused(settings: dict[str, object], part: str) -> None:
-    with pytest.raises(ValueError, match=part):
-        AlignmentParams.model_validate(settings)

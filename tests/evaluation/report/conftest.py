@@ -162,7 +162,7 @@ def page_content(reward: Path, verdict: Verdict | None = None, **changed: Any) -
             "reward_mean": [1.0, 2.0, 3.0],
             "loss": [0.7, float("nan"), 0.5],
             "reference_version": [0.0, 1.0, 1.0],
-            "margin": [0.0, 0.1, 0.2],
+            "rewards/margins": [0.0, 0.1, 0.2],
         },
         reward=read_reward(reward, {"srcc_world": 0.91}),
         totals="No VBench total.",

@@ -26,7 +26,7 @@ def test_curves_draw_the_known_columns_and_leave_gaps() -> None:
         "iteration": [1.0, 2.0, 3.0, 4.0],
         "loss": [0.7, math.nan, 0.5, 0.4],
         "unknown": [1.0] * 4,
-        "accuracy": [math.nan] * 4,
+        "rewards/accuracies": [math.nan] * 4,
         "reference_version": [0.0, 0.0, 1.0, 1.0],
     }
     found = charts.curves(log)
@@ -161,16 +161,14 @@ def test_the_loss_of_a_policy_that_is_its_reference_is_the_objectives_own(object
 def test_every_objective_has_its_note_and_the_note_counts_what_is_added() -> None:
     # Best of N trains by sft, which needs no reference.
     assert set(charts.LOSS_OF_REFERENCE) == set(OBJECTIVES) - {"sft"}
-    assert charts.loss_note({"objective": "dpop", "winner_weight": 0.2, "strategy": "online"}) == (
+    assert charts.loss_note({"loss": "dpop", "sft_weight": 0.2, "strategy": "online"}) == (
         "DPOP loss of the pairs plus 0.2 times the winner's denoising error; "
         "a policy equal to its reference has 0.693 plus the latter"
     )
     assert charts.loss_note({"objective": "ipo", "winner_weight": 0}) == (
         "IPO loss of the pairs; a policy equal to its reference has 0.25"
     )
-    assert "0.693" not in charts.loss_note(
-        {"strategy": "best_of_n", "objective": "dpop", "winner_weight": 0.2}
-    )
+    assert "0.693" not in charts.loss_note({"strategy": "best_of_n", "loss": "dpop", "sft_weight": 0.2})
     assert charts.loss_note({}) == "of the pairs"
 
 

@@ -144,7 +144,7 @@ def test_a_judge_that_neither_could_ask_is_listed_once(tmp_path: Path) -> None:
 
 def test_the_loss_is_explained_by_the_alignments_params(reward: Path) -> None:
     made = page_content(reward, shown=[])
-    params = {"objective": "dpop", "winner_weight": 0.2}
+    params = {"loss": "dpop", "sft_weight": 0.2}
     source = made.sources["reward"].model_copy(update={"step": "alignment", "params": params})
     words = text(render(replace(made, sources={"alignment": source}), *counted(), FPS))
     assert "plus 0.2 times the winner&#39;s denoising error" in words

@@ -21,7 +21,7 @@ from pipelines.compiler.plan import PRODUCT, plan_profile
 from pipelines.compiler.profile import load_profile, profile_names
 
 REAL = [name for name in profile_names() if not name.startswith("miniature")]
-SMALL = ["generator.sampling.batch=1", "alignment.prompts=4", "alignment.pairs_per_forward=1"]
+SMALL = ["generator.sampling.batch=1", "alignment.prompts_per_iteration=4", "alignment.pairs_per_forward=1"]
 
 
 def write(folder: Path, repository: Path, **keys: Any) -> str:
@@ -38,7 +38,7 @@ def test_params_and_gpus_are_the_profiles(tmp_path: Path, repository: Path) -> N
     assert (made.gpu, made.gpus, made.capacity) == ("NVIDIA-L4", 4, 24e9)
     assert made.pipeline == "WanPipeline"
     other = plan_profile(
-        None, [*SMALL, "alignment.candidates=12"], profile, gpu="NVIDIA-H200", utilisation=0.8
+        None, [*SMALL, "alignment.num_generations=12"], profile, gpu="NVIDIA-H200", utilisation=0.8
     )
     assert other.gpu == "NVIDIA-H200"
     # Twice the candidates of the default, four GPUs for four prompts as before.
@@ -88,7 +88,7 @@ def test_profiles_of_released_models_are_consistent(name: str) -> None:
         sampling.fps,
     )
     assert sampling.precision == "half"
-    assert params.alignment.prompts % profile.place("alignment").gpus == 0
+    assert params.alignment.prompts_per_iteration % profile.place("alignment").gpus == 0
     family = build(blueprint_of(params.generator.base), sampling.precision)
     family.latent_shape(ClipFormat(sampling.num_frames, sampling.height, sampling.width, sampling.fps))
 

@@ -21,7 +21,7 @@ from components.runtime.params import StepParams
 from components.runtime.tracking import step_run as tracking
 from pipelines.container import entrypoint as shim
 from pipelines.exit_handler.mlflow_runs import Tracked, TrackedRun
-from pipelines.exit_handler.outcome import FinalStatus, Verdict, judge
+from pipelines.exit_handler.outcome import FinalStatus, RunOutcome, judge
 from pipelines.exit_handler.report import FIGURES, app, render
 from pipelines.steps import STEPS, step
 
@@ -34,8 +34,8 @@ def known(*names: str, **others: str) -> dict[str, Tracked]:
     return done | {name: Tracked(name, f"id-{name}", how, f"why {name}") for name, how in others.items()}
 
 
-def states(verdict: Verdict) -> list[str]:
-    return [one.state for one in verdict.steps]
+def states(result: RunOutcome) -> list[str]:
+    return [one.state for one in result.steps]
 
 
 @pytest.mark.parametrize(
@@ -106,23 +106,23 @@ def states(verdict: Verdict) -> list[str]:
 def test_judgement(
     state: str, tracked: dict[str, Tracked] | None, outcome: str, reason: str, expected: list[str]
 ) -> None:
-    verdict = judge(FinalStatus(state), tracked)
-    assert (verdict.outcome, verdict.reason, states(verdict)) == (outcome, reason, expected)
+    result = judge(FinalStatus(state), tracked)
+    assert (result.state, result.reason, states(result)) == (outcome, reason, expected)
 
 
 def test_refusals_stand_in_for_mlflow() -> None:
-    verdict = judge(FinalStatus("FAILED"), None, {"reward": "too bad"})
-    assert (verdict.outcome, verdict.reason) == ("refused", "reward: too bad")
-    assert states(verdict) == ["done", "done", "refused"] + ["not reached"] * 3
+    result = judge(FinalStatus("FAILED"), None, {"reward": "too bad"})
+    assert (result.state, result.reason) == ("refused", "reward: too bad")
+    assert states(result) == ["done", "done", "refused"] + ["not reached"] * 3
 
 
 def test_a_candidate_that_was_not_promoted_is_told() -> None:
     runs = known(*NAMES) | {
         "registry": Tracked("registry", "id", "done", metrics={"accepted": 0.0, "rules_failed": 3.0})
     }
-    verdict = judge(FinalStatus("SUCCEEDED"), runs)
-    assert verdict.outcome == "done"
-    assert verdict.reason == "the candidate was not promoted: 3 of the registry's rules failed"
+    result = judge(FinalStatus("SUCCEEDED"), runs)
+    assert result.state == "done"
+    assert result.reason == "the candidate was not promoted: 3 of the registry's rules failed"
 
 
 @pytest.mark.parametrize(

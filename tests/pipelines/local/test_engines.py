@@ -15,7 +15,7 @@ import pytest
 
 from components.runtime.errors import InputError
 from pipelines.local import engines as containers
-from pipelines.local.engines import Docker, Host, find_image, in_place_of_docker
+from pipelines.local.engines import DockerEngine, HostEngine, find_image
 
 IMAGE = f"registry.example/onlinevpo-data@sha256:{'a' * 64}"
 
@@ -117,14 +117,14 @@ class Client:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Docker:
+def engine(monkeypatch: pytest.MonkeyPatch) -> DockerEngine:
     client = Client()
     monkeypatch.setattr(docker, "from_env", lambda **options: client)
-    return Docker()
+    return DockerEngine()
 
 
 def test_host_runs_the_command_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    host, folder = Host(), tmp_path / "corpus"
+    host, folder = HostEngine(), tmp_path / "corpus"
     program = (
         made(folder)
         + "import os, sys; print(sys.executable, os.environ['WHO'], flush=True); "
@@ -147,13 +147,13 @@ def test_host_runs_the_command_here(tmp_path: Path, capsys: pytest.CaptureFixtur
     ],
 )
 def test_host_tells_how_a_command_ended(tmp_path: Path, program: str, code: int, line: str) -> None:
-    host = Host()
+    host = HostEngine()
     assert host(host.client(), IMAGE, command(tmp_path, program), {}) == code
     assert host.attempts[0].last_line == line.format(folder=tmp_path)
 
 
 def test_success_without_outputs_is_none(tmp_path: Path) -> None:
-    host = Host()
+    host = HostEngine()
     said = tmp_path / "executor_output.json"
     program = made(tmp_path) + "(folder / 'artifact').rmdir()"
     assert host(host.client(), IMAGE, command(tmp_path, program), {}) == 1
@@ -167,7 +167,7 @@ def test_success_without_outputs_is_none(tmp_path: Path) -> None:
 
 
 def test_containers_exit_code_is_read_before_it_is_removed(
-    engine: Docker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: DockerEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = engine.client()
     client.container = Container(3, [b"corpus: half a li", b"ne\nrefused: ", b"no\n\n"])
@@ -182,7 +182,7 @@ def test_containers_exit_code_is_read_before_it_is_removed(
     assert engine.attempts[0].last_line == "refused: no"
 
 
-def test_an_interrupt_reaches_the_container(engine: Docker, tmp_path: Path) -> None:
+def test_an_interrupt_reaches_the_container(engine: DockerEngine, tmp_path: Path) -> None:
     client = engine.client()
     client.container = Container(0, [b"at work\n", KeyboardInterrupt()])
     with pytest.raises(KeyboardInterrupt):
@@ -192,7 +192,7 @@ def test_an_interrupt_reaches_the_container(engine: Docker, tmp_path: Path) -> N
     assert (attempt.code, attempt.last_line) == (75, "interrupted: its last word")
 
 
-def test_a_container_that_cannot_be_started_is_removed(engine: Docker, tmp_path: Path) -> None:
+def test_a_container_that_cannot_be_started_is_removed(engine: DockerEngine, tmp_path: Path) -> None:
     client = engine.client()
     client.container = Container(refused="not permitted")
     with pytest.raises(InputError, match="cannot start a container: runc: not permitted"):
@@ -216,20 +216,8 @@ def test_images_are_found_by_digest() -> None:
 def test_no_engine_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     with pytest.raises(InputError, match=r"no container engine answers at unix://.*none\.sock") as caught:
-        Docker()
+        DockerEngine()
     assert "--runner host" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_kfps_own_ways_are_put_back() -> None:
-    from kfp.local import docker_task_handler as handler
-
-    before = handler.run_docker_container, docker.from_env
-    host = Host()
-    with pytest.raises(RuntimeError), in_place_of_docker(host):
-        assert handler.run_docker_container is host
-        assert handler.docker.from_env().info() == {}
-        raise RuntimeError
-    assert (handler.run_docker_container, docker.from_env) == before
 
 
 def test_lines_come_whole_from_any_pieces(capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,13 +230,13 @@ def test_lines_come_whole_from_any_pieces(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_command_of_another_pipeline() -> None:
     with pytest.raises(ValueError, match="has no --executor-input: ls -l"):
-        Host()(None, IMAGE, ["ls", "-l"], {})
+        HostEngine()(None, IMAGE, ["ls", "-l"], {})
 
 
 def test_the_callers_path_is_kept(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
-    host = Host()
+    host = HostEngine()
     host(host.client(), IMAGE, command(tmp_path, "import os; print(os.environ['PYTHONPATH'])"), {})
     assert capsys.readouterr().out.splitlines()[0] == f"{repository}{os.pathsep}/somewhere"

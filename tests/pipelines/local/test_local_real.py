@@ -59,9 +59,9 @@ def params(folder: Path) -> Path:
         },
         "alignment": {
             "iterations": 3,
-            "prompts": 2,
-            "candidates": 2,
-            "updates": 1,
+            "prompts_per_iteration": 2,
+            "num_generations": 2,
+            "inner_updates": 1,
             "checkpoint_every": 1,
             # So small a reward doubts every pair, and a run without pairs is refused.
             "min_gap": 0.0,

@@ -6,7 +6,6 @@ of the undisturbed run is the real one. The slow tests run the real steps.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -16,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,13 +23,9 @@ from kfp.local.config import LocalExecutionConfig
 
 from components.runtime import step as step_module
 from components.runtime.artifacts.artifact import open_artifact
-from components.runtime.errors import GateRefused, InputError, Interrupted, OnlineVPOError
 from pipelines.__main__ import app
-from pipelines.compiler.profile import Profile, load_profile
-from pipelines.local import run as local
-from pipelines.local.engines import Attempt, Host
-from pipelines.local.run import Outcome
-from pipelines.steps import STEPS, step
+from pipelines.local.engines import HostEngine
+from pipelines.steps import STEPS
 from tests.pipelines.standins import FAULTS, LOG, attempts, install
 
 NAMES = [one.name for one in STEPS]
@@ -218,70 +212,17 @@ def test_retries_are_counted_and_silence_is_no_success(run: Run, tmp_path: Path)
 
 
 def test_a_container_that_does_nothing_is_no_success(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = Host.start
+    start = HostEngine.start
 
-    def lazy(self: Host, client: Any, image: str, command: Any, *others: Any) -> None:
+    def lazy(self: HostEngine, client: Any, image: str, command: Any, *others: Any) -> None:
         start(self, client, image, ["true", *command[3:]] if "generator" in command else command, *others)
 
-    monkeypatch.setattr(Host, "start", lazy)
+    monkeypatch.setattr(HostEngine, "start", lazy)
     idle = run()
     assert idle.code == 1
     assert idle.states()["generator"] == "failed, 3 attempts"
     assert "error: step generator failed: it reported success, but " in idle.err.splitlines()[-1]
     assert "Failed" in idle.page() and idle.attempts("reward") == []
-
-
-def ended(tmp_path: Path, *codes: int) -> list[Attempt]:
-    return [Attempt(tmp_path / "finish", code, 1.0, f"ended with {code}") for code in codes]
-
-
-def test_an_exit_handler_that_fails_is_told(tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    done = [Outcome(name, "done", 0, "", (), tmp_path) for name in NAMES]
-    with pytest.raises(OnlineVPOError, match="the exit handler left no report: it was never run"):
-        local.conclude(done, [], page, stopped=False)
-    with pytest.raises(OnlineVPOError, match="the exit handler left no report: ended with 0"):
-        local.conclude(done, ended(tmp_path, 1, 0), page, stopped=False)
-    page.touch()
-    local.conclude(done, ended(tmp_path, 1, 0), page, stopped=False)
-    with pytest.raises(OnlineVPOError, match="the exit handler left no report: ended with 1"):
-        local.conclude(done, ended(tmp_path, 0, 1), page, stopped=False)
-    # How a step ended says more.
-    refused = Outcome("reward", "refused", 3, "refused: too bad", (), tmp_path)
-    with pytest.raises(GateRefused, match="step reward: too bad"):
-        local.conclude([*done, refused], ended(tmp_path, 1), page, stopped=False)
-
-
-@pytest.mark.parametrize(
-    ("code", "kind", "message"),
-    [
-        (2, InputError, "step reward: x"),
-        (75, Interrupted, "step reward: x"),
-        (137, OnlineVPOError, "step reward failed with exit code 137: x"),
-    ],
-)
-def test_how_a_run_ends(tmp_path: Path, code: int, kind: type[OnlineVPOError], message: str) -> None:
-    bad = Outcome("reward", "failed", code, f"{kind.label}: x" if code != 137 else "x", (), tmp_path)
-    with pytest.raises(kind) as caught:
-        local.conclude([bad], [], tmp_path / "none", stopped=False)
-    assert (type(caught.value), str(caught.value)) == (kind, message)
-    with pytest.raises(OnlineVPOError, match="step corpus was never run, though no step before it failed"):
-        local.conclude([Outcome("corpus", "not reached", 1, "", (), tmp_path)], [], tmp_path, stopped=False)
-
-
-def test_a_step_that_was_stopped_without_a_word_counts_as_interrupted(tmp_path: Path) -> None:
-    silent, said = Attempt(tmp_path / "reward", 1, 1.0, ""), Attempt(tmp_path / "reward", 1, 1.0, "boom")
-    states = {
-        (attempt.last_line, stopped): local.outcome(step("reward"), [attempt], tmp_path, stopped).state
-        for attempt in (silent, said)
-        for stopped in (False, True)
-    }
-    assert states == {
-        ("", False): "failed",
-        ("", True): "interrupted",
-        ("boom", False): "failed",
-        ("boom", True): "failed",
-    }
 
 
 def test_an_interrupted_run_goes_on(run: Run, tmp_path: Path, overlay: Path, repository: Path) -> None:
@@ -321,132 +262,6 @@ def test_mistakes_cost_nothing(run: Run, more: tuple[str, ...], part: str) -> No
     wrong = run(more=more)
     assert wrong.code == 2 and part in wrong.err and wrong.err.count("\n") == 1
     assert list(wrong.root.iterdir()) == []
-
-
-PLAIN = Profile(description="a test")
-
-
-def test_how_containers_are_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [n for n in os.environ if n.startswith(("AWS_", "HF_", "MLFLOW_", "ONLINEVPO_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("ONLINEVPO_CACHE", "/home/me/cache")
-    monkeypatch.setenv("HF_HOME", "/home/me/hub")
-    monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/certificates.pem")
-    monkeypatch.setenv("SECRET_OF_ANOTHER", "x")
-    me = (1000, 1001)
-    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "ONLINEVPO_CHECKPOINTS": str(tmp_path)}
-    started = local.container_arguments(tmp_path, own, load_profile("miniature-cpu"), me)
-    given = started["environment"]
-    assert given.items() >= (own | {"AWS_ACCESS_KEY_ID": "key"}).items()
-    assert not {"ONLINEVPO_CACHE", "HF_HOME", "AWS_CA_BUNDLE", "SECRET_OF_ANOTHER"} & set(given)
-    assert started["user"] == "1000:1001"
-    assert started["read_only"] is True
-    assert set(started["tmpfs"]) == {"/cache", "/tmp"}
-    assert started["shm_size"] == 2**30
-    assert "network_mode" not in started and "device_requests" not in started
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000")
-    assert local.container_arguments(tmp_path, own, PLAIN, me)["network_mode"] == "host"
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://store.example:9000")
-    assert "network_mode" not in local.container_arguments(tmp_path, own, PLAIN, me)
-    gpus = local.container_arguments(tmp_path, own, load_profile("miniature-gpu"), me)
-    assert gpus["device_requests"][0]["Capabilities"] == [["gpu"]]
-
-
-def owners(folder: Path) -> dict[str, tuple[int, int]]:
-    """User and group of everything in a folder, and of the folder."""
-    found = [folder, *folder.rglob("*")]
-    return {str(p.relative_to(folder)): (p.lstat().st_uid, p.lstat().st_gid) for p in found}
-
-
-def test_containers_run_as_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getuid", lambda: 1000)
-    monkeypatch.setattr(os, "getgid", lambda: 1001)
-    assert local.container_user(tmp_path / "new", rootless=False) == (1000, 1001)
-    assert local.container_user(tmp_path / "new", rootless=True) == (0, 0)
-    assert not (tmp_path / "new").exists()
-
-
-def test_roots_containers_get_a_folder_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(os, "getuid", lambda: 0)
-    monkeypatch.setattr(os, "chown", lambda p, u, g, **_: given.append((Path(p).name, u, g)))
-    with contextlib.suppress(
-        InputError
-    ):  # a recorded chown gives nothing away: as root, the folder stays ours
-        local.container_user(tmp_path / "new", rootless=False)
-    assert given == [("new", 10001, 10001)]
-
-
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
-
-
-@needs_root
-def test_of_root_only_what_is_made_changes_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("ONLINEVPO_CHECKPOINTS", raising=False)
-    root = tmp_path / "root"
-    (root / "photos").mkdir(parents=True)
-    (root / "photos" / "a.jpg").touch()
-    (root / "link").symlink_to(tmp_path)
-    os.chown(root, 2001, 2002)
-    os.chown(root / "photos", 3001, 3002)
-    before = owners(root)
-    user = local.container_user(root, rootless=False)
-    assert user == (2001, 2002)
-    local.run_environment(root, user)
-    after = owners(root)
-    assert before.items() <= after.items()
-    assert {path: after[path] for path in after.keys() - before.keys()} == {
-        "mlflow.db": (2001, 2002),
-        "checkpoints": (2001, 2002),
-    }
-    assert local.container_user(root, rootless=False) == user  # the next run
-
-    fresh = tmp_path / "deep" / "fresh"
-    assert local.container_user(fresh, rootless=False) == (10001, 10001)
-    assert owners(tmp_path / "deep") == {".": (0, 0), "fresh": (10001, 10001)}
-
-
-@needs_root
-def test_what_roots_containers_could_not_write_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"--root {tmp_path}: belongs to root, and no container runs as"):
-        local.container_user(tmp_path, rootless=False)
-    os.chown(tmp_path, 2001, 2002)
-    (tmp_path / "checkpoints").mkdir()
-    os.chown(tmp_path / "checkpoints", 2001, 2002)
-    (tmp_path / "checkpoints" / "state").touch()
-    before = owners(tmp_path)
-    with pytest.raises(InputError, match="checkpoints/state: belongs to user 0, and containers run as 2001"):
-        local.container_user(tmp_path, rootless=False)
-    assert owners(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [
-        ("MLFLOW_TRACKING_URI", "sqlite:////home/me/mlflow.db"),
-        ("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
-        ("ONLINEVPO_CHECKPOINTS", "/home/me/checkpoints"),
-    ],
-)
-def test_places_that_containers_cannot_see(tmp_path: Path, name: str, place: str) -> None:
-    own = {"MLFLOW_TRACKING_URI": "https://mlflow.example", "ONLINEVPO_CHECKPOINTS": "s3://bucket/x"}
-    with pytest.raises(InputError, match=f"{name} = .*: containers see {tmp_path} only"):
-        local.container_arguments(tmp_path, own | {name: place}, PLAIN, (1000, 1001))
-
-
-def test_own_tracking_lies_in_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    client = SimpleNamespace(create_experiment=lambda name, artifact_location: made.append(artifact_location))
-    monkeypatch.setattr(local, "connect", lambda uri: SimpleNamespace(MlflowClient=lambda uri: client))
-    given = local.run_environment(tmp_path)
-    assert given["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
-    assert made == [(tmp_path / "mlruns").as_uri()]
-    (tmp_path / "mlflow.db").touch()
-    assert local.run_environment(tmp_path) == given and len(made) == 1
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
-    assert local.run_environment(tmp_path)["MLFLOW_TRACKING_URI"] == "https://mlflow.example"
 
 
 @pytest.mark.parametrize(

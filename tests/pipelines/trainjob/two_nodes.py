@@ -32,7 +32,8 @@ NODES = 2
 PARAMS = {
     "run": {"seed": 3, "device": "cpu"},
     "alignment": {
-        "iterations": 8, "prompts": 3, "candidates": 3, "updates": 2, "refresh_every": 3,
+        "iterations": 8, "prompts_per_iteration": 3, "num_generations": 3, "inner_updates": 2,
+        "reference_sync_every": 3,
         "checkpoint_every": 1, "min_gap": 0.0, "motion_floor": 0.0, "lora_rank": 2,
         "noise_gap": 0.0,  # so small a reward doubts every pair
     },

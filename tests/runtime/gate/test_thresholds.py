@@ -62,9 +62,9 @@ def test_a_file_that_is_missing_or_huge_is_refused(tmp_path: Path) -> None:
 def test_the_old_name_of_confident_is_read_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = "absolute: [{metric: x, above: 1, proven: true}]\nbase: [{metric: y, proven: true}]"
-    gate = load_gate(written(tmp_path, old))
-    assert gate == load_gate(written(tmp_path, old.replace("proven", "confident")))
+    new = "absolute: [{metric: x, above: 1, confident: true}]\nbase: [{metric: y, confident: true}]"
+    gate = load_gate(written(tmp_path, new.replace("confident", "proven")))
+    assert gate == load_gate(written(tmp_path, new))
     assert gate.absolute[0].confident and gate.base[0].confident
     assert capsys.readouterr().err.splitlines() == [
         f"warning: {rule}.proven is deprecated; use {rule}.confident" for rule in ("absolute.0", "base.0")

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from components.runtime.errors import OnlineVPOError
-from pipelines.client.kfp_api import Pace
+from pipelines.client.connection import PollingPolicy
 from pipelines.compiler.compile import compile_to
-from tests.pipelines.kfp_server import KfpServer
+from tests.pipelines.client.kfp_server import KfpServer
 
 STEPS = ("corpus", "generator", "reward", "alignment", "evaluation", "registry", "finish")
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @functools.cache
@@ -53,9 +53,9 @@ class Time:
         assert len(self.sleeps) <= self._most, "does this ever end?"
         self.then.get(len(self.sleeps), lambda: None)()
 
-    def pace(self, **changes: Any) -> Pace:
-        given = {"patience": 300.0, "timeout": 5.0, **changes}
-        return Pace(sleep=self.sleep, clock=lambda: self.now, **given)
+    def polling(self, **changes: Any) -> PollingPolicy:
+        given = {"give_up_after": 300.0, "request_timeout": 5.0, **changes}
+        return PollingPolicy(sleep=self.sleep, clock=lambda: self.now, **given)
 
 
 @dataclass
@@ -85,8 +85,8 @@ class Caller:
     def submit(self, **options: Any) -> End:
         from pipelines.client.submit import submit_pipeline
 
-        pace = options.pop("pace", None) or self.time.pace()
-        given = {"host": self.server.host, "pace": pace, "on_interrupt": "leave", **options}
+        polling = options.pop("polling", None) or self.time.polling()
+        given = {"host": self.server.host, "polling": polling, "on_interrupt": "leave", **options}
         return self.end(lambda: submit_pipeline(self.pipeline, **given))
 
     def end(self, function: Callable[[], None]) -> End:
