@@ -79,6 +79,7 @@ def as_markdown(card: Card, about: str = "") -> str:
         ),
         types=_types(card),
         held_out=_counts(card.data.get("sources", {}), ("clips", "contents", "ladders")),
+        heldout_types=card.data.get("heldout_types", ()),
         trained=_counts(card.data.get("training", {}), ("contents", "ladders")),
         sizes=[f"{_words(key)} {card.data[key]}" for key in SIZES if key in card.data],
     )

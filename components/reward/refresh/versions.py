@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from components.runtime.errors import InputError
 
 VERSIONS = "versions.json"
 
@@ -48,15 +53,35 @@ class RewardVersion:
         return asdict(self)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> RewardVersion:
-        """What `as_json` gave, also by way of a JSON file."""
-        return cls(**{**values, "reasons": tuple(values["reasons"])})
+    def of(cls, values: Any) -> RewardVersion:
+        """What `as_json` gave, also by way of a JSON file.
+
+        Raises:
+            ValueError: it is not such a record.
+        """
+        return TypeAdapter(cls).validate_python(values)
 
 
 def write_versions(folder: Path, versions: Sequence[RewardVersion]) -> None:
-    """Writes versions.json."""
+    """Write versions.json into a folder."""
     text = json.dumps({"versions": [version.as_json() for version in versions]}, indent=2)
     (folder / VERSIONS).write_text(text + "\n", encoding="utf-8")
+
+
+def read_versions(folder: Path) -> list[RewardVersion]:
+    """Read versions.json of a folder; no versions where there is none.
+
+    Raises:
+        InputError: it is not a record of versions; the message names the file.
+    """
+    file = folder / VERSIONS
+    if not file.is_file():
+        return []
+    try:
+        return [RewardVersion.of(values) for values in json.loads(file.read_text("utf-8"))["versions"]]
+    except (ValueError, KeyError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{file}: not a record of reward versions: {first}") from error
 
 
 def judging(versions: Iterable[RewardVersion]) -> RewardVersion:

@@ -56,7 +56,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class VideoScore:
+class FileScore:
     """What came of one file: a rating, or the one line that says why there is none."""
 
     path: str
@@ -93,7 +93,7 @@ def sources(arguments: Iterable[str]) -> list[Source]:
 
 def score_files(
     reward: Reward, files: Sequence[Source], prompts: Sequence[str] | None = None
-) -> Iterator[VideoScore]:
+) -> Iterator[FileScore]:
     """A result for every file, in their order, as soon as it and those before it are known.
 
     Args:
@@ -221,13 +221,13 @@ def _scored(
     files: Sequence[Source],
     window: Sequence[tuple[int, Clip | str]],
     prompts: Sequence[str] | None,
-) -> list[VideoScore]:
+) -> list[FileScore]:
     """The window's results in order; clips of one shape and rate are scored together."""
-    done: dict[int, VideoScore] = {}
+    done: dict[int, FileScore] = {}
     alike: dict[tuple[tuple[int, ...], float], dict[int, Clip]] = {}
     for place, clip in window:
         if isinstance(clip, str):
-            done[place] = VideoScore(files[place].name, error=clip)
+            done[place] = FileScore(files[place].name, error=clip)
         else:
             alike.setdefault((tuple(clip.frames.shape), clip.fps), {})[place] = clip
     for clips in alike.values():
@@ -239,13 +239,13 @@ def _scored(
                     done |= _rated(reward, files, {place: clip}, prompts)
                 except InputError as error:
                     name = files[place].name
-                    done[place] = VideoScore(name, error=_line(name, name, error))
+                    done[place] = FileScore(name, error=_line(name, name, error))
     return [done[place] for place, _ in window]
 
 
 def _rated(
     reward: Reward, files: Sequence[Source], clips: dict[int, Clip], prompts: Sequence[str] | None
-) -> dict[int, VideoScore]:
+) -> dict[int, FileScore]:
     texts = None if prompts is None else [prompts[place] for place in clips]
     frames = torch.stack([clip.frames for clip in clips.values()])
     rating = reward.rate(frames, next(iter(clips.values())).fps, texts)
@@ -255,7 +255,7 @@ def _rated(
         aspects = {aspect: round(float(values[row]), DIGITS) for aspect, values in rating.aspects.items()}
         score, std = (round(float(values[row]), DIGITS) for values in (rating.score, rating.uncertainty))
         if all(math.isfinite(figure) for figure in (score, std, *aspects.values())):
-            scores[place] = VideoScore(name, score, std, aspects)
+            scores[place] = FileScore(name, score, std, aspects)
         else:
-            scores[place] = VideoScore(name, error=f"{shown(name)}: the reward gives it no finite score")
+            scores[place] = FileScore(name, error=f"{shown(name)}: the reward gives it no finite score")
     return scores

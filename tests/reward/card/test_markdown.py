@@ -71,7 +71,7 @@ def rows(page: str) -> list[list[str]]:
 
 
 def test_the_page_tells_what_the_card_holds() -> None:
-    page = page_of(card())
+    page = page_of(card(), reference_above=0.8, attacks=0.5, stillness_gain=1)
     assert "**Passed**" in page
     assert "| miniature world | 100 | 0.910 | 0.720 | 0.930 | 0.140 | 0.900 |" in page
     assert "| miniature world | 30 | 0.975 | 0.965 | 0.990 | 0.980 | 0.700 |" in page

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from components.reward.base import InputSpec, Rating, input_spec_of
+from components.reward.scoring.load import open_reward
 from components.reward.scoring.weighted_sum import WeightedSum, WeightedTerm, scale_of
 from components.runtime.errors import InputError
 from tests.reward.conftest import world
@@ -86,4 +87,4 @@ def test_a_part_without_a_unit_is_refused(scores: list[float], groups: list[str]
 def test_a_damaged_description_names_its_file(tmp_path: Path, parts: list[dict[str, object]]) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"kind": "weighted", "parts": parts}))
     with pytest.raises(InputError, match=r"config\.json"):
-        WeightedSum.load(tmp_path)
+        WeightedSum.load(tmp_path, "cpu", open_reward)
