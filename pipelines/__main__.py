@@ -115,7 +115,9 @@ def plan(
 def submit(
     pipeline: PipelineArgument,
     host: HostOption,
-    experiment: Annotated[str, typer.Option(help="experiment the run belongs to")] = "onlinevpo",
+    experiment: Annotated[
+        str, typer.Option(help="experiment the run belongs to, created if there is none")
+    ] = "onlinevpo",
     name: Annotated[str | None, typer.Option(help="name of the run [default: dated]")] = None,
     namespace: Annotated[str | None, typer.Option(help="profile namespace of a multi-user server")] = None,
     token_file: TokenFileOption = None,

@@ -85,6 +85,9 @@ STEPS: tuple[Step, ...] = (
     ),
 )
 
+#: The pipeline's inputs: the name of each, and the section of the params that it holds as JSON text.
+PIPELINE_INPUTS: dict[str, str] = {RUN_PARAMS: "run", **{f"{s.name}_params": s.name for s in STEPS}}
+
 
 def step(name: str) -> Step:
     """The step called `name`.

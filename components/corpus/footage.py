@@ -19,7 +19,8 @@ from components.corpus.world.splits import ClipSplit
 from components.runtime.compute.seeds import numpy_rng
 from components.runtime.errors import InputError
 from components.video.clip import Clip
-from components.video.codec import probe, read_video
+from components.video.codec import read_video
+from components.video.decode.container import probe
 from components.video.filters import luma, to_float
 from components.video.resample import crop, resample_fps, resize, window
 from components.video.shots import shots

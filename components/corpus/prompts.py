@@ -1,4 +1,4 @@
-"""What the generator is asked for: the world's captions or the user's list, in train and held-out."""
+"""Prompts: the world's captions or the user's list, in train and held-out."""
 
 from __future__ import annotations
 

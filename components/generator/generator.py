@@ -71,7 +71,7 @@ def load_family(folder: Path, device: torch.device, precision: str = "float32") 
 class Generator:
     """Draws clips. Prompt embeddings are computed once per prompt and kept, in the host's memory.
 
-    On a GPU the text encoders and the VAE rest on the host and come over for their work.
+    On a GPU, the text encoders and the VAE stay on the host and are moved only while they run.
     """
 
     def __init__(self, family: ModelFamily, settings: SamplingParams) -> None:

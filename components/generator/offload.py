@@ -1,6 +1,6 @@
-"""Parts of a pipeline that rest in the host's memory and come to the GPU only for their work.
+"""Offloading: parts of a pipeline stay in host memory and are on the GPU only while they run.
 
-A text encoder of billions of weights serves for a second per prompt, a VAE while clips are decoded; for the
+A text encoder of billions of weights runs for a second per prompt, a VAE while clips are decoded. For the
 rest of the time the GPU's memory is the denoiser's.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def at_work(parts: Sequence[nn.Module | None], device: torch.device) -> Iterator[None]:
-    """Bring frozen parts to a device for the time being; those that lie there already stay as they are.
+    """Copy frozen parts to a device while the context is open; those on it already stay as they are.
 
     The host keeps its copy, so that nothing is copied back: the copies at work are dropped.
     """
@@ -34,7 +34,7 @@ def at_work(parts: Sequence[nn.Module | None], device: torch.device) -> Iterator
 
 
 def place(pipeline: Any, resting: Sequence[str], device: torch.device) -> None:
-    """Put a pipeline's parts on a device, but for those that rest on the host where the device is a GPU."""
+    """Put a pipeline's parts on a device; where it is a GPU, `resting` parts stay on the host."""
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module) and not (device.type == "cuda" and name in resting):
             part.to(device)

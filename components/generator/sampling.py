@@ -61,7 +61,7 @@ def sample_latents(
 
 
 def require_finite(latents: Tensor) -> None:
-    """Refuse latents that are no numbers: a VAE decodes them to clips of one colour, without a word.
+    """Refuse latents that are not finite: a VAE would silently decode them to clips of one colour.
 
     Raises:
         InputError: one is not finite.

@@ -5,7 +5,7 @@ one is derived from the prompt) and `path` (where to write the MP4). Out: a Data
 order: `prompt`, `seed`, and `path` where one was given, else `video`, the bytes of the MP4.
 
 The same prompt and seed give the same clip on the same machine, whatever else is asked in the same call or
-was before: each is drawn by itself, because a batch rounds otherwise.
+was before: each is drawn by itself, because rounding depends on the batch.
 
 The version holds the LoRA or, after full fine-tuning, all of the denoiser's weights, with the sampler's
 settings and base.json, which names the base and the SHA-256 of each of its files. The base itself is fetched:
@@ -46,7 +46,7 @@ class GeneratorModel(PythonModel):
     """Draws clips; ONLINEVPO_DEVICE chooses auto (the default), cpu or cuda."""
 
     def load_context(self, context: Any) -> None:
-        """Fetch the base, check it, put what was trained on it."""
+        """Fetch and check the base, then load the trained weights."""
         configure_threads()
         places = context.artifacts
         self.generator = open_aligned(

@@ -1,1 +1,1 @@
-"""What an alignment takes of GPUs, before one is rented."""
+"""Memory and time of an alignment, before a GPU is rented."""

@@ -1,4 +1,4 @@
-"""A base without its weights: a release's pipeline built on torch's meta device, from facts of a few lines.
+"""A base model without its weights, built on torch's meta device from its configurations.
 
 Facts of well-known releases lie in `published/`, one YAML file each with its sources named; any other base
 is read from its folder, its `s3://` mirror or the hub, where only the parts' `config.json` are fetched.

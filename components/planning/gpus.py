@@ -1,4 +1,4 @@
-"""What the makers state of GPUs: memory, and matrix operations a second without sparsity."""
+"""GPUs as their makers state them: memory, and matrix operations a second without sparsity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an alignment will take of a GPU's memory and time, worked out without weights and without a GPU.
+"""Memory and time that an alignment takes of its GPUs, estimated without weights and without a GPU.
 
 The real networks run on the meta device at the sizes that the params ask for: memory is what their tensors
 hold at the worst moment of each phase, time is their operations over the GPU's stated rate times an assumed
@@ -33,7 +33,7 @@ RESERVE = 4e9
 #: What a plan takes for granted, for its reader.
 ASSUMED = (
     "every prompt of an iteration gives a pair",
-    "prompts are split evenly among the GPUs; exchanging gradients and shares of weights takes no time",
+    "prompts are divided evenly over the GPUs; exchanging gradients and shards of weights takes no time",
     "encoding prompts (once each), scoring and reading from disk are not counted",
     f"{RESERVE / 1e9:g} GB for the driver's context, libraries' workspaces and the allocator's fragments",
 )
@@ -61,7 +61,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What an alignment takes, per GPU; bytes, seconds and operations.
+    """Memory and time of an alignment, per GPU: bytes, seconds and operations.
 
     Attributes:
         parameters: by component, and `lora` for one adapter where there is one.
@@ -291,7 +291,7 @@ def _dropped(parameter: Tensor) -> None:
 
 
 def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, float]:
-    """Return parameters and bytes that each GPU has of a network that is sharded evenly."""
+    """Parameters and bytes that each GPU has of a network that is sharded evenly."""
     whole = {id(value) for value in minority_dtype_parameters(network)} if trained else set()
     count = size = 0.0
     for value in network.parameters():
@@ -301,7 +301,7 @@ def _share(network: nn.Module, gpus: int, *, trained: bool) -> tuple[float, floa
 
 
 def _gathered(networks: Sequence[nn.Module], *, trained: bool) -> float:
-    """Return bytes of gathered weights at the worst moment where networks are sharded.
+    """Bytes of gathered (unsharded) weights at the worst moment.
 
     Those outside of blocks stay for a call, and two blocks: the one that computes and the next, on its way.
     Where they are trained, gradients stay whole until a block is through, and are exchanged in float32.

@@ -10,10 +10,7 @@ import torch
 from torch import Tensor
 
 from components.video.clip import Clip
-from components.video.decode.container import VideoInfo, probe
 from components.video.decode.frames import open_frames
-
-__all__ = ["MAX_CLIP_PIXELS", "VideoInfo", "probe", "read_video", "write_video"]
 
 MAX_CLIP_PIXELS = 400_000_000  # 1.2 GB of RGB bytes
 # Players scale a 48-pixel video up with blur, so it is enlarged with hard pixels first.

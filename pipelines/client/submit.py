@@ -48,18 +48,7 @@ def submit_pipeline(
 ) -> None:
     """Create a run of `pipeline`, print its URL on a line of its own, and follow it if asked to.
 
-    Args:
-        pipeline: a compiled pipeline without faults.
-        host: URL of the Kubeflow Pipelines API.
-        experiment: the experiment the run belongs to, created if there is none.
-        name: of the run; the pipeline's, dated (UTC), if not given.
-        namespace: the one of the experiment, on a server with many.
-        token_file: file with a bearer token, read for each request; see `pipelines.client.token.find_token`.
-        service_account: the one the run's pods use.
-        cache: False: no task takes the result of an equal one; True: as compiled.
-        wait: follow the run, and end as it ends.
-        on_interrupt: what Ctrl-C does to a run that is followed: leave, cancel or ask.
-        polling: time limits.
+    The arguments are the options of `onlinevpo submit`, and time limits (`polling`).
 
     Raises:
         InputError: bad file, option, host or token; there is no run then.

@@ -13,10 +13,10 @@ from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.step import default_params
 from pipelines.compiler.contents import with_contents
 from pipelines.compiler.dag import pipeline
-from pipelines.compiler.places import refuse_local_places
+from pipelines.compiler.image_digests import Images, load_images
 from pipelines.compiler.profile import Profile, load_profile
-from pipelines.image_digests import Images, load_images
 from pipelines.lint.lint import refuse_faults
+from pipelines.lint.places import refuse_local_places
 from pipelines.yaml_files import dump, write_text
 
 HEADER = (
@@ -34,13 +34,7 @@ def compile_to(
 ) -> None:
     """Compile the pipeline and write it to `output`, unless `lint` finds fault with it.
 
-    Args:
-        output: the YAML file.
-        params_file: params, None for ./params.yaml or, without one, the defaults.
-        overrides: "section.key=value" texts; they win over the profile's params, which win over the file's.
-        profile: a profile's name or file.
-        images: the images file.
-        contents: ask the stores for what the params name there, so that a change of it is seen by the cache.
+    The arguments are the options of `onlinevpo compile`.
 
     Raises:
         InputError: if any of them is wrong, a param names a place on this machine, or `output` cannot be
@@ -49,10 +43,9 @@ def compile_to(
     """
     check_file(output, "a compiled pipeline", starts_with(HEADER))
     chosen = load_profile(profile)
-    params = effective_params(params_file, overrides, chosen)
-    tree = resolved(params)
+    tree = resolved(effective_params(params_file, overrides, chosen))
     refuse_local_places(tree)
-    documents = compiled_documents(params, chosen, load_images(images))
+    documents = documents_of(tree, chosen, load_images(images))
     if contents:
         with_contents(documents, tree)
     refuse_faults(documents, "the compiled pipeline")
@@ -68,18 +61,14 @@ def effective_params(params_file: str | Path | None, overrides: Sequence[str], p
     return load_params(params_file or default_params(), [*profile.overrides(), *overrides])
 
 
-def compiled(params: Params, profile: Profile, images: Images) -> str:
-    """The pipeline as the text of pipeline.yaml."""
-    return as_text(compiled_documents(params, profile, images))
-
-
-def compiled_documents(params: Params, profile: Profile, images: Images) -> list[dict[str, Any]]:
-    """The pipeline as the two documents of pipeline.yaml: the pipeline itself and its Kubernetes part."""
-    return documents_of(resolved(params), profile, images)
-
-
 def documents_of(sections: Mapping[str, Any], profile: Profile, images: Images) -> list[dict[str, Any]]:
-    """As `compiled_documents`, from `run` and each step's section of the params as plain values."""
+    """The pipeline as the two documents of pipeline.yaml: the pipeline itself and its Kubernetes part.
+
+    Args:
+        sections: `run` and each step's section of the params as plain values, in full.
+        profile: where the tasks run.
+        images: what they run in.
+    """
     built = pipeline(sections, profile, images)
     return [MessageToDict(built.pipeline_spec), MessageToDict(built.platform_spec)]
 

@@ -13,22 +13,17 @@ from kfp import dsl
 
 from components.registry.versions.provenance import IMAGES_VARIABLE
 from components.runtime.params import canonical_json
+from pipelines.compiler.image_digests import Images
 from pipelines.compiler.placement import place_finish, place_launcher, place_step, trainjob_settings
 from pipelines.compiler.profile import Profile
 from pipelines.compiler.task_components import finish_component, step_component, trainjob_component
-from pipelines.image_digests import Images
-from pipelines.steps import ARTIFACT, FINISH, RUN_PARAMS, STEP_PARAMS, STEPS, Step
+from pipelines.steps import ARTIFACT, FINISH, PIPELINE_INPUTS, RUN_PARAMS, STEP_PARAMS, STEPS, Step
 
 NAME = "onlinevpo"
 _DESCRIPTION = "Aligns a text-to-video model online with a video-quality reward."
 #: Steps whose result depends on more than their inputs, so that an earlier one must not stand in for it:
 #: the registry compares with whoever is champion now.
 UNCACHED = frozenset({"registry"})
-
-
-def params_inputs() -> dict[str, str]:
-    """The pipeline's inputs: the name of each, and the section of the params that it holds as JSON text."""
-    return {RUN_PARAMS: "run", **{f"{step.name}_params": step.name for step in STEPS}}
 
 
 def pipeline(sections: Mapping[str, Any], profile: Profile, images: Images) -> Any:
@@ -39,7 +34,7 @@ def pipeline(sections: Mapping[str, Any], profile: Profile, images: Images) -> A
         profile: where the tasks run.
         images: what they run in.
     """
-    inputs = params_inputs()
+    inputs = PIPELINE_INPUTS
 
     def onlinevpo(*values: Any) -> None:
         given = dict(zip(inputs, values, strict=True))
@@ -82,9 +77,8 @@ def pipeline(sections: Mapping[str, Any], profile: Profile, images: Images) -> A
 def _task(step: Step, profile: Profile, images: Images) -> Any:
     place = profile.place(step.name)
     if place.nodes > 1:
-        return trainjob_component(
-            step, images, trainjob_settings(step, images.of(step.family), profile, place)
-        )
+        settings = trainjob_settings(images.of(step.family), profile, place)
+        return trainjob_component(step, images, settings)
     return step_component(step, images, processes=place.gpus if step.scales else 1)
 
 

@@ -9,13 +9,8 @@ from kfp.dsl import PipelineTask
 
 from pipelines.compiler.profile import Placement, Profile, Resources
 from pipelines.container.entrypoint import RUN_VARIABLE
-from pipelines.steps import Step
-from pipelines.trainjob.settings import TrainJobSettings
+from pipelines.trainjob.settings import QUEUE_LABEL, USER, TrainJobSettings
 
-#: The images' user and group, see images/README.md.
-USER = 10001
-#: Label by which Kueue knows which queue a pod waits in.
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 #: The label with the run's id that Kubeflow puts on every pod.
 RUN_LABEL = "pipeline/runid"
 
@@ -53,25 +48,16 @@ def place_finish(task: PipelineTask, profile: Profile, place: Placement) -> None
     task.set_caching_options(False)
 
 
-def trainjob_settings(subject: Step, image: str, profile: Profile, place: Placement) -> TrainJobSettings:
+def trainjob_settings(image: str, profile: Profile, place: Placement) -> TrainJobSettings:
     """What the launcher needs to know of a step's TrainJob."""
+    shared = TrainJobSettings.model_fields.keys() & Placement.model_fields.keys()
     return TrainJobSettings(
         image=image,
-        nodes=place.nodes,
-        gpus=place.gpus,
-        gpu_resource=place.gpu_resource,
-        cpu=place.cpu,
-        memory=place.memory,
-        shared_memory=place.shared_memory,
-        cache=place.cache,
-        node_selector=place.node_selector,
-        tolerations=place.tolerations,
         queue=profile.queue,
-        runtime=place.runtime,
         secrets=profile.secrets,
         config_maps=profile.config_maps,
-        timeout_minutes=place.timeout_minutes,
         queue_timeout_minutes=place.queue_minutes,
+        **{name: getattr(place, name) for name in shared},
     )
 
 

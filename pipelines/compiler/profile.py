@@ -18,7 +18,7 @@ from components.params import load_params
 from components.runtime.errors import InputError
 from components.runtime.params import Section, validated
 from pipelines.steps import FINISH, STEPS
-from pipelines.trainjob.settings import OBJECT_NAME, EnvironmentSource, Toleration
+from pipelines.trainjob.settings import OBJECT_NAME, EnvironmentSource, NodeSettings
 from pipelines.yaml_files import read_mapping
 
 PROFILES = Path(__file__).resolve().parents[1] / "profiles"
@@ -77,19 +77,10 @@ class Resources(Section):
         return self
 
 
-class Placement(Resources):
-    """Where one step runs, and how patiently."""
+class Placement(Resources, NodeSettings):
+    """Where one step runs, and how often it is tried."""
 
-    gpus: int = Field(0, ge=0, description="GPUs per node; a step that scales runs one process on each")
-    gpu_resource: str = Field(
-        "nvidia.com/gpu",
-        pattern=r"^[a-z0-9.-]+/[A-Za-z0-9_.-]+$",
-        description="resource name that GPUs are requested by; a MIG slice or another vendor has its own",
-    )
     nodes: int = Field(1, ge=1, description="nodes; above 1 the step becomes a TrainJob")
-    node_selector: dict[str, str] = Field(default_factory=dict, description="labels that a node must have")
-    tolerations: tuple[Toleration, ...] = Field((), description="taints that are tolerated")
-    timeout_minutes: int = Field(120, ge=1, description="minutes that one attempt may run")
     queue_minutes: int = Field(
         7 * 24 * 60,
         ge=1,
@@ -98,11 +89,6 @@ class Placement(Resources):
     retries: int = Field(2, ge=0, le=20, description="further attempts after a failure; each resumes")
     retry_delay_seconds: int = Field(
         30, ge=0, description="seconds before the first further attempt; doubles with each"
-    )
-    runtime: str = Field(
-        "onlinevpo-torch",
-        pattern=OBJECT_NAME,
-        description="with nodes above 1: training runtime of the cluster (ClusterTrainingRuntime)",
     )
 
 

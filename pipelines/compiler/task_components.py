@@ -14,7 +14,7 @@ from kfp import dsl
 from kfp.dsl import ContainerSpec
 
 from components.runtime.params import canonical_json
-from pipelines.image_digests import Images
+from pipelines.compiler.image_digests import Images
 from pipelines.steps import ARTIFACT, FINISH, RUN_PARAMS, STEP_PARAMS, Step, step
 from pipelines.trainjob.settings import TrainJobSettings
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from components.runtime.errors import InputError, one_line
+from components.runtime.progress import duration
 from components.runtime.step import command_app, main
 from pipelines.container.entrypoint import (
     ExecutorInputOption,
@@ -104,7 +105,7 @@ def render(run: str, final: FinalStatus, outcome: RunOutcome, found: TrackedRun 
             "state": one.state,
             "reason": one.reason,
             "figures": _figures(one),
-            "time": _duration(one.tracked.seconds) if one.tracked else "",
+            "time": duration(one.tracked.seconds) if one.tracked and one.tracked.seconds is not None else "",
             "run_id": one.tracked.run_id if one.tracked else "",
             "link": _link(found, one.tracked.run_id) if one.tracked else "",
         }
@@ -174,7 +175,7 @@ def _facts(final: FinalStatus, outcome: RunOutcome, found: TrackedRun | None) ->
     if starts:
         facts.append(("first step started", _moment(min(starts)), ""))
     if starts and ends:
-        facts.append(("until the last ended", _duration(max(ends) - min(starts)), ""))
+        facts.append(("until the last ended", duration(max(ends) - min(starts)), ""))
     if found is not None and found.run_id:
         link = _link(found, found.run_id)
         facts.append(("MLflow", "parent run" if link else found.run_id, link))
@@ -201,17 +202,6 @@ def _link(found: TrackedRun | None, run_id: str) -> str:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    minutes, left = divmod(rest, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {left:02d} s" if minutes else f"{left} s"
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.runtime.errors import GateRefused, InputError, one_line
-from pipelines.compiler.places import local_places_compiled_in
 from pipelines.lint.pipeline_spec import PipelineSpec
+from pipelines.lint.places import local_places_compiled_in
 from pipelines.lint.rules import RULES, Finding
 from pipelines.yaml_files import read_documents
 

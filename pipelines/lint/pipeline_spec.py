@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+_REFERENCE = re.compile(
+    r"""(?P<name>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)
+        (?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?
+        @sha256:(?P<digest>[0-9a-f]{64})""",
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -73,3 +81,9 @@ def component_of(task: Mapping[str, Any]) -> str:
 def inputs_of(subject: Mapping[str, Any], kind: str, key: str = "inputDefinitions") -> dict[str, Any]:
     """The `parameters` or `artifacts` of a component's definitions or of a task's inputs."""
     return dict((subject.get(key) or {}).get(kind) or {})
+
+
+def is_pinned(reference: str) -> bool:
+    """Whether an image reference names one image for ever: by digest, and not as `latest`."""
+    match = _REFERENCE.fullmatch(reference)
+    return match is not None and match["tag"] != "latest"

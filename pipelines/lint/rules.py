@@ -15,8 +15,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.runtime.errors import one_line
-from pipelines.image_digests import is_pinned
-from pipelines.lint.pipeline_spec import PipelineSpec, TaskSpec, component_of, inputs_of, tasks_of
+from pipelines.lint.pipeline_spec import PipelineSpec, TaskSpec, component_of, inputs_of, is_pinned, tasks_of
 from pipelines.lint.secret_scan import in_arguments, is_credential, suspicions
 
 

@@ -75,7 +75,7 @@ class ContainerEngine(ABC):
             given.output_file.unlink()
         began, ending = time.monotonic(), Ending()
         try:
-            self.start(client, image, command, volumes, arguments, ending)
+            self.start(image, command, {"volumes": dict(volumes), **arguments}, ending)
             if ending.code == 0:
                 missing = missing_outputs(given)
                 if missing:
@@ -92,15 +92,7 @@ class ContainerEngine(ABC):
         """What kfp takes for the Docker client."""
 
     @abstractmethod
-    def start(
-        self,
-        client: Any,
-        image: str,
-        command: Sequence[str],
-        volumes: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        ending: Ending,
-    ) -> None:
+    def start(self, image: str, command: Sequence[str], arguments: Mapping[str, Any], ending: Ending) -> None:
         """Run a container to its end and fill in `ending`, also where it is stopped by an exception."""
 
 
@@ -110,15 +102,7 @@ class HostEngine(ContainerEngine):
     def client(self) -> Any:
         return SimpleNamespace(info=dict, close=lambda: None)  # what kfp asks a Docker client for
 
-    def start(
-        self,
-        client: Any,
-        image: str,
-        command: Sequence[str],
-        volumes: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        ending: Ending,
-    ) -> None:
+    def start(self, image: str, command: Sequence[str], arguments: Mapping[str, Any], ending: Ending) -> None:
         """Run the command, `python` being the interpreter of this process, and print its output as it comes.
 
         Raises:
@@ -171,26 +155,16 @@ class DockerEngine(ContainerEngine):
         """Whether the engine runs as the calling user, who is then root in its containers."""
         return "name=rootless" in (self._client.info().get("SecurityOptions") or [])
 
-    def start(
-        self,
-        client: Any,
-        image: str,
-        command: Sequence[str],
-        volumes: Mapping[str, Any],
-        arguments: Mapping[str, Any],
-        ending: Ending,
-    ) -> None:
+    def start(self, image: str, command: Sequence[str], arguments: Mapping[str, Any], ending: Ending) -> None:
         """Run the container and print its output as it comes; it is removed after its exit code was read.
 
         Raises:
             InputError: if there is no such image, or the engine cannot start the container.
             KeyboardInterrupt: if it came to this process; the container was told, and has ended.
         """
-        found = find_image(client, image)
+        known = find_image(self._client, image)
         with _refusals("make"):
-            container = client.containers.create(
-                image=found, command=list(command), volumes=dict(volumes), **arguments
-            )
+            container = self._client.containers.create(image=known, command=list(command), **arguments)
         try:
             with _refusals("start"):
                 container.start()
@@ -286,11 +260,6 @@ def _message(error: Any) -> str:
 
 
 def _connected() -> Any:
-    """The Docker client.
-
-    Raises:
-        InputError: if no engine answers.
-    """
     import docker
     from docker.errors import DockerException
 

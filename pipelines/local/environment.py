@@ -11,9 +11,9 @@ from components.runtime.artifacts import remote_checkpoints as mirror
 from components.runtime.errors import InputError
 from components.runtime.tracking.mlflow_client import EXPERIMENT, connect
 from pipelines.client.address import on_this_machine
-from pipelines.compiler.placement import USER
 from pipelines.compiler.profile import Profile
 from pipelines.steps import STEPS
+from pipelines.trainjob.settings import USER
 
 _PASSED_ON = ("AWS_", "HF_", "MLFLOW_", "ONLINEVPO_")
 _ALSO_PASSED_ON = ("OMP_NUM_THREADS",)  # the number of threads may change the last bits of a result

@@ -23,12 +23,12 @@ from typing import Any
 from components.params import resolved
 from components.runtime.artifacts.outputs import check_file, starts_with
 from components.runtime.errors import InputError, Interrupted, OnlineVPOError
-from pipelines.compiler.compile import HEADER, as_text, compiled_documents, effective_params
-from pipelines.compiler.places import refuse_unseen_places
+from pipelines.compiler.compile import HEADER, as_text, documents_of, effective_params
+from pipelines.compiler.image_digests import load_images, no_images
 from pipelines.compiler.profile import Profile, load_profile
 from pipelines.exit_handler.report import REPORT
-from pipelines.image_digests import load_images, no_images
 from pipelines.lint.lint import refuse_faults
+from pipelines.lint.places import refuse_unseen_places
 from pipelines.local.engines import ContainerEngine, DockerEngine, HostEngine
 from pipelines.local.environment import container_arguments, container_user, run_environment
 from pipelines.local.kfp_patches import containers_started_by
@@ -47,16 +47,9 @@ def run_locally(
 ) -> None:
     """Run the compiled pipeline to its end and print what became of each step.
 
-    What a step made is checked afterwards: no status is believed.
-
-    Args:
-        params_file: params, None for ./params.yaml or the defaults.
-        overrides: "section.key=value" texts.
-        runner: "docker" for the real images, "host" for this environment without containers.
-        images: the images file, needed for docker.
-        profile: name or file of the profile; its params count, and how often a step is retried.
-        root: where everything is kept. Containers see this folder and no other: footage, prompts or models
-            that the params name must lie in it, in the image, or at s3://.
+    What a step made is checked afterwards: no status is believed. The arguments are the options of
+    `onlinevpo local`. Containers see `root` and no other folder: footage, prompts or models that the params
+    name must lie in it, in the image, or at s3://.
 
     Raises:
         InputError: if any of these is wrong, or a step said so of its own.
@@ -69,12 +62,12 @@ def run_locally(
     chosen = _for_one_machine(load_profile(profile))
     if runner == "docker" and images is None:
         raise InputError("--images: needed by --runner docker; or run without containers: --runner host")
-    params = effective_params(params_file, overrides, chosen)
-    documents = compiled_documents(params, chosen, load_images(images) if images else no_images())
+    sections = resolved(effective_params(params_file, overrides, chosen))
+    documents = documents_of(sections, chosen, load_images(images) if images else no_images())
     refuse_faults(documents, "the compiled pipeline", cluster=False)
     text = as_text(documents)
     if runner == "docker":
-        refuse_unseen_places(resolved(params), root)
+        refuse_unseen_places(sections, root)
         containers = DockerEngine()
         engine: ContainerEngine = containers
         user = container_user(root, containers.rootless())

@@ -15,21 +15,19 @@ from typing import Any
 from kubeflow_trainer_api import models
 
 from components.runtime.errors import InputError
+from pipelines.container.entrypoint import RUN_VARIABLE
 from pipelines.steps import Step
-from pipelines.trainjob.settings import Toleration, TrainJobSettings
+from pipelines.trainjob.settings import QUEUE_LABEL, USER, Toleration, TrainJobSettings
 
 GROUP, VERSION, PLURAL, KIND = "trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob"
 #: The runtime's replicated job, and the container in it, that hold a node; names fixed by Kubeflow Trainer.
 NODE = "node"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-RUN_VARIABLE = "ONLINEVPO_RUN"
 RUN_KEY, STEP_KEY, OUTPUT_KEY = "onlinevpo/run", "onlinevpo/step", "onlinevpo/output"
 #: Who owns our part of the runtime patches; must look like a path with a domain.
 MANAGER = "onlinevpo/trainjob"
 
 # JobSet appends -node-0-<index>-<5 characters> to make pod names, which may have 63; this leaves 9999 nodes.
 _LONGEST_NAME = 45
-_USER = 10001
 #: Seconds a node may take to save a checkpoint once told to stop.
 GRACE_S = 300
 # The first node waits this long for the last: nodes are added and images pulled at their own pace.
@@ -203,9 +201,9 @@ def _patch(settings: TrainJobSettings, labels: Mapping[str, str]) -> dict[str, A
         "volumes": [{"name": name, "emptyDir": disk} for name, disk in volumes.values()],
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationGracePeriodSeconds": GRACE_S,

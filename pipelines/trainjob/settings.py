@@ -18,6 +18,10 @@ from components.runtime.params import Section, validated
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
 #: A name of a Kubernetes object: lower case, digits, dots and hyphens.
 OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+#: The images' user and group, see images/README.md.
+USER = 10001
+#: Label by which Kueue knows which queue a pod or TrainJob waits in.
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 class Toleration(Section):
@@ -41,36 +45,47 @@ class EnvironmentSource(Section):
     env: dict[str, str] = Field(description="environment variable -> key of the object")
 
 
-class TrainJobSettings(Section):
+class NodeSettings(Section):
+    """What the nodes of a step are, on one node as on several; a profile's placement says the same."""
+
+    gpus: int = Field(
+        0, ge=0, description="GPUs per node; a step that scales runs one process on each, without GPUs one"
+    )
+    gpu_resource: str = Field(
+        "nvidia.com/gpu",
+        pattern=r"^[a-z0-9.-]+/[A-Za-z0-9_.-]+$",
+        description="resource name that GPUs are requested by; a MIG slice or another vendor has its own",
+    )
+    node_selector: dict[str, str] = Field(default_factory=dict, description="labels that a node must have")
+    tolerations: tuple[Toleration, ...] = Field((), description="taints that are tolerated")
+    runtime: str = Field(
+        "onlinevpo-torch",
+        pattern=OBJECT_NAME,
+        description="on several nodes: training runtime of the cluster (ClusterTrainingRuntime)",
+    )
+    timeout_minutes: int = Field(
+        120, ge=1, description="minutes that one attempt may run; waiting for nodes does not count"
+    )
+
+
+class TrainJobSettings(NodeSettings):
     """The `--job` JSON of `python -m pipelines.trainjob`."""
 
     image: str = Field(min_length=1, description="image of the nodes, by digest")
     nodes: int = Field(ge=1, description="number of nodes; the launcher is meant for more than one")
-    gpus: int = Field(0, ge=0, description="GPUs per node; 0 trains on the CPU with one process per node")
-    gpu_resource: str = Field("nvidia.com/gpu", description="resource name that the GPUs are requested by")
     cpu: str = Field("2", pattern=QUANTITY, description="CPU cores per node, request and limit")
     memory: str = Field("4Gi", pattern=QUANTITY, description="memory per node, request and limit")
     shared_memory: str = Field(
         "2Gi", pattern=QUANTITY, description="size of each node's /dev/shm, held in memory"
     )
     cache: str = Field("10Gi", pattern=QUANTITY, description="largest size of /cache per node, on its disk")
-    node_selector: dict[str, str] = Field(default_factory=dict, description="labels that nodes must have")
-    tolerations: tuple[Toleration, ...] = Field((), description="taints that are tolerated")
     queue: str | None = Field(
         None, pattern=OBJECT_NAME, description="Kueue LocalQueue that admits the job; none starts it at once"
-    )
-    runtime: str = Field(
-        "onlinevpo-torch",
-        pattern=OBJECT_NAME,
-        description="training runtime of the cluster (ClusterTrainingRuntime)",
     )
     secrets: tuple[EnvironmentSource, ...] = Field((), description="environment taken from Secrets")
     config_maps: tuple[EnvironmentSource, ...] = Field((), description="environment taken from ConfigMaps")
     env: dict[str, str] = Field(
         default_factory=dict, description="further environment of the nodes; no secrets"
-    )
-    timeout_minutes: int = Field(
-        120, ge=1, description="minutes the nodes may run; waiting in a queue or for a node does not count"
     )
     queue_timeout_minutes: int | None = Field(
         None, ge=1, description="minutes to wait until the nodes run; none: as long as it takes"

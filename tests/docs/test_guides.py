@@ -62,7 +62,7 @@ READERS_OWN = {
     "CONTRIBUTING.md": {"ModelFamily", "MemoryHints", "torch", "FlowMatching"},
 }
 #: Sentences that name a command with something left out.
-UNFINISHED = re.compile(r"STEP|<step>|\.\.\.|--set --|--images$|--params FILE or")
+UNFINISHED = re.compile(r"STEP|VERB|<step>|\.\.\.|--set --|--images$|--params FILE or")
 
 
 def block_id(block: Block) -> str:

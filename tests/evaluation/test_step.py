@@ -23,7 +23,7 @@ from components.evaluation.vbench.files import read_results
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError, Interrupted
 from components.runtime.gate.thresholds import load_gate
-from components.video.codec import probe
+from components.video.decode.container import probe
 
 
 def params(**values: Any) -> EvaluationParams:

@@ -32,7 +32,8 @@ from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.artifacts.publish import publish
 from components.runtime.gate.thresholds import SHIPPED, load_gate
 from components.runtime.params import StepParams
-from components.video.codec import probe, read_video
+from components.video.codec import read_video
+from components.video.decode.container import probe
 from pipelines.compiler.profile import load_profile
 from pipelines.container.executor_io import ExecutorInput
 from pipelines.lint.lint import findings

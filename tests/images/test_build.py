@@ -16,7 +16,7 @@ from images.build import Build, build_images, revision
 from images.catalogue import CONTAINERFILE, ROOT
 from images.engines import BuildEngine, BuildError, repository
 from images.wheelhouse import fill
-from pipelines.image_digests import load_images
+from pipelines.compiler.image_digests import load_images
 from pipelines.steps import FAMILIES
 
 #: Answers as the real engines do, and writes down what it was asked.

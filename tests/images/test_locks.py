@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from images.catalogue import IMAGES, LOCKS, ROOT, VARIANTS, sources
+from images.catalogue import LOCKS, NAMES, ROOT, VARIANTS, sources
 from images.lock import LOCAL_VERSION, LOCK_FILES, Lock, entries, normalised, pinned, version
 
 #: What constraints.txt leaves open: CUDA's own packages, which torch pins, and what builds.
@@ -24,7 +24,7 @@ def test_there_is_a_file_for_each_lock_and_no_other() -> None:
 
 
 def test_every_lock_goes_into_an_image() -> None:
-    used = {source for image in IMAGES for variant in VARIANTS for source in sources(image, variant)}
+    used = {source for name in NAMES for variant in VARIANTS for source in sources(name, variant)}
     assert {f"{LOCKS}/{lock.name}.txt" for lock in LOCK_FILES} <= used
 
 
@@ -64,7 +64,7 @@ def test_what_is_asked_for_is_locked(lock: Lock) -> None:
 
 def test_no_package_is_installed_twice() -> None:
     """An image gets the locks of its chain; a package in two of them would be in two layers."""
-    for image in IMAGES:
+    for image in NAMES:
         for variant in VARIANTS:
             names = [s for s in sources(image, variant) if s.startswith(str(LOCKS)) and "build.txt" not in s]
             found = [name for source in names for name in entries((ROOT / source).read_text())]

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from pipelines.compiler.compile import documents_of
+from pipelines.compiler.image_digests import Images
 from pipelines.compiler.profile import Profile
-from pipelines.image_digests import Images
 from pipelines.steps import FAMILIES, STEPS
 
 

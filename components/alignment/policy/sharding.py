@@ -54,14 +54,11 @@ def shard(
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     ignored = set(whole)
-    settings: dict[str, Any] = {
-        "mesh": init_device_mesh(context.device.type, (context.ranks.size,)),
-        "ignored_params": ignored,
-    }
+    mesh = init_device_mesh(context.device.type, (context.ranks.size,))
+    settings: dict[str, Any] = {"mesh": mesh, "ignored_params": ignored}
     if trained:
-        settings |= {
-            "reshard_after_forward": True, "mp_policy": MixedPrecisionPolicy(reduce_dtype=torch.float32),
-        }  # fmt: skip
+        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+        settings |= {"reshard_after_forward": True, "mp_policy": policy}
     for network in networks:
         for block in blocks_of(network):
             fully_shard(block, **settings)
@@ -89,36 +86,31 @@ def minority_dtype_parameters(network: nn.Module) -> list[nn.Parameter]:
 
 def local(value: Tensor) -> Tensor:
     """Return this process's part of a weight, sharing its memory; all of it where it is not sharded."""
-    data = value.data
-    share: Tensor = data.to_local() if hasattr(data, "to_local") else data
-    return share
+    data: Any = value.data
+    return data.to_local() if hasattr(data, "to_local") else data
 
 
-def share_of(weight: Tensor, value: Tensor) -> Tensor:
+def share_of(weight: Any, value: Tensor) -> Tensor:
     """Cut a whole tensor as a weight is sharded; return `value` where the weight is not."""
     if not hasattr(weight, "to_local"):
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    layout: Any = weight
     # Every process has the whole tensor: nothing is sent.
-    cut = distribute_tensor(value, layout.device_mesh, layout.placements, src_data_rank=None)
-    return local(cut).clone()
+    return local(distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)).clone()
 
 
-def whole_of(weight: Tensor, value: Tensor) -> Tensor:
+def whole_of(weight: Any, value: Tensor) -> Tensor:
     """Undo `share_of`: gather a tensor from all processes; every process calls it."""
     if not hasattr(weight, "to_local"):
         return value
     from torch.distributed.tensor import DTensor
 
-    layout: Any = weight
-    cut = DTensor.from_local(
-        value.to(layout.device), layout.device_mesh, layout.placements,
-        shape=layout.shape, stride=layout.stride(),
+    share = DTensor.from_local(
+        value.to(weight.device), weight.device_mesh, weight.placements,
+        shape=weight.shape, stride=weight.stride(),
     )  # fmt: skip
-    whole: Tensor = cut.full_tensor()
-    return whole
+    return share.full_tensor()
 
 
 def whole_network(network: nn.Module, kind: Any, ranks: Ranks) -> Any:

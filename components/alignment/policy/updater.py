@@ -78,9 +78,7 @@ class Updater:
     def __init__(
         self, policy: Policy, params: AlignmentParams, ranks: Ranks, objective: Objective | None = None
     ) -> None:
-        self.policy = policy
-        self.params = params
-        self.ranks = ranks
+        self.policy, self.params, self.ranks = policy, params, ranks
         self.objective = objective or OBJECTIVES[params.loss]
         if params.gradient_checkpointing:
             policy.checkpoint_activations()

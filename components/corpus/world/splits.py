@@ -1,4 +1,4 @@
-"""Which scenes of the miniature world may be learnt from, and which are kept for the examination.
+"""Which scenes of the miniature world are for training, and which are held out.
 
 The split is a property of the world, not of a run: it has no seed, so weights trained last month and a report
 made today mean the same held-out captions.

@@ -154,9 +154,9 @@ def _compared(
         return "no video of the same name in both"
     rng = numpy_rng(plan.seed, "evaluation", "compare", dimension)
     clusters = Clusters([prompt_of(name) for name in shared], plan.resamples, rng)
-    values = [np.array([videos[name].value for name in shared]) for videos in (before, after)]
-    bound = 1.0 if all(((side >= 0) & (side <= 1)).all() for side in values) else None
-    paired, margin = compare(*values, clusters, bound=bound), plan.of(dimension)
+    old, new = (np.array([videos[name].value for name in shared]) for videos in (before, after))
+    bound = 1.0 if all(0 <= value <= 1 for value in (*old, *new)) else None
+    paired, margin = compare(old, new, clusters, bound=bound), plan.of(dimension)
     seeds = [(before[name].more.get(SEED), after[name].more.get(SEED)) for name in shared]
     said = all(seed is not None for pair in seeds for seed in pair)
     return Change(

@@ -78,7 +78,7 @@ def write_comparison(folder: Path, comparison: ModelComparison, digests: Mapping
     table = as_table(comparison.verdict, comparison.unavailable)
     (folder / "table.txt").write_text(table, encoding="utf-8")
     missing = {"judge": NO_ORACLE} if comparison.verdict.judge is None else {}
-    content = as_json(comparison.verdict) | digests | {"unavailable": missing | comparison.unavailable}
+    content = as_json(comparison.verdict) | dict(digests) | {"unavailable": missing | comparison.unavailable}
     (folder / "comparison.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     (folder / "plots").mkdir(exist_ok=True)
     with (folder / "plots" / "dimensions.csv").open("w", encoding="utf-8", newline="") as stream:

@@ -162,21 +162,21 @@ def _from_hub(weights: Weights, folder: Path, origin: str) -> str:
 
     repository = origin or weights.origin
     try:
-        found = HfApi().model_info(repository)
-        names = [one.rfilename for one in found.siblings or []]
+        info = HfApi().model_info(repository)
+        names = [one.rfilename for one in info.siblings or []]
         tensors = next((name for name in (_TENSORS, _STATE) if name in names), None)
         if tensors is None:
             raise InputError(f"{repository}: has neither {_TENSORS} nor {_STATE}")
         texts = [name for name in names if name.endswith(TEXTS) and "/" not in name and "index" not in name]
         for name in (*texts, tensors):
-            hf_hub_download(repository, name, revision=found.sha, local_dir=folder)
+            hf_hub_download(repository, name, revision=info.sha, local_dir=folder)
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise InputError(f"{repository}: cannot be fetched from the hub: {one_line(error)}") from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     if tensors == _STATE:
         _write(folder, _read(repository, lambda: _torch_state(folder / _STATE)))
         (folder / _STATE).unlink()
-    return str(found.sha)
+    return str(info.sha)
 
 
 def _from_file(weights: Weights, folder: Path) -> str:
@@ -207,8 +207,8 @@ def _read(origin: str, read: Callable[[], dict[str, Tensor]]) -> dict[str, Tenso
 
 def _torch_state(file: Path) -> dict[str, Tensor]:
     """The tensors of a state dict in torch's own format."""
-    found = torch.load(file, map_location="cpu", weights_only=True)
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _flax_params(file: Path) -> dict[str, Tensor]:

@@ -120,26 +120,26 @@ class Preparation:
         names = ("video_preprocessor_config.json", "preprocessor_config.json")
         file = next((folder / name for name in names if (folder / name).is_file()), folder / names[1])
         try:
-            found = read_json(file)
-            return cls._of(found)
+            settings = read_json(file)
+            return cls._of(settings)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise InputError(f"{file}: not the preprocessing of a vision model: {error!r}") from error
 
     @classmethod
-    def _of(cls, found: dict[str, Any]) -> Preparation:
-        size = found["size"]
+    def _of(cls, settings: dict[str, Any]) -> Preparation:
+        size = settings["size"]
         shortest = size if isinstance(size, int) else size.get("shortest_edge")
-        crop = found.get("crop_size") if found.get("do_center_crop") else None
+        crop = settings.get("crop_size") if settings.get("do_center_crop") else None
         if isinstance(crop, int):
             crop = {"height": crop, "width": crop}
-        normal = found.get("do_normalize", True)
+        normal = settings.get("do_normalize", True)
         return cls(
             size=int(shortest) if shortest else (int(size["height"]), int(size["width"])),
             crop=(int(crop["height"]), int(crop["width"])) if crop else None,
-            mode="bicubic" if found.get("resample", 2) == 3 else "bilinear",
-            factor=float(found.get("rescale_factor", 1 / 255)),
-            shift=-1.0 if found.get("offset") else 0.0,
-            mean_and_std=(tuple(found["image_mean"]), tuple(found["image_std"])) if normal else None,
+            mode="bicubic" if settings.get("resample", 2) == 3 else "bilinear",
+            factor=float(settings.get("rescale_factor", 1 / 255)),
+            shift=-1.0 if settings.get("offset") else 0.0,
+            mean_and_std=(tuple(settings["image_mean"]), tuple(settings["image_std"])) if normal else None,
         )
 
     def __call__(self, frames: Tensor) -> Tensor:

@@ -131,11 +131,11 @@ def change_in_words(values: Sequence[float]) -> str:
 
     "" for fewer than four finite values.
     """
-    found = [value for value in values if math.isfinite(value)]
-    if len(found) < 4:
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 4:
         return ""
-    part = max(1, len(found) // 4)
-    first, last = (sum(some) / part for some in (found[:part], found[-part:]))
+    part = max(1, len(finite) // 4)
+    first, last = (sum(some) / part for some in (finite[:part], finite[-part:]))
     if first <= 0 or abs(last / first - 1) < 0.005:
         return f"goes from {number(first)} to {number(last)}" if first <= 0 else f"stays at {number(first)}"
     word = "rises" if last > first else "falls"
@@ -154,7 +154,7 @@ def curves(
     """
     x = log.get(across) or list(range(1, 1 + max((len(values) for values in log.values()), default=0)))
     marks = _changes(x, log.get("reference_version", ()))
-    found = []
+    charts = []
     for curve in wanted:
         series = {
             name: log[name] for name in curve.columns if name in log and any(map(math.isfinite, log[name]))
@@ -164,8 +164,8 @@ def curves(
             tells = (notes or {}).get(curve.title, curve.tells)
             if change := change_in_words(series.get(curve.followed, ())):
                 tells += f". Here {curve.followed.replace('_', ' ')} {change} (first and last quarter)"
-            found.append(Chart(curve.title, tells, list(series), picture))
-    return found
+            charts.append(Chart(curve.title, tells, list(series), picture))
+    return charts
 
 
 def line_chart(
@@ -240,10 +240,10 @@ def number(value: float) -> str:
 
 
 def _in_words(name: str, values: Sequence[float]) -> str:
-    found = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if math.isfinite(value)]
     return (
-        f"{name.replace('_', ' ')} from {number(found[0])} to {number(found[-1])}, "
-        f"lowest {number(min(found))}, highest {number(max(found))}"
+        f"{name.replace('_', ' ')} from {number(finite[0])} to {number(finite[-1])}, "
+        f"lowest {number(min(finite))}, highest {number(max(finite))}"
     )
 
 

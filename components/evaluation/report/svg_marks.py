@@ -70,28 +70,28 @@ def axis(intervals: Sequence[Interval], also: Sequence[float] = ()) -> Axis:
     return Axis(-1.08 * reach, 1.08 * reach)
 
 
-def interval(found: Interval, on: Axis, limit: float | None = None) -> Markup:
+def interval(estimate: Interval, on: Axis, limit: float | None = None) -> Markup:
     """An estimate with its interval beside 0; ``limit`` marks the least that is allowed."""
     parts = [_LINE.format("zero", on.at(0), on.at(0), 0, 20)]
-    ends = f"interval {found.low:+.4f} to {found.high:+.4f}" if found.known else "no interval"
-    label = f"change {found.value:+.4f}, {ends}"
+    ends = f"interval {estimate.low:+.4f} to {estimate.high:+.4f}" if estimate.known else "no interval"
+    label = f"change {estimate.value:+.4f}, {ends}"
     if limit is not None:
         parts.append(_LINE.format("limit", on.at(limit), on.at(limit), 0, 20))
         label += f", at least {limit:+.3f} allowed"
-    if all(map(math.isfinite, (found.value, found.low, found.high))):
-        kind = "up" if found.low > 0 else "down" if found.high < 0 else "level"
-        parts.append(_LINE.format(f"span {kind}", on.at(found.low), on.at(found.high), 10, 10))
-        parts.append(_LINE.format(f"point {kind}", on.at(found.value), on.at(found.value), 4, 16))
+    if all(map(math.isfinite, (estimate.value, estimate.low, estimate.high))):
+        kind = "up" if estimate.low > 0 else "down" if estimate.high < 0 else "level"
+        parts.append(_LINE.format(f"span {kind}", on.at(estimate.low), on.at(estimate.high), 10, 10))
+        parts.append(_LINE.format(f"point {kind}", on.at(estimate.value), on.at(estimate.value), 4, 16))
     return _FRAME.format("interval", 20, label, Markup("").join(parts))
 
 
-def spans(found: Mapping[str, Wins], sources: Sequence[str], on: Axis, limit: float | None) -> Markup:
+def spans(by_source: Mapping[str, Wins], sources: Sequence[str], on: Axis, limit: float | None) -> Markup:
     """Shares by source, each with its interval, where it has one, on a line of its own, coloured by its place
     in ``sources``."""
-    height = 9 * len(found) + 3
+    height = 9 * len(by_source) + 3
     parts = [] if limit is None else [_LINE.format("limit", on.at(limit), on.at(limit), 0, height)]
     words = []
-    for order, (name, one) in enumerate(found.items()):
+    for order, (name, one) in enumerate(by_source.items()):
         value, low, high = one.share, one.low, one.high
         if value is None:
             continue
@@ -102,4 +102,4 @@ def spans(found: Mapping[str, Wins], sources: Sequence[str], on: Axis, limit: fl
             said = f"{number(low)} to {number(high)}"
         parts.append(_LINE.format(f"point {colour}", on.at(value), on.at(value), y - 3, y + 3))
         words.append(f"{name} {number(value)} ({said})")
-    return _FRAME.format(f"spans rows-{len(found)}", height, "; ".join(words), Markup("").join(parts))
+    return _FRAME.format(f"spans rows-{len(by_source)}", height, "; ".join(words), Markup("").join(parts))

@@ -77,19 +77,19 @@ def find_videos(suite: Suite, folder: Path) -> FolderVideos:
 
 def _by_plain_name(files: Mapping[str, Path]) -> tuple[dict[str, Path], list[Problem]]:
     """Files by their names in composed Unicode, endings in lower case, and those whose name is taken."""
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     doubles = []
     for path in files.values():
         name = composed(path.stem) + path.suffix.lower()
-        if found.setdefault(name, path) is not path:
-            doubles.append(Problem("extra", path.name, f"the same name as {found[name].name}"))
-    return found, doubles
+        if by_name.setdefault(name, path) is not path:
+            doubles.append(Problem("extra", path.name, f"the same name as {by_name[name].name}"))
+    return by_name, doubles
 
 
 def counts(problems: Sequence[Problem]) -> dict[str, int]:
     """How many problems of each kind there are."""
-    found = Counter(one.kind for one in problems)
-    return {kind: found[kind] for kind in KINDS}
+    numbers = Counter(one.kind for one in problems)
+    return {kind: numbers[kind] for kind in KINDS}
 
 
 def _as_they_are(suite: Suite, files: dict[str, Path]) -> FolderVideos:

@@ -86,11 +86,11 @@ class Suite:
 
     def wanted(self) -> dict[str, int]:
         """Number of videos of each different prompt, in order."""
-        found: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for one in self.entries:
             number = self.most if _FLICKERING in one.dimensions else self.samples
-            found[one.prompt] = max(number, found.get(one.prompt, 0))
-        return found
+            numbers[one.prompt] = max(number, numbers.get(one.prompt, 0))
+        return numbers
 
     def only(self, dimensions: Sequence[str]) -> Suite:
         """The entries that are for any of these dimensions, and those dimensions only.
@@ -133,17 +133,17 @@ class Suite:
                 f"--augmented {file}: {len(texts)} prompts, suite {self.name} needs {wanted}: one for each "
                 "of its prompts, in its order"
             )
-        found: dict[str, str] = {}
+        rewritten: dict[str, str] = {}
         for entry, text in zip(source.entries, texts, strict=True):
-            found.setdefault(entry.prompt, text)
-        return replace(self, augmented=found)
+            rewritten.setdefault(entry.prompt, text)
+        return replace(self, augmented=rewritten)
 
 
-def load_suite(given: str, samples: int | None = None) -> Suite:
-    """The suite that ``given`` names.
+def load_suite(place: str, samples: int | None = None) -> Suite:
+    """The suite that ``place`` names.
 
     Args:
-        given: ``vbench`` (the published wheel, found in the cache or downloaded by pip), a ``.whl`` or
+        place: ``vbench`` (the published wheel, found in the cache or downloaded by pip), a ``.whl`` or
             ``.json`` file with VBench's entries, a list of prompts in any format of `read_prompt_list`, or a
             folder of videos, whose prompts are those noted when they were drawn, else their file names.
         samples: videos of each prompt; None: five, and 25 for VBench's flickering prompts.
@@ -151,14 +151,14 @@ def load_suite(given: str, samples: int | None = None) -> Suite:
     Raises:
         InputError: there is no such thing, or it cannot be read.
     """
-    path = Path(given)
-    if given == "vbench":
+    path = Path(place)
+    if place == "vbench":
         return _vbench(_published(), WHEEL, samples)
     if path.is_dir():
         return _of_folder(path)
     if not path.is_file():
         raise InputError(
-            f"suite {given}: no such file; allowed are vbench, a .whl or .json file of VBench's, a list of "
+            f"suite {place}: no such file; allowed are vbench, a .whl or .json file of VBench's, a list of "
             f"prompts ({FORMATS}), a folder"
         )
     if path.suffix == ".whl":
@@ -181,10 +181,10 @@ def custom_dimensions(prompt: str) -> tuple[str, ...]:
 def _names_dimensions(entries: bytes) -> bool:
     """Whether a JSON text is VBench's list of entries rather than a list of prompts."""
     try:
-        found = parse_json(entries, "")
+        tree = parse_json(entries, "")
     except InputError:
         return False
-    return isinstance(found, list) and any(isinstance(one, dict) and "dimension" in one for one in found)
+    return isinstance(tree, list) and any(isinstance(one, dict) and "dimension" in one for one in tree)
 
 
 def _of_list(path: Path, samples: int | None) -> Suite:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.vbench.files import VBenchResult
@@ -95,24 +96,24 @@ def file_totals(results: Mapping[str, VBenchResult], with_variant: Collection[st
     original = {name: one for name, one in results.items() if not one.method}
     published = [name for name in with_variant if name in original and not original[name].variant]
     varied = [name for name, one in results.items() if one.variant]
-    found = FileTotals(
+    sums = FileTotals(
         official=totals({name: one.score for name, one in original.items() if not one.variant}),
         ours=totals({name: one.score for name, one in original.items()}),
         all=totals({name: one.score for name, one in results.items()}),
     )
     if not (varied and published):
-        return found
-    nothing: dict[str, None] = dict.fromkeys(("quality", "semantic", "total"))
+        return sums
+    nothing: dict[str, Any] = dict.fromkeys(("quality", "semantic", "total"))
     return replace(
-        found,
-        ours=replace(found.ours, **nothing),
-        all=replace(found.all, **nothing),
+        sums,
+        ours=replace(sums.ours, **nothing),
+        all=replace(sums.all, **nothing),
         mixed=f"{', '.join(varied)} in our variant, {', '.join(published)} as published: measure all with "
         "one evaluation.compat",
     )
 
 
-def totals_as_text(results: Mapping[str, VBenchResult], found: FileTotals) -> str:
+def totals_as_text(results: Mapping[str, VBenchResult], sums: FileTotals) -> str:
     """Scores, scaled scores and totals in per cent, a line each, with why a figure is absent."""
     rows: list[tuple[str, ...]] = []
     for name in QUALITY + SEMANTIC:
@@ -122,39 +123,39 @@ def totals_as_text(results: Mapping[str, VBenchResult], found: FileTotals) -> st
             rows.append((name, "n/a", f"{result.measured_by} ({100 * result.score:.2f})"))
         else:
             ours = "  our variant" if result.variant else ""
-            scaled = 100 * found.ours.scaled[name]
+            scaled = 100 * sums.ours.scaled[name]
             rows.append((name, f"{100 * result.score:.2f}", f"scaled {scaled:8.2f}{ours}"))
-    ours = any(one.variant for one in results.values())
+    varied = any(one.variant for one in results.values())
     for name in ("quality", "semantic", "total"):
-        value = getattr(found.official, name)
+        value = getattr(sums.official, name)
         rows.append(
-            (name, "n/a", _other_total(found, name, ours)) if value is None else (name, f"{100 * value:.2f}")
+            (name, "n/a", _other_total(sums, name, varied)) if value is None else (name, f"{100 * value:.2f}")
         )
-    return "\n".join(columns(rows, left=(0, 2)) + [f"no total: {found.mixed}"] * bool(found.mixed))
+    return "\n".join(columns(rows, left=(0, 2)) + [f"no total: {sums.mixed}"] * bool(sums.mixed))
 
 
-def totals_as_json(results: Mapping[str, VBenchResult], found: FileTotals) -> str:
+def totals_as_json(results: Mapping[str, VBenchResult], sums: FileTotals) -> str:
     """The same as JSON."""
     otherwise = {name: one.method for name, one in results.items() if one.method}
     variants = [name for name, one in results.items() if one.variant]
-    content: dict[str, object] = {"unit": "per cent"} | _per_cent(found.official)
-    content |= {"missing": found.official.missing, "scaled": found.ours.scaled}
-    content |= {"measured_otherwise": otherwise, "variants": variants, "mixed": found.mixed}
-    content |= {"with_our_variants": _per_cent(found.ours)} if variants else {}
-    content |= {"with_substitutes": _per_cent(found.all)} if otherwise else {}
+    content: dict[str, object] = {"unit": "per cent"} | _per_cent(sums.official)
+    content |= {"missing": sums.official.missing, "scaled": sums.ours.scaled}
+    content |= {"measured_otherwise": otherwise, "variants": variants, "mixed": sums.mixed}
+    content |= {"with_our_variants": _per_cent(sums.ours)} if variants else {}
+    content |= {"with_substitutes": _per_cent(sums.all)} if otherwise else {}
     return json.dumps(content, indent=2)
 
 
-def _other_total(found: FileTotals, name: str, ours: bool) -> str:
+def _other_total(sums: FileTotals, name: str, ours: bool) -> str:
     """A total that must not be compared with published ones, marked; "" where there is none either."""
     both = " and our variants" if ours else ""
-    for one, mark in ((found.ours, "with our variants"), (found.all, f"with substitutes{both}")):
+    for one, mark in ((sums.ours, "with our variants"), (sums.all, f"with substitutes{both}")):
         value = getattr(one, name)
         if value is not None:
             return f"{100 * value:.2f} {mark}, not comparable with published totals"
     return ""
 
 
-def _per_cent(found: Totals) -> dict[str, object]:
-    values = {"quality": found.quality, "semantic": found.semantic, "total": found.total}
+def _per_cent(sums: Totals) -> dict[str, object]:
+    values = {"quality": sums.quality, "semantic": sums.semantic, "total": sums.total}
     return {name: None if value is None else 100 * value for name, value in values.items()}

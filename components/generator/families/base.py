@@ -1,4 +1,4 @@
-"""What the rest of the project needs to know about a text-to-video model, whatever its architecture.
+"""The interface of a text-to-video model, whatever its architecture.
 
 A family is one small class around a diffusers pipeline. Everything outside this folder sees latents as
 (B, C, T, h, w) float32 tensors, prompts as opaque embeddings with the batch in front, and time as the
@@ -34,7 +34,7 @@ LORA_FOLDER, WEIGHTS_FOLDER = "lora", "weights"
 
 @dataclass(frozen=True)
 class MemoryHints:
-    """What a family's released models want of a GPU's memory.
+    """How a family's released models use a GPU's memory.
 
     Attributes:
         weights: type that denoiser and text encoders run in where memory counts.
@@ -55,7 +55,7 @@ class ModelFamily(ABC):
         lora_targets: module name endings of the denoiser that LoRA adapts by default.
         denoisers: components of the pipeline that predict; more than one are experts for spans of time.
         text_encoders: components of the pipeline that only `encode_prompts` needs.
-        hints: what the released models want of memory.
+        hints: how the released models use memory.
         pipeline: the diffusers pipeline; its parts are frozen and in evaluation mode.
         noise_process: the noise process the model was trained with.
         fps: frames per second of the clips, for a network that takes them as an input.
@@ -92,12 +92,12 @@ class ModelFamily(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device the denoiser lies on; text encoders and VAE may rest elsewhere and come for their work."""
+        """Device of the denoiser; text encoders and VAE may be on the host until they run."""
         return next(self.denoiser.parameters()).device
 
     @property
     def text_device(self) -> torch.device:
-        """Device the text encoders lie on."""
+        """Device of the text encoders."""
         return next(getattr(self.pipeline, self.text_encoders[0]).parameters()).device
 
     # -- prompts ---------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from components.reward.distortions.bitstream import (
     lose_h264_slices,
     through,
 )
-from components.video.filters import resize
+from components.video.filters import resize, to_uint8
 
 #: Without look-ahead: with it the same clip is now and then encoded to other bytes.
 X264 = {"preset": "veryfast", "tune": "zerolatency", "x264-params": "threads=1"}
@@ -71,7 +71,7 @@ def av1(frames: Tensor, value: float, draws: Draws) -> Tensor:
 def jpeg(frames: Tensor, value: float, draws: Draws) -> Tensor:
     """Every frame a JPEG picture of its own."""
     shown = []
-    pixels = (frames * 255.0).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu().numpy()
+    pixels = to_uint8(frames).permute(0, 1, 3, 4, 2).cpu().numpy()
     for picture in pixels.reshape(-1, *pixels.shape[2:]):
         stream = io.BytesIO()
         Image.fromarray(picture).save(stream, format="JPEG", quality=int(value))

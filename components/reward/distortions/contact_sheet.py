@@ -17,7 +17,7 @@ from components.runtime.errors import InputError
 from components.runtime.tables import columns
 from components.video.clip import Clip
 from components.video.contact_sheets import BACKGROUND, contact_sheet
-from components.video.filters import luma, resize
+from components.video.filters import luma, resize, to_float, to_uint8
 
 if TYPE_CHECKING:
     from components.corpus.dataset import Corpus
@@ -106,7 +106,7 @@ def sheet(
     Returns:
         An RGB picture, family after family.
     """
-    pixels = clips.float() / 255.0
+    pixels = to_float(clips)
     cells, labels = [], []
     for entry in (entry for family in FAMILIES for entry in entries(family)):
         if isinstance(entry, Distortion):
@@ -146,7 +146,7 @@ def _levels(entry: Distortion, pixels: Tensor, level: int, seed: int) -> list[Te
     # Pictures are damaged best where there is much to see, motion where there is little else.
     suits = len(pixels) - 1 if entry.family in ("spatial", "codec") else 0
     clip = suits if shows[suits] >= shows.max() / CLEARLY_MORE else int(shows.argmax())
-    return [(at[clip] * 255.0).round().to(torch.uint8) for at in levels]
+    return [to_uint8(at[clip]) for at in levels]
 
 
 def _cells(levels: Sequence[Tensor]) -> Tensor:

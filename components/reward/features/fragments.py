@@ -70,12 +70,10 @@ def fragments(clips: Tensor, canvas: Canvas, seeds: Sequence[int] | None = None)
     rows, columns = canvas.rows, canvas.columns
     clips = _covering(clips, rows[-1], columns[-1])
     count, height, width = clips.shape[0], clips.shape[-2], clips.shape[-1]
-    tops, spare_rows = _cells(height, rows)
-    lefts, spare_columns = _cells(width, columns)
-    shift = _shifts(count, len(tops), len(lefts), seeds)
+    shift = _shifts(count, len(rows) - 1, len(columns) - 1, seeds)
     # Where each fragment begins in its clip, (B, cells down, cells across).
-    top = tops[:, None] + (shift[:, 0] * (spare_rows[:, None] + 1)).long().minimum(spare_rows[:, None])
-    left = lefts + (shift[:, 1] * (spare_columns + 1)).long().minimum(spare_columns)
+    top = _starts(height, rows, shift[:, 0].mT).mT
+    left = _starts(width, columns, shift[:, 1])
     # The same for each pixel of the canvas, and how far inside its fragment the pixel lies.
     cell_down, inside_down = _places(rows)
     cell_across, inside_across = _places(columns)
@@ -96,11 +94,11 @@ def frame_numbers(frames: int, canvas: Canvas) -> list[int]:
     Longer clips are sampled evenly from the first frame to the last. Shorter ones are read whole, and where
     the backbone needs its exact number each frame is repeated about equally often.
     """
-    wanted = canvas.frames if canvas.exact else min(frames, canvas.frames)
-    if wanted == 1:
+    count = canvas.frames if canvas.exact else min(frames, canvas.frames)
+    if count == 1:
         return [(frames - 1) // 2]
-    # The nearest frame to each of `wanted` evenly spaced times, in whole numbers.
-    return [(2 * i * (frames - 1) + wanted - 1) // (2 * (wanted - 1)) for i in range(wanted)]
+    # The nearest frame to each of `count` evenly spaced times, in whole numbers.
+    return [(2 * i * (frames - 1) + count - 1) // (2 * (count - 1)) for i in range(count)]
 
 
 def _edges(side: int, patch: int) -> list[int]:
@@ -110,10 +108,11 @@ def _edges(side: int, patch: int) -> list[int]:
     return [patch * (patches * i // cells) for i in range(cells + 1)]
 
 
-def _cells(side: int, edges: list[int]) -> tuple[Tensor, Tensor]:
-    """Where each cell of `side` px begins, and the px by which it is larger than its fragment."""
+def _starts(side: int, edges: list[int], shares: Tensor) -> Tensor:
+    """Where each fragment begins on a side of the frame; (..., cells) shares of the spare px of its cell."""
     bounds = torch.tensor([side * edge // edges[-1] for edge in edges])
-    return bounds[:-1], bounds.diff() - torch.tensor(edges).diff()
+    spare = bounds.diff() - torch.tensor(edges).diff()
+    return bounds[:-1] + (shares * (spare + 1)).long().minimum(spare)
 
 
 def _places(edges: list[int]) -> tuple[Tensor, Tensor]:
@@ -135,9 +134,9 @@ def _shifts(count: int, down: int, across: int, seeds: Sequence[int] | None) -> 
 
 def _covering(clips: Tensor, height: int, width: int) -> Tensor:
     """The clips, enlarged where they do not cover height x width px."""
-    own_height, own_width = clips.shape[-2:]
-    scale = max(height / own_height, width / own_width)
+    tall, wide = clips.shape[-2:]
+    scale = max(height / tall, width / wide)
     if scale <= 1.0:
         return clips
-    goal = max(height, round(own_height * scale)), max(width, round(own_width * scale))
-    return resize(to_float(clips), *goal, "bilinear").clamp(0.0, 1.0)
+    size = max(height, round(tall * scale)), max(width, round(wide * scale))
+    return resize(to_float(clips), *size, "bilinear").clamp(0.0, 1.0)

@@ -28,6 +28,7 @@ from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.errors import InputError
 from components.runtime.progress import Progress
 from components.runtime.step import main
+from components.video.filters import to_float, to_uint8
 
 #: Share of values that a change just too small to be seen moves by one 8-bit step (0.3 / 255 = SEEN).
 FLIPPED = 0.3
@@ -77,8 +78,8 @@ def measure_ladders(
 def _ladders(frames: Tensor, contents: list[str], seed: int) -> Iterator[Tensor]:
     seeds = [derive(seed, content, row) for row, content in enumerate(contents)]
     for damage in REGISTRY.values():
-        levels = [damage(frames.float() / 255.0, level, seeds) for level in range(1, LEVELS + 1)]
-        yield (torch.stack(levels, dim=1) * 255.0).round().to(torch.uint8)
+        levels = [damage(to_float(frames), level, seeds) for level in range(1, LEVELS + 1)]
+        yield to_uint8(torch.stack(levels, dim=1))
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

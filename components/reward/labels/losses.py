@@ -16,7 +16,7 @@ from torch import Tensor
 from components.reward.labels.ms_ssim import colour_loss, scale_weights, structure_loss
 from components.reward.labels.temporal import pool_over_time, temporal_loss
 from components.reward.labels.vmaf import vmaf
-from components.video.filters import luma
+from components.video.filters import luma, to_float
 
 #: Names of the losses, in the order of the last axis of every tensor of losses.
 MEASURES = ("vmaf", "structure", "colour", "temporal")
@@ -69,6 +69,6 @@ def losses(originals: Tensor, index: Tensor, distorted: Tensor) -> Tensor:
     table[changed, 0] = pool_over_time((perfect[place] - reached) / 100.0)
     for row, source in zip(changed, sources.tolist(), strict=True):
         # One clip at a time: the same bits in any batch.
-        a, b = (clip[None].float() / 255.0 for clip in (originals[source], distorted[row]))
+        a, b = (to_float(clip[None]) for clip in (originals[source], distorted[row]))
         table[row, 1:] = picture_losses(a, b)[0, 1:].double()
     return table.clamp_min(0.0).round(decimals=DECIMALS)

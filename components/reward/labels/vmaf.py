@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from components.runtime.errors import InputError, one_line
-from components.video.filters import luma
+from components.video.filters import luma, to_float
 
 MODEL = r"version=vmaf_v0.6.1neg\:disable_clip=true"
 #: Filters that make the grey stream the luma of a YUV one without changing a value. ffmpeg takes grey as full
@@ -98,7 +98,7 @@ def identity(executable: str) -> str:
 
 def _grey(frames: Tensor) -> np.ndarray:
     """uint8 RGB (N, T, 3, H, W) -> uint8 (N, T, H, W) luma in the range of video, 16 to 235."""
-    light = luma(frames.cpu().float() / 255.0)
+    light = luma(to_float(frames.cpu()))
     return (16.0 + 219.0 * light).round().to(torch.uint8).numpy()
 
 

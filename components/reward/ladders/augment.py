@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.runtime.compute.seeds import torch_generator
+from components.video.filters import to_float, to_uint8
 
 
 def vary(frames: Tensor, seeds: Sequence[int], tones: float = 0.5, tiles: float = 0.25) -> Tensor:
@@ -38,8 +39,7 @@ def _view(clip: Tensor, seed: int, tones: float, tiles: float) -> Tensor:
     if tiled < tiles:
         clip = _tiled(clip, shift_y, shift_x)
     if lit < tones:
-        light = (clip.float() / 255.0) ** (2.0 ** (1.4 * gamma - 0.7))
-        clip = (light * 255.0).round().to(torch.uint8)
+        clip = to_uint8(to_float(clip) ** (2.0 ** (1.4 * gamma - 0.7)))
     return clip.contiguous()
 
 

@@ -31,6 +31,7 @@ from components.reward.labels.label import label
 from components.reward.labels.ms_ssim import differs
 from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.compute.signals import StopSignal
+from components.video.filters import to_float, to_uint8
 
 #: Clips handled at once: what fits the processor's cache.
 CHUNK = 32
@@ -137,7 +138,7 @@ def family_of(recipe: Recipe) -> int:
 
 def statistics_of(clips: Tensor) -> Tensor:
     """uint8 (N, T, 3, H, W) -> (N, F) float32 statistics of each clip."""
-    return torch.cat([clip_statistics(part.float() / 255.0) for part in clips.split(CHUNK)])
+    return torch.cat([clip_statistics(to_float(part)) for part in clips.split(CHUNK)])
 
 
 def build(
@@ -178,14 +179,14 @@ def build(
             if stop is not None:
                 stop.raise_if_requested()
             rows = torch.tensor(members[start : start + CHUNK])
-            clips = frames[rows].float() / 255.0
+            clips = to_float(frames[rows])
             for level in range(LEVELS + 1):
                 at, place = (levels[rows] == level).nonzero(as_tuple=True)
                 if not len(at):
                     continue
                 seeds = [derive(seed, source, contents[int(rows[i])], int(rows[i])) for i in at]
                 damaged = apply_recipe(recipe, clips[at], level, seeds)
-                table[rows[at], place] = (damaged * 255.0).round().to(torch.uint8)
+                table[rows[at], place] = to_uint8(damaged)
     severity = levels.float()
     if first is not None:
         table = torch.cat((first[:, None], table), dim=1)
@@ -218,7 +219,7 @@ def ladders_of_clips(
     seen = torch.zeros(count, length, length)
     for better, worse in combinations(range(length), 2):
         pairs = zip(table[:, better].split(4 * CHUNK), table[:, worse].split(4 * CHUNK), strict=True)
-        parts = [differs(a.float() / 255.0, b.float() / 255.0).float() for a, b in pairs]
+        parts = [differs(to_float(a), to_float(b)).float() for a, b in pairs]
         seen[:, better, worse] = torch.cat(parts)
     return Ladders(
         table, severity, unknown, unknown.clone(),

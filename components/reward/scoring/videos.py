@@ -25,7 +25,8 @@ from components.runtime.compute.devices import available_cpus
 from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 from components.video.clip import Clip
-from components.video.codec import probe, read_video
+from components.video.codec import read_video
+from components.video.decode.container import probe
 from components.video.names import is_video_name
 
 #: Frames read from one file; a longer video is judged by its beginning.

@@ -20,15 +20,8 @@ from components.runtime.errors import InputError, one_line
 MULTIPART_BYTES = 16 * 2**20
 #: How long a store may take to answer, and between two pieces of an answer; five attempts are made.
 CONNECT_S, READ_S = 10.0, 60.0
-_DENIED = {
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "AccessDenied",
-    "Forbidden",
-    "403",
-    "ExpiredToken",
-    "401",
-}
+_DENIED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "Forbidden", "ExpiredToken"}
+_DENIED |= {"401", "403"}
 MISSING = {"NoSuchKey", "NotFound", "404"}
 
 
@@ -43,14 +36,11 @@ def endpoint() -> str:
 
 def client() -> Any:
     """The S3 client for the environment as it is now; made once per set of settings, it is slow to make."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    more = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS")
-    files = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")
-    return _make_client(tuple(os.environ.get(n) for n in (*names, *more, *files)))
+    return _make_client(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
 
 
 @lru_cache(maxsize=4)
-def _make_client(settings: tuple[str | None, ...]) -> Any:
+def _make_client(settings: tuple[tuple[str, str], ...]) -> Any:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import ProfileNotFound
@@ -70,13 +60,12 @@ def _make_client(settings: tuple[str | None, ...]) -> Any:
     retries: Any = {"mode": "standard"}
     if not os.environ.get("AWS_MAX_ATTEMPTS"):
         retries["max_attempts"] = 5
-    options: dict[str, Any] = {}
     # S3-compatible stores do not all understand the newer trailing checksums; SHA-256 is checked here
     # instead.
-    if not os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION"):
-        options["request_checksum_calculation"] = "when_required"
-    if not os.environ.get("AWS_RESPONSE_CHECKSUM_VALIDATION"):
-        options["response_checksum_validation"] = "when_required"
+    checksums = ("request_checksum_calculation", "response_checksum_validation")
+    options: dict[str, Any] = {
+        name: "when_required" for name in checksums if not os.environ.get(f"AWS_{name.upper()}")
+    }
     addressing: Any = {"addressing_style": style}
     config = Config(
         signature_version="s3v4",

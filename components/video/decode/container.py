@@ -32,16 +32,12 @@ class VideoInfo:
         height: px, as stored.
         fps: frames per second.
         frames: those that are shown; None where the container does not count them.
-        seconds: the length.
-        codec: its name in FFmpeg.
     """
 
     width: int
     height: int
     fps: float | None
     frames: int | None
-    seconds: float | None
-    codec: str
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -98,8 +94,6 @@ def info_of(path: str | Path, stream: Any) -> VideoInfo:
         height=context.height,
         fps=float(rate) if rate else None,
         frames=_shown_samples(stream) or stream.frames or None,
-        seconds=_declared_seconds(stream),
-        codec=context.name,
     )
 
 

@@ -50,7 +50,7 @@ def timing_of(times: Sequence[float | None], declared: float | None, container: 
         times: of each frame, in seconds.
         declared: by the header, frames per second.
         container: FFmpeg's name of the format. AVI has no stamps, only places: a piece cut from a longer file
-            holds its first frame for all the time before, which no one ever saw.
+            holds its first frame for all the time before, which was never shown.
 
     Returns:
         None where neither stamps nor header give a rate.

@@ -237,7 +237,7 @@ def through(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 
 
 def test_the_environments_proxy_is_asked(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in plays the proxy: the host's name leads nowhere, so an answer came through it."""
+    """The stand-in plays the proxy: the host's name has no address, so an answer came through it."""
     through(monkeypatch, HTTP_PROXY=caller.server.host.replace("://", "://ada:s3cret@"))
     end = caller.submit(host="http://kubeflow.invalid")
     assert end.code == 0, end.error

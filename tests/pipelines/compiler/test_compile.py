@@ -19,13 +19,13 @@ from kfp.local.config import LocalExecutionConfig
 
 from components.params import Params, load_params, resolved
 from components.runtime.errors import GateRefused, InputError
-from pipelines.compiler.compile import HEADER, as_text, compile_to, compiled, compiled_documents, documents_of
-from pipelines.compiler.dag import params_inputs, pipeline
+from pipelines.compiler.compile import HEADER, as_text, compile_to, documents_of
+from pipelines.compiler.dag import pipeline
+from pipelines.compiler.image_digests import Images
 from pipelines.compiler.profile import Placement, Profile, load_profile, profile_names
 from pipelines.container import entrypoint as shim
 from pipelines.exit_handler import report as finish
-from pipelines.image_digests import Images
-from pipelines.steps import FINISH, STEPS
+from pipelines.steps import FINISH, PIPELINE_INPUTS, STEPS
 from pipelines.trainjob.__main__ import app as trainjob_app
 from pipelines.yaml_files import dump
 from tests.pipelines.compiler.documents import PLAIN, Documents, executors, tasks
@@ -72,7 +72,7 @@ def changed(before: Documents, after: Documents) -> set[str]:
 @pytest.fixture(scope="module")
 def defaults(images: Images) -> Documents:
     """The default params compiled for a profile that says nothing."""
-    return compiled_documents(Params(), PLAIN, images)
+    return documents_of(resolved(Params()), PLAIN, images)
 
 
 @pytest.mark.parametrize("name", [name for name in profile_names() if name.startswith("miniature")])
@@ -103,7 +103,7 @@ def test_the_same_bytes_whatever_the_hash_seed(repository: Path, images_file: Pa
 
 
 def test_compiling_twice_in_one_process_gives_the_same_text(images: Images, defaults: Documents) -> None:
-    assert compiled(Params(), PLAIN, images) == as_text(defaults)
+    assert as_text(documents_of(resolved(Params()), PLAIN, images)) == as_text(defaults)
 
 
 def test_it_is_what_kubeflow_s_own_compiler_writes(
@@ -116,15 +116,15 @@ def test_it_is_what_kubeflow_s_own_compiler_writes(
 
 def test_kubeflow_reads_it_back_as_a_pipeline(compiled_plain: Documents) -> None:
     loaded = components.load_component_from_text(dump(compiled_plain))
-    assert set(loaded.component_spec.inputs) == set(params_inputs())
+    assert set(loaded.component_spec.inputs) == set(PIPELINE_INPUTS)
     assert {spec.type for spec in loaded.component_spec.inputs.values()} == {"String"}
 
 
 def test_params_arrive_byte_for_byte(images: Images) -> None:
     params = load_params(None, [f"run.seed={2**62 + 1}"])
-    inputs = compiled_documents(params, PLAIN, images)[0]["root"]["inputDefinitions"]["parameters"]
+    inputs = documents_of(resolved(params), PLAIN, images)[0]["root"]["inputDefinitions"]["parameters"]
     assert json.loads(inputs["run_params"]["defaultValue"]) == {"seed": 2**62 + 1, "device": "auto"}
-    for name, section in params_inputs().items():
+    for name, section in PIPELINE_INPUTS.items():
         assert json.loads(inputs[name]["defaultValue"]) == resolved(params)[section]
         assert inputs[name]["parameterType"] == "STRING"
 
@@ -170,14 +170,17 @@ def test_the_commands_are_those_that_the_images_understand(
 
 
 def test_changing_one_step_s_params_leaves_the_others_cached(images: Images, defaults: Documents) -> None:
-    before, after = defaults, compiled_documents(load_params(None, ["evaluation.prompts=8"]), PLAIN, images)
+    before, after = (
+        defaults,
+        documents_of(resolved(load_params(None, ["evaluation.prompts=8"])), PLAIN, images),
+    )
     assert changed(before, after) == {"evaluation"}
     assert executors(before) == executors(after)
     assert before[0]["components"] == after[0]["components"]
 
 
 def test_the_seed_reaches_every_step(images: Images, defaults: Documents) -> None:
-    after = compiled_documents(load_params(None, ["run.seed=1"]), PLAIN, images)
+    after = documents_of(resolved(load_params(None, ["run.seed=1"])), PLAIN, images)
     assert changed(defaults, after) == set(cache_keys(defaults))
 
 

@@ -19,8 +19,8 @@ from components.runtime.errors import GateRefused, InputError
 from pipelines.compiler.compile import as_text
 from pipelines.compiler.dag import pipeline
 from pipelines.compiler.gitops import manifests, write_manifests
+from pipelines.compiler.image_digests import Images
 from pipelines.compiler.profile import Profile
-from pipelines.image_digests import Images
 from pipelines.lint.lint import findings
 
 PLAIN = Profile(description="a test")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.compiler.compile import documents_of
+from pipelines.compiler.image_digests import Images
 from pipelines.compiler.profile import Placement, Profile
-from pipelines.image_digests import Images
 from pipelines.lint.lint import findings
 from pipelines.trainjob.settings import parse_settings
 from tests.pipelines.compiler.documents import Documents, executors, placements, tasks

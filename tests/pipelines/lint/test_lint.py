@@ -14,8 +14,8 @@ import yaml
 
 from components.runtime.errors import GateRefused, InputError
 from pipelines.compiler.compile import documents_of
+from pipelines.compiler.image_digests import Images
 from pipelines.compiler.profile import load_profile, profile_names
-from pipelines.image_digests import Images
 from pipelines.lint.lint import _parsed, findings, lint_or_refuse, read_pipeline
 from pipelines.lint.rules import RULES
 from tests.pipelines.lint.faults import (

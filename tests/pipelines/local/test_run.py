@@ -214,8 +214,8 @@ def test_retries_are_counted_and_silence_is_no_success(run: Run, tmp_path: Path)
 def test_a_container_that_does_nothing_is_no_success(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     start = HostEngine.start
 
-    def lazy(self: HostEngine, client: Any, image: str, command: Any, *others: Any) -> None:
-        start(self, client, image, ["true", *command[3:]] if "generator" in command else command, *others)
+    def lazy(self: HostEngine, image: str, command: Any, *others: Any) -> None:
+        start(self, image, ["true", *command[3:]] if "generator" in command else command, *others)
 
     monkeypatch.setattr(HostEngine, "start", lazy)
     idle = run()

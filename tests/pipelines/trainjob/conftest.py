@@ -63,7 +63,7 @@ def store(s3_server: s3.Store, monkeypatch: pytest.MonkeyPatch) -> Store:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("ONLINEVPO_CHECKPOINTS", raising=False)
     # Through the server: it remembers the folders on its disk.
-    storage.remove("s3://bucket", storage.list_dir("s3://bucket"))
+    storage.remove("s3://bucket", [file.name for file in storage.list_files("s3://bucket")])
     return store
 
 

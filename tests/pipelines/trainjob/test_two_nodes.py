@@ -120,7 +120,9 @@ def test_resumes_on_new_nodes(
     job = train_job(places, {**store.environment(), "ONLINEVPO_CHECKPOINTS": checkpoints})
     nodes = start(job, tmp_path, repository)
     deadline = time.monotonic() + 300
-    while not any("step-" in name and name.endswith("state.json") for name in storage.list_dir(checkpoints)):
+    while not any(
+        "step-" in file.name and file.name.endswith("state.json") for file in storage.list_files(checkpoints)
+    ):
         assert all(node.poll() is None for node in nodes) and time.monotonic() < deadline, logs(tmp_path)
         time.sleep(0.02)
     if signal_number == signal.SIGTERM:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,19 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from components.reward.features.fragments import fragments
-from components.reward.ladders.ladder import NAMES, TENSORS, Ladders, build, join
+from components.reward.ladders.ladder import Ladders, build, join
+from components.reward.ladders.ladder_file import write_ladders
 from components.reward.model.backbone import Backbone
 from components.reward.model.network import RewardNet
-from components.reward.model.training import Batch, Curve, train
+from components.reward.model.training import Batch
 from components.reward.params import RewardParams
-from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
 from tests.reward.conftest import textured, world
 from tests.reward.model.tiny_backbones import write
+from tests.reward.model.trainings import changed, same, trained
 
 
 @pytest.fixture(scope="module")
@@ -48,37 +48,7 @@ def params_for(
 ) -> RewardParams:
     changes = {"backbone": str(write(folder / kind, kind)), "hidden": 32, "embedding": 32, **network}
     training = {"steps": steps, "batch": batch, "checkpoint_every": 3, "learning_rate": 0.02, "average": 0.5}
-    return tiny.model_copy(
-        update={
-            "network": tiny.network.model_copy(update=changes),
-            "training": tiny.training.model_copy(update=training),
-        }
-    )
-
-
-def trained(
-    ladders: Ladders,
-    params: RewardParams,
-    folder: Path,
-    *,
-    stop_at: int | None = None,
-    initial: RewardNet | None = None,
-) -> tuple[RewardNet, Curve]:
-    stop = StopSignal()
-
-    def report(figures: dict[str, float], done: int) -> None:
-        if stop_at is not None and done >= stop_at:
-            stop.requested = True
-
-    return train(
-        [ladders], params, checkpoints=folder, stop=stop, device=torch.device("cpu"), report=report,
-        initial=initial,
-    )  # fmt: skip
-
-
-def same(one: RewardNet, other: RewardNet) -> bool:
-    first, second = one.state_dict(), other.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return changed(tiny, network=changes, **training)
 
 
 def original(params: RewardParams) -> dict[str, Tensor]:
@@ -125,9 +95,8 @@ def test_two_processes_train_the_same_bits(
 ) -> None:
     params = params_for(tiny, tmp_path, kind, 4, dropout=0.1)
     alone, _ = trained(ladders, params, tmp_path / "alone")
-    save_file({name: getattr(ladders, name).contiguous() for name in TENSORS}, tmp_path / "ladders")
-    about = {name: getattr(ladders, name) for name in NAMES} | {"params": params.model_dump(mode="json")}
-    (tmp_path / "about.json").write_text(json.dumps(about))
+    write_ladders(tmp_path / "ladders", ladders, {})
+    (tmp_path / "params.json").write_text(params.model_dump_json())
     program = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -174,16 +143,15 @@ def test_a_training_goes_on_from_another_without_its_source(
     params = params_for(tiny, tmp_path, kind, 6)
     first, _ = trained(ladders, params, tmp_path / "first")
     before = {name: value.clone() for name, value in first.state_dict().items()}
-    gone = params.network.model_copy(update={"backbone": "/gone"})
-    still = params.training.model_copy(update={"steps": 1, "learning_rate": 1e-12})
-    kept = params.model_copy(update={"network": gone, "training": still})
-    again, _ = trained(ladders, kept, tmp_path / "again", initial=first)
+    gone = changed(params, network={"backbone": "/gone"})
+    still = changed(gone, steps=1, learning_rate=1e-12)
+    again, _ = trained(ladders, still, tmp_path / "again", initial=first)
     for name, value in again.state_dict().items():
         assert torch.allclose(value, before[name], atol=1e-6), name
-    on, _ = trained(ladders, params.model_copy(update={"network": gone}), tmp_path / "on", initial=first)
+    on, _ = trained(ladders, gone, tmp_path / "on", initial=first)
     assert not same(on, again)
     assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
-    without = params.model_copy(update={"network": params.network.model_copy(update={"backbone": ""})})
+    without = changed(params, network={"backbone": ""})
     with pytest.raises(InputError, match="must have its sizes"):
         trained(ladders, without, tmp_path / "without", initial=first)
 

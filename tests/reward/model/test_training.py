@@ -16,12 +16,12 @@ from torch import Tensor
 from components.reward.ladders.ladder import Ladders, build, join
 from components.reward.model import training
 from components.reward.model.network import RewardNet
-from components.reward.model.training import Batch, learning_rate, precision, train
+from components.reward.model.training import Batch, learning_rate, precision
 from components.reward.params import RewardParams
 from components.runtime.compute.distributed import Ranks
-from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError, Interrupted
 from tests.reward.conftest import textured, world
+from tests.reward.model.trainings import changed, same, trained
 
 T = TypeVar("T")
 
@@ -39,63 +39,32 @@ def ladders() -> Ladders:
     )
 
 
-def weights(
-    ladders: Ladders,
-    params: RewardParams,
-    folder: Path,
-    stop_at: int | None = None,
-    ranks: Ranks | None = None,
-) -> dict[str, Tensor]:
-    stop = StopSignal()
-
-    def report(figures: dict[str, float], done: int) -> None:
-        if stop_at is not None and done >= stop_at:
-            stop.requested = True
-
-    network, _ = train(
-        [ladders], params, checkpoints=folder, stop=stop, device=torch.device("cpu"), report=report,
-        ranks=ranks,
-    )  # fmt: skip
-    return network.state_dict()
-
-
 def test_an_interrupted_run_ends_in_the_same_bits(
     ladders: Ladders, tiny: RewardParams, tmp_path: Path
 ) -> None:
-    params = tiny.model_copy(
-        update={"training": tiny.training.model_copy(update={"steps": 24, "checkpoint_every": 4})}
-    )
-    whole = weights(ladders, params, tmp_path / "whole")
+    params = changed(tiny, steps=24, checkpoint_every=4)
+    whole, _ = trained(ladders, params, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        weights(ladders, params, tmp_path / "parts", stop_at=10)
-    resumed = weights(ladders, params, tmp_path / "parts")
-    assert whole.keys() == resumed.keys()
-    for name, value in whole.items():
-        assert torch.equal(value, resumed[name]), name
+        trained(ladders, params, tmp_path / "parts", stop_at=10)
+    assert same(trained(ladders, params, tmp_path / "parts")[0], whole)
 
 
 def test_the_global_random_state_neither_matters_nor_changes(
     ladders: Ladders, tiny: RewardParams, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
-    first = weights(ladders, tiny, tmp_path / "a")
+    first, _ = trained(ladders, tiny, tmp_path / "a")
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    second = weights(ladders, tiny, tmp_path / "b")
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert same(trained(ladders, tiny, tmp_path / "b")[0], first)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_the_network_learns_the_order(ladders: Ladders, tiny: RewardParams, tmp_path: Path) -> None:
-    training = tiny.training.model_copy(
-        update={"steps": 80, "batch": 8, "learning_rate": 0.005, "average": 0.9, "aspect_weight": 2.0}
-    )
+    settings = {"steps": 80, "batch": 8, "learning_rate": 0.005, "average": 0.9, "aspect_weight": 2.0}
     # Of eight units none can be spared.
-    sizes = tiny.network.model_copy(update={"dropout": 0.0})
-    network, curve = train(
-        [ladders], tiny.model_copy(update={"training": training, "network": sizes}),
-        checkpoints=tmp_path, stop=StopSignal(), device=torch.device("cpu"),
-    )  # fmt: skip
+    params = changed(tiny, network={"dropout": 0.0}, **settings)
+    network, curve = trained(ladders, params, tmp_path)
     with torch.no_grad():
         outputs = network(ladders.statistics.flatten(0, 1)).mean(0).unflatten(0, (len(ladders), -1))
     scores = outputs[..., 0]
@@ -163,14 +132,14 @@ def test_two_processes_train_the_same_bits(
             return [value, value]
 
     # Dropout draws from the one global generator of both threads; without it they do not disturb each other.
-    params = tiny.model_copy(update={"network": tiny.network.model_copy(update={"dropout": 0.0})})
-    alone = weights(ladders, params, tmp_path / "alone")
+    params = changed(tiny, network={"dropout": 0.0})
+    alone, _ = trained(ladders, params, tmp_path / "alone")
+
+    def half(rank: int) -> RewardNet:
+        return trained(ladders, params, tmp_path / "two", ranks=Half(rank, 2))[0]
+
     with ThreadPoolExecutor(2) as pool:
-        found = list(
-            pool.map(lambda rank: weights(ladders, params, tmp_path / "two", ranks=Half(rank, 2)), range(2))
-        )
-    for both in found:
-        assert all(torch.equal(alone[name], both[name]) for name in alone)
+        assert all(same(network, alone) for network in pool.map(half, range(2)))
 
 
 def test_learning_rate_warms_up_and_falls_to_nothing(tiny: RewardParams) -> None:
@@ -184,16 +153,10 @@ def test_a_training_goes_on_from_given_weights_and_their_coding(
     ladders: Ladders, tiny: RewardParams, tmp_path: Path
 ) -> None:
     def go_on(steps: int, rate: float, name: str, data: Ladders) -> dict[str, Tensor]:
-        training = tiny.training.model_copy(update={"steps": steps, "learning_rate": rate})
-        network, _ = train(
-            [data], tiny.model_copy(update={"training": training}), checkpoints=tmp_path / name,
-            stop=StopSignal(), device=torch.device("cpu"), initial=first,
-        )  # fmt: skip
-        return network.state_dict()
+        params = changed(tiny, steps=steps, learning_rate=rate)
+        return trained(data, params, tmp_path / name, initial=first)[0].state_dict()
 
-    first, _ = train(
-        [ladders], tiny, checkpoints=tmp_path / "first", stop=StopSignal(), device=torch.device("cpu")
-    )
+    first, _ = trained(ladders, tiny, tmp_path / "first")
     before = {name: value.clone() for name, value in first.state_dict().items()}
     # Other clips would give other quantiles; those of the first training stay.
     other = ladders.where([source == "generated" for source in ladders.sources])
@@ -203,12 +166,8 @@ def test_a_training_goes_on_from_given_weights_and_their_coding(
     assert torch.equal(on["coding.knots"], before["coding.knots"])
     assert float((on["first.weight"] - before["first.weight"]).abs().max()) > 1e-4
     assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
-    wider = tiny.model_copy(update={"network": tiny.network.model_copy(update={"hidden": 9})})
     with pytest.raises(InputError, match="must have its sizes"):
-        train(
-            [ladders], wider, checkpoints=tmp_path / "wider", stop=StopSignal(),
-            device=torch.device("cpu"), initial=first,
-        )  # fmt: skip
+        trained(ladders, changed(tiny, network={"hidden": 9}), tmp_path / "wider", initial=first)
 
 
 @pytest.mark.parametrize(
@@ -224,12 +183,10 @@ def test_a_training_that_diverges_ends_with_one_line(
     ladders: Ladders, tiny: RewardParams, tmp_path: Path, settings: dict[str, float]
 ) -> None:
     """Where it happens and with which settings; the same again when it is tried again."""
-    told = RewardParams.model_validate(
-        {**tiny.model_dump(), "training": {**tiny.training.model_dump(), "steps": 12, **settings}}
-    )
+    params = changed(tiny, steps=12, **settings)
     for _ in range(2):
         with pytest.raises(InputError, match=r"reward\.training: diverged at step \d+ of") as caught:
-            weights(ladders, told, tmp_path)
+            trained(ladders, params, tmp_path)
         line = str(caught.value)
         assert "\n" not in line and "not a finite number" in line
         for name in ("learning_rate", "rank_weight", "correlation_weight", "margin", "weight_decay"):
@@ -250,16 +207,12 @@ def test_a_training_that_diverges_ends_with_one_line(
 def test_odd_settings_still_make_a_network_that_scores(
     ladders: Ladders, tiny: RewardParams, tmp_path: Path, settings: dict[str, float]
 ) -> None:
-    told = tiny.model_copy(
-        update={"training": tiny.training.model_copy(update={"steps": 5, "checkpoint_every": 50} | settings)}
-    )
-    assert all(bool(torch.isfinite(value).all()) for value in weights(ladders, told, tmp_path).values())
+    network, _ = trained(ladders, changed(tiny, **{"steps": 5, "checkpoint_every": 50, **settings}), tmp_path)
+    assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
 
 
 def test_equal_labels_teach_order_alone(ladders: Ladders, tiny: RewardParams, tmp_path: Path) -> None:
-    told = tiny.model_copy(update={"training": tiny.training.model_copy(update={"steps": 5})})
     equal = replace(ladders, labels=torch.full_like(ladders.labels, 0.5))
-    found = weights(equal, told, tmp_path)
-    assert all(bool(torch.isfinite(value).all()) for value in found.values())
-    one = weights(equal.take(torch.tensor([0])), told, tmp_path / "one")
-    assert all(bool(torch.isfinite(value).all()) for value in one.values())
+    for name, data in (("all", equal), ("one", equal.take(torch.tensor([0])))):
+        network, _ = trained(data, changed(tiny, steps=5), tmp_path / name)
+        assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())

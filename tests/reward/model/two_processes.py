@@ -3,35 +3,24 @@ its network."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from components.reward.ladders.ladder import NAMES, Ladders
-from components.reward.model.training import train
+from components.reward.ladders.ladder_file import read_ladders
 from components.reward.params import RewardParams
 from components.runtime.compute.distributed import process_group
-from components.runtime.compute.signals import StopSignal
+from tests.reward.model.trainings import trained
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    about = json.loads((folder / "about.json").read_text())
-    names = {name: about[name] for name in NAMES}
-    names["recipes"] = [tuple(recipe) for recipe in names["recipes"]]
-    ladders = Ladders(**load_file(folder / "ladders"), **names)
+    ladders, _ = read_ladders(folder / "ladders", "not ladders")
+    params = RewardParams.model_validate_json((folder / "params.json").read_text())
     with process_group() as ranks:
-        network, _ = train(
-            [ladders],
-            RewardParams.model_validate(about["params"]),
-            checkpoints=folder / "together",
-            stop=StopSignal(),
-            device=torch.device("cpu"),
-            ranks=ranks,
-        )
+        network, _ = trained(ladders, params, folder / "together", ranks=ranks)
         save_file(
             {name: value.contiguous() for name, value in network.state_dict().items()},
             folder / f"rank{ranks.rank}.safetensors",

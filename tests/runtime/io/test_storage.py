@@ -32,9 +32,10 @@ def test_up_and_down(store: Store, tmp_path: Path) -> None:
     (source / ".hidden").write_text("x")
     storage.upload_dir(source, "s3://bucket/runs/one", last="manifest")
     assert store.files() == ["one/a", "one/deep/er/b", "one/empty", "one/manifest"]
-    assert storage.list_dir("s3://bucket/runs/one") == ["a", "deep/er/b", "empty", "manifest"]
+    stored = [file.name for file in storage.list_files("s3://bucket/runs/one")]
+    assert stored == ["a", "deep/er/b", "empty", "manifest"]
     names = storage.download_dir("s3://bucket/runs/one/", tmp_path / "back")
-    assert names == storage.list_dir(tmp_path / "back")
+    assert names == [file.name for file in storage.list_files(tmp_path / "back")]
     assert (tmp_path / "back/deep/er/b").read_bytes() == b"22"
     assert storage.read_bytes("s3://bucket/runs/one/a") == b"1"
     assert storage.read_bytes("s3://bucket/runs/one/absent") is None
@@ -90,16 +91,16 @@ def test_no_keys(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(InputError, match="no credentials"):
-        storage.list_dir("s3://bucket/runs")
+        storage.list_files("s3://bucket/runs")
 
 
 def test_missing_places(store: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"s3://bucket/runs/nothing: nothing there"):
         storage.download_dir("s3://bucket/runs/nothing", tmp_path)
     with pytest.raises(InputError, match="no such bucket"):
-        storage.list_dir("s3://buckett/runs")
+        storage.list_files("s3://buckett/runs")
     with pytest.raises(InputError, match="no bucket"):
-        storage.list_dir("s3:///runs")
+        storage.list_files("s3:///runs")
     with pytest.raises(InputError, match="no artifact there"):
         open_artifact("s3://bucket/runs/nothing")
 
@@ -108,7 +109,7 @@ def test_out_of_reach(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(InputError, match=r"cannot reach the store at http://127\.0\.0\.1:9"):
-        storage.list_dir("s3://bucket/runs")
+        storage.list_files("s3://bucket/runs")
 
 
 def make(out: str, text: str) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from components.runtime.errors import InputError
 from components.video.clip import Clip
-from components.video.codec import probe, read_video, write_video
+from components.video.codec import read_video, write_video
+from components.video.decode.container import probe
 from tests.video.decode import oracle
 from tests.video.decode.oracle import Pictures, ffmpeg, make, numbers, pictures
 

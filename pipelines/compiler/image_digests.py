@@ -6,29 +6,17 @@ results of the old image.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from components.runtime.params import Section, validated
+from pipelines.lint.pipeline_spec import is_pinned
 from pipelines.steps import Family
 from pipelines.yaml_files import read_mapping
 
-_REFERENCE = re.compile(
-    r"""(?P<name>[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?::[0-9]+)?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)
-        (?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?
-        @sha256:(?P<digest>[0-9a-f]{64})""",
-    re.VERBOSE,
-)
 _ALLOWED = "registry/name@sha256:<64 hex digits>, no tag `latest`"
-
-
-def is_pinned(reference: str) -> bool:
-    """Whether an image reference names one image for ever: by digest, and not as `latest`."""
-    match = _REFERENCE.fullmatch(reference)
-    return match is not None and match["tag"] != "latest"
 
 
 def _pinned(reference: str) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 from components.params import Params, step_sections
 from components.runtime.errors import InputError
 from components.runtime.params import Place, places_in
-from pipelines.compiler.dag import params_inputs
 from pipelines.lint.pipeline_spec import PipelineSpec, inputs_of
 from pipelines.lint.rules import Finding
+from pipelines.steps import PIPELINE_INPUTS
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*\w(@[\w./-]+)?")
 
@@ -59,7 +59,7 @@ def refuse_local_places(sections: Mapping[str, Any]) -> None:
 def local_places_compiled_in(compiled: PipelineSpec) -> Iterator[Finding]:
     """A fault of a pipeline for a cluster: a param compiled in that names a place on somebody's machine."""
     given = inputs_of(compiled.pipeline["root"], "parameters")
-    for name, section in params_inputs().items():
+    for name, section in PIPELINE_INPUTS.items():
         try:
             values = json.loads(given.get(name, {}).get("defaultValue") or "null")
         except ValueError:

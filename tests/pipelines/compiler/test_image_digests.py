@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from components.runtime.errors import InputError
-from pipelines.image_digests import Images, is_pinned, load_images, no_images
+from pipelines.compiler.image_digests import Images, is_pinned, load_images, no_images
 from pipelines.steps import FAMILIES, STEPS
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4

@@ -16,11 +16,11 @@ from components.runtime.errors import GateRefused, InputError
 from components.runtime.params import Place, Section, places_in
 from components.runtime.step import main
 from pipelines.__main__ import app
-from pipelines.compiler.compile import compiled, compiled_documents
-from pipelines.compiler.places import local_places, refuse_local_places
+from pipelines.compiler.compile import as_text, documents_of
+from pipelines.compiler.image_digests import Images
 from pipelines.compiler.profile import Profile, load_profile, profile_names
-from pipelines.image_digests import Images
 from pipelines.lint.lint import findings, lint_or_refuse
+from pipelines.lint.places import local_places, refuse_local_places
 from pipelines.steps import STEPS
 
 PLACES = {".".join(path): (mark, default) for path, mark, default in places_in(Params)}
@@ -76,7 +76,7 @@ def test_lint_refuses_what_was_compiled_with_a_local_place(
     images: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     params = load_params(None, [f"{key}=/data/x" for key in PLACES])
-    (tmp_path / "p.yaml").write_text(compiled(params, PLAIN, images))
+    (tmp_path / "p.yaml").write_text(as_text(documents_of(resolved(params), PLAIN, images)))
     with pytest.raises(GateRefused):
         lint_or_refuse(tmp_path / "p.yaml")
     said = capsys.readouterr().err.splitlines()
@@ -85,7 +85,7 @@ def test_lint_refuses_what_was_compiled_with_a_local_place(
         section = key.partition(".")[0]
         assert f"parameters.{section}_params.{key}: /data/x lies on one machine" in line
     # On this machine it may be there.
-    assert findings(compiled_documents(params, PLAIN, images), cluster=False) == []
+    assert findings(documents_of(resolved(params), PLAIN, images), cluster=False) == []
 
 
 def refused(key: str, value: str) -> bool:
