@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.reward.card.card import Agreement, Column
+from components.reward.card.card import Agreement, Column, Figure
 from components.reward.card.correlation import krcc, plcc_rmse, srcc
 from components.reward.card.heldout import PRISTINE
 from components.reward.distortions import FAMILIES, REGISTRY
@@ -98,7 +98,7 @@ def measure_column(scores: np.ndarray, ladders: Ladders) -> Column:
     )
 
 
-def by_group(scores: np.ndarray, ladders: Ladders, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def by_group(scores: np.ndarray, ladders: Ladders, names: Sequence[str]) -> dict[str, dict[str, Figure]]:
     """How ladders of every group are ranked, each source by itself and together.
 
     Args:
@@ -112,7 +112,7 @@ def by_group(scores: np.ndarray, ladders: Ladders, names: Sequence[str]) -> dict
         distorted copies.
     """
     group, source = np.asarray(names), np.asarray(ladders.sources)
-    table: dict[str, dict[str, float]] = {}
+    table: dict[str, dict[str, Figure]] = {}
     for name in dict.fromkeys(names):
         mine = group == name
         row = table.setdefault(name, {})
@@ -131,13 +131,13 @@ def by_group(scores: np.ndarray, ladders: Ladders, names: Sequence[str]) -> dict
     return table
 
 
-def by_type(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, float]]:
+def by_type(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, Figure]]:
     """The groups are the distortions, in the registry's order."""
     found = by_group(scores, ladders, [recipe[0] for recipe in ladders.recipes])
     return {name: found[name] for name in REGISTRY if name in found}
 
 
-def by_family(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, float]]:
+def by_family(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, Figure]]:
     """The groups are the families of distortions."""
     found = by_group(scores, ladders, [REGISTRY[recipe[0]].family for recipe in ladders.recipes])
     return {name: found[name] for name in FAMILIES if name in found}

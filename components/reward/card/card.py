@@ -1,6 +1,6 @@
-"""The reward card: everything that was measured of a reward, as values. `card.json` holds the same.
+"""The reward card, also as card.json: `measure` fills it; `markdown`, `plots` and the report page show it.
 
-`measure` fills it; `markdown`, `plots` and the report page show it. Importing it imports no torch.
+Importing it imports no torch.
 """
 
 from __future__ import annotations
@@ -29,11 +29,7 @@ def _finite(value: Any) -> Any:
 Figure = Annotated[float | None, BeforeValidator(_finite)]
 
 #: Names of the last release in card.json, and today's.
-RENAMED = {
-    "level": "score_per_level",
-    "reversed_change": "time_reversal_change",
-    "certainty": "uncertainty",
-}
+RENAMED = {"level": "score_per_level", "reversed_change": "time_reversal_change", "certainty": "uncertainty"}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.reward.card.card import Uncertainty, Wins
+from components.reward.card.card import Figure, Uncertainty, Wins
 from components.reward.card.correlation import fit_logistic, srcc
 from components.reward.distortions import FAMILIES, REGISTRY
 from components.reward.ladders.ladder import Ladders
@@ -20,30 +20,27 @@ def error_srcc(scores: np.ndarray, std: np.ndarray, labels: np.ndarray) -> float
     return srcc(std[known], np.abs(fit(scores[known]) - labels[known]))
 
 
-def split_by_uncertainty(
-    scores: np.ndarray, std: np.ndarray, better: np.ndarray, known: np.ndarray | None = None
-) -> dict[str, Wins]:
-    """Right verdicts among pairs whose scores lie further apart than their mean std, and among the others.
+def split_by_uncertainty(scores: np.ndarray, std: np.ndarray, better: np.ndarray) -> dict[str, Wins]:
+    """Right decisions among pairs whose scores lie further apart than their mean std, and among the others.
 
     Args:
         scores, std: (N, K) of K clips each.
-        better: (N, K, K) whether clip i is really better than clip j.
-        known: (N, K, K) pairs that count; all that have a better one by default.
+        better: (N, K, K) whether clip i is better than clip j; pairs without a better one do not count.
 
     Returns:
         "beyond" and "within".
     """
-    counted = better.astype(bool) if known is None else better.astype(bool) & known.astype(bool)
+    counted = better.astype(bool)
     gap = scores[:, :, None] - scores[:, None, :]
     reach = (std[:, :, None] + std[:, None, :]) / 2
     right, far = (gap > 0)[counted], (np.abs(gap) > reach)[counted]
     return {
-        "beyond": Wins(int(right[far].sum()), int(far.sum())),
-        "within": Wins(int(right[~far].sum()), int((~far).sum())),
+        "beyond": Wins.counted(int(right[far].sum()), int(far.sum())),
+        "within": Wins.counted(int(right[~far].sum()), int((~far).sum())),
     }
 
 
-def aspect_falls(aspects: dict[str, np.ndarray], ladders: Ladders) -> dict[str, dict[str, float]]:
+def aspect_falls(aspects: dict[str, np.ndarray], ladders: Ladders) -> dict[str, dict[str, Figure]]:
     """How far every aspect falls from the original to the worst level, by family of damage.
 
     Args:
@@ -62,7 +59,7 @@ def aspect_falls(aspects: dict[str, np.ndarray], ladders: Ladders) -> dict[str, 
         }
         for name, values in aspects.items()
     }
-    table: dict[str, dict[str, float]] = {}
+    table: dict[str, dict[str, Figure]] = {}
     for kind in FAMILIES:
         for name, by_family in falls.items():
             own = by_family.get(name, 0.0)
@@ -86,16 +83,15 @@ def uncertainty(
         aspects: (N, 6) by family.
         groups: (P, N) scores, std and an independent judge's verdicts on a generator's samples.
     """
-    labels = ladders.labels.numpy()
     seen = ladders.seen.numpy() > 0
-    measured = Uncertainty(error_srcc=error_srcc(scores.ravel(), std.ravel(), labels.ravel()))
+    pairs = {}
     for source in dict.fromkeys(ladders.sources):
         rows = np.asarray([name == source for name in ladders.sources])
-        measured.pairs[f"{source}_ladders"] = split_by_uncertainty(scores[rows], std[rows], seen[rows])
+        pairs[f"{source}_ladders"] = split_by_uncertainty(scores[rows], std[rows], seen[rows])
     if groups is not None:
         verdicts = groups[2]
-        measured.pairs["judged_samples"] = split_by_uncertainty(
+        pairs["judged_samples"] = split_by_uncertainty(
             groups[0], groups[1], verdicts[:, :, None] > verdicts[:, None, :]
         )
-    measured.falls = aspect_falls(aspects, ladders)
-    return measured
+    error = error_srcc(scores.ravel(), std.ravel(), ladders.labels.numpy().ravel())
+    return Uncertainty(error, pairs, aspect_falls(aspects, ladders))

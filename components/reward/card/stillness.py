@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.reward.card.attacks import ScoreClips, picked
-from components.reward.card.card import Slowed, Stillness, Wins
+from components.reward.card.card import Figure, Slowed, Stillness, Wins
 from components.reward.card.correlation import srcc
 from components.reward.labels.ms_ssim import differs
 from components.reward.ladders.sources import SourceClips
@@ -44,25 +44,24 @@ def stillness(
         count: of clips for each probe.
         score_per_level: mean fall of the score from one level of a ladder to the next.
     """
-    found = Stillness()
+    motion: dict[str, Figure] = {}
+    probes: dict[str, Slowed] = {}
     for source, clips in pools.items():
         stop.raise_if_requested()
         frames = clips.frames[picked(clips, count, seed, "motion", source)]
         scores = score(frames, None).double().numpy()
-        found.motion[source] = srcc(scores, motion_amount(frames).double().numpy())
+        motion[source] = srcc(scores, motion_amount(frames).double().numpy())
     for name, moving, slower in _slowed(pools, count, seed):
         fast = score(moving, None).double().numpy()
         for times, slowed in slower.items():
             stop.raise_if_requested()
             slow = score(slowed, None).double().numpy()
             apart = differs(moving.float() / 255.0, slowed.float() / 255.0).numpy().astype(bool)
-            gain = (
-                float((slow - fast)[apart].mean()) / score_per_level
-                if apart.any() and score_per_level
-                else None
-            )
-            found.slowed[f"{name}_{times}x_slower"] = Slowed(Wins.of(fast > slow, apart), gain)
-    return found
+            gain = None
+            if apart.any() and score_per_level:
+                gain = float((slow - fast)[apart].mean()) / score_per_level
+            probes[f"{name}_{times}x_slower"] = Slowed(Wins.of(fast > slow, apart), gain)
+    return Stillness(motion, probes)
 
 
 def motion_amount(frames: Tensor) -> Tensor:

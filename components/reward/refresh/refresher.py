@@ -1,9 +1,8 @@
-"""Refreshing a reward with the policy's own samples, so that it goes on seeing damage as the policy moves.
+"""Training a reward further on the policy's own samples, so that it sees damage as the policy moves.
 
-A ladder can stand on any clip: a sample with more flicker is worse than the sample, whatever that is worth.
-The training of the reward goes on for a few steps on ladders over new samples, where only the order inside a
-ladder counts, mixed with as many of its old ladders, labels included, so that nothing is forgotten. A version
-is adopted only if it is no worse than the reward it comes from on held-out content.
+A ladder can stand on any clip: a sample with more flicker is worse than the sample itself. A refresh trains
+for a few steps on ladders over new samples, where only the order counts, mixed with as many old ladders and
+their labels, so that nothing is forgotten. A version is adopted only if it is no worse on held-out content.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -138,7 +138,7 @@ class Refresher:
         samples: Samples,
         iteration: int,
     ) -> tuple[RewardVersion, TrainedReward]:
-        """Makes the next version and decides whether it is adopted.
+        """Make the next version and decide whether it is adopted.
 
         A function of the run's seed, the version's number, the current version and the samples alone.
 
@@ -149,39 +149,41 @@ class Refresher:
             iteration: of the alignment.
 
         Returns:
-            The version, and what judges from now on: its scorer, or `current`.
+            The version, and the reward that scores from now on: its own, or `current`.
         """
         number = len(versions)
         seed = derive(self.params.run.seed, "reward refresh", number)
-        own, held = self._split(samples, seed)
+        record = partial(
+            RewardVersion, number, parent=judging(versions).number, iteration=iteration,
+            steps=self.effort.steps,
+        )  # fmt: skip
+        new, held = self._split(samples, seed)
         try:
-            network = self._trained(current, own, number, seed)
+            network = self._trained(current, new, number, seed)
         except Diverged as error:
-            # Nothing was made that could judge; what judges stays, and the alignment goes on with it.
-            return RewardVersion(
-                number, "", judging(versions).number, iteration, self.effort.steps,
-                adopted=False, reasons=(str(error),),
-            ), current  # fmt: skip
-        scorer = TrainedReward(network, current.geometry, current.device)
-        card = self._recheck(scorer)
+            # There is no new version; the alignment goes on with the current one.
+            return record(digest="", adopted=False, reasons=(str(error),)), current
+        reward = TrainedReward(network, current.geometry, current.device)
+        card = self._recheck(reward)
         if self._standard is None:
             self._standard = self._recheck(self.first)
-        found = compared(self._standard, card, self.params.gate, self._ordered(current, scorer, held, seed))
-        reasons, checks = objections(found), {one.name: one.as_json() for one in found}
+        ordered = self._ordered(current, reward, held, seed)
+        comparisons = compared(self._standard, card, self.params.gate, ordered)
+        reasons = objections(comparisons)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".version-", dir=folder) as temporary:
             aside = Path(temporary) / "made"
             aside.mkdir()
-            scorer.save(aside, self.params.network)
-            version = RewardVersion(
-                number, digest_of_folder(aside), judging(versions).number, iteration, self.effort.steps,
-                adopted=not reasons, reasons=tuple(reasons), checks=checks, metrics=card.metrics(),
+            reward.save(aside, self.params.network)
+            version = record(
+                digest=digest_of_folder(aside), adopted=not reasons, reasons=tuple(reasons),
+                checks={figure.name: figure.as_json() for figure in comparisons}, metrics=card.metrics(),
             )  # fmt: skip
             if version.adopted:
                 card.gate = gate.decide(card, self.params.gate)
                 write_card(aside, card, _about(version, missed=not card.gate.passed))
                 replace_dir(aside, folder / version.folder)
-        return version, scorer if version.adopted else current
+        return version, reward if version.adopted else current
 
     def _split(self, samples: Samples, seed: int) -> tuple[SourceClips, SourceClips]:
         """Clips to train on and clips to compare versions on, apart by content; with one content none of the
