@@ -111,7 +111,7 @@ def import_model(
     device: DeviceOption = "auto",
 ) -> None:
     """Make a reward of a transformers regressor: VideoScore and its like, or a video classifier."""
-    from components.reward import external
+    from components.reward.scoring import external
 
     check_out(out, "reward", (model, corpus, generator))
     try:
@@ -140,7 +140,7 @@ def combine(
     device: DeviceOption = "auto",
 ) -> None:
     """Make a reward of several: a weighted sum, each in units of its own standard deviation."""
-    from components.reward import external
+    from components.reward.scoring import external
 
     terms = []
     for term in rewards:

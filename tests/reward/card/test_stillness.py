@@ -32,7 +32,7 @@ def test_a_slowed_scene_is_the_same_scene() -> None:
     assert int((fast[:, 1].int() - slow[:, 4].int()).abs().max()) <= 1
     assert int((fast[:, 2].int() - slow[:, 8].int()).abs().max()) <= 1
     assert bool((motion_amount(slow) < 0.5 * motion_amount(fast)).all())
-    # Slow is not damaged: to the world's exact judge nothing but the amount of motion is less.
+    # Slow is not damaged: to the oracle judge nothing but the amount of motion is less.
     for clip in slow:
         parts = judge(clip).parts
         assert parts.pop("motion") < 1.0 and min(parts.values()) > 0.99

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from components.reward.base import scoring_files
-from components.reward.external import CombineParams, ImportParams, combine, import_model
+from components.reward.scoring.external import CombineParams, ImportParams, combine, import_model
 from components.reward.scoring.load import open_reward
 from components.reward.scoring.transformers import Description, Regressor
 from components.reward.scoring.videos import Source, score_files
