@@ -88,6 +88,8 @@ def test_the_verbs_import_and_score_with_a_prompt(tmp_path: Path, capsys: pytest
     given = ["--model", str(tmp_path / "source"), "--out", out, "--device", "cpu"]
     code, _, said = verb("import", *given)
     assert code == 2 and "--aspects" in said and said.count("\n") == 1
+    code, _, said = verb("adopt", *given)  # the verb of the last release
+    assert code == 2 and "--aspects" in said and "deprecated" in said
     code, told, said = verb(
         "import", *given, "--aspects", ",".join(ASPECTS), "--text", str(tmp_path / "ask.txt")
     )
