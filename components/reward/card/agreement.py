@@ -133,14 +133,14 @@ def by_group(scores: np.ndarray, ladders: Ladders, names: Sequence[str]) -> dict
 
 def by_type(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, Figure]]:
     """The groups are the distortions, in the registry's order."""
-    found = by_group(scores, ladders, [recipe[0] for recipe in ladders.recipes])
-    return {name: found[name] for name in REGISTRY if name in found}
+    groups = by_group(scores, ladders, [recipe[0] for recipe in ladders.recipes])
+    return {name: groups[name] for name in REGISTRY if name in groups}
 
 
 def by_family(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, Figure]]:
     """The groups are the families of distortions."""
-    found = by_group(scores, ladders, [REGISTRY[recipe[0]].family for recipe in ladders.recipes])
-    return {name: found[name] for name in FAMILIES if name in found}
+    groups = by_group(scores, ladders, [REGISTRY[recipe[0]].family for recipe in ladders.recipes])
+    return {name: groups[name] for name in FAMILIES if name in groups}
 
 
 def within_groups(scores: np.ndarray, judged: np.ndarray) -> tuple[Agreement, float]:

@@ -90,8 +90,8 @@ def attack_wins(
     scores: dict[tuple[str, str], list[np.ndarray]] = {}
     seen: dict[tuple[str, str], list[np.ndarray]] = {}
     for key, (frames, statistics, apart) in zip(order, workers.map(_attacked, work), strict=True):
-        found = score(torch.from_numpy(frames), torch.from_numpy(statistics))
-        scores.setdefault(key, []).append(found.double().numpy())
+        rated = score(torch.from_numpy(frames), torch.from_numpy(statistics))
+        scores.setdefault(key, []).append(rated.double().numpy())
         seen.setdefault(key, []).append(apart)
         if progress is not None:
             progress.update(len(apart))

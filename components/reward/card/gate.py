@@ -14,12 +14,12 @@ from components.runtime.stats import Interval, without_interval
 def checks(card: Card, gate: GateParams) -> list[Check]:
     """Every rule on a card, in the order of importance; a figure that was not measured has value None."""
     rules = gate.rules()
-    found = []
+    applied = []
     for metric, figure in _figures(card):
         rule = next(rule for rule in rules if fnmatchcase(metric, rule.metric))
         rule = rule.model_copy(update={"metric": metric})
-        found.append(apply(rule, figure, "reward", f"{metric} {rule.bounds}{rule.how}", "unavailable"))
-    return found
+        applied.append(apply(rule, figure, "reward", f"{metric} {rule.bounds}{rule.how}", "unavailable"))
+    return applied
 
 
 def line(check: Check) -> str:
@@ -30,29 +30,29 @@ def line(check: Check) -> str:
     return f"{check.metric} {check.value:.3f}{upper} {check.bounds}"
 
 
-def least_room(found: Sequence[Check]) -> float | None:
+def least_room(applied: Sequence[Check]) -> float | None:
     """The smallest room of all measured figures: by what the gate was passed, or missed."""
-    return min((check.room for check in found if check.room is not None), default=None)
+    return min((check.room for check in applied if check.room is not None), default=None)
 
 
-def refusals(found: Sequence[Check]) -> list[str]:
+def refusals(applied: Sequence[Check]) -> list[str]:
     """The reasons to refuse: each failed check as a line; empty when the gate is open.
 
     A reward of which nothing at all could be measured is refused too.
     """
-    if all(check.passed is None for check in found):
+    if all(check.passed is None for check in applied):
         return ["nothing could be measured"]
-    return [_reason(check) for check in found if check.passed is False]
+    return [_reason(check) for check in applied if check.passed is False]
 
 
 def decide(card: Card, gate: GateParams) -> GateResult:
     """The gate's decision on a card, as the card holds it."""
-    rows, found = [], checks(card, gate)
-    for check in found:
+    rows, applied = [], checks(card, gate)
+    for check in applied:
         bound = next(b for b in (check.at_least, check.above, check.at_most) if b is not None)
         rows.append(GateCheck(check.metric, check.value, bound, check.passed, line(check)))
-    reasons = refusals(found)
-    return GateResult(not reasons, reasons, rows, least_room(found))
+    reasons = refusals(applied)
+    return GateResult(not reasons, reasons, rows, least_room(applied))
 
 
 def _figures(card: Card) -> Iterator[tuple[str, Interval | None]]:

@@ -127,13 +127,13 @@ def fit_baselines(
     """The baselines, fitted to pristine training clips and to labelled ladders on them of the types that the
     reward may learn from too."""
     clips = {name: pool for name, pool in material.train.items() if len(pool)}
-    own = derive(seed, "baselines")
+    baseline_seed = derive(seed, "baselines")
     pristine: list[Tensor] = []
     for name, pool in clips.items():
-        order = torch.randperm(len(pool), generator=torch_generator(own, "pristine", name)).tolist()
+        order = torch.randperm(len(pool), generator=torch_generator(baseline_seed, "pristine", name)).tolist()
         pristine.append(pool.frames[order[:PRISTINE_CLIPS]])
     frames, labels, contents = [], [], []
-    work = pieces(clips, seen_types(heldout_types), 1, own, levels=FIT_LEVELS, cache=cache)
+    work = pieces(clips, seen_types(heldout_types), 1, baseline_seed, levels=FIT_LEVELS, cache=cache)
     for part in built(workers, work):
         frames.append(part.ladders.frames.flatten(0, 1))
         labels.append(part.ladders.labels.flatten())

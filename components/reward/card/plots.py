@@ -130,14 +130,14 @@ def _types(file: Path, card: Card, heldout: set[str]) -> None:
     }
     most = max(1, *(len(names) for names in by_family.values()))
     figure, panels = plt.subplots(1, len(FAMILIES), figsize=(15, 0.25 * most + 1.8))
-    low = min([0.0, *(value for found in points.values() for value in found.values())])
+    low = min([0.0, *(value for point in points.values() for value in point.values())])
     for (family, names), axes in zip(by_family.items(), panels, strict=True):
         # Aligned at the top, and all rows of one height.
         places = np.arange(len(names)) + most - len(names)
         for place, name in zip(places, names, strict=True):
-            found = points[name]
-            axes.plot([min(found.values()), max(found.values())], [place] * 2, color="#bbbbbb", linewidth=1.6)
-            for kind, value in found.items():
+            point = points[name]
+            axes.plot([min(point.values()), max(point.values())], [place] * 2, color="#bbbbbb", linewidth=1.6)
+            for kind, value in point.items():
                 axes.plot(
                     value, place, marker="o", markersize=5.5, color=SOURCE_INKS[kind],
                     markerfacecolor="white" if name in heldout else SOURCE_INKS[kind],
@@ -155,7 +155,7 @@ def _types(file: Path, card: Card, heldout: set[str]) -> None:
         f"(hollow, {HELD_OUT}: never trained on)",
         fontsize=12,
     )
-    kinds = [kind for kind in PRISTINE if any(kind in found for found in points.values())]
+    kinds = [kind for kind in PRISTINE if any(kind in point for point in points.values())]
     handles = [_dot(SOURCE_INKS[kind], COLUMN_NAMES[kind]) for kind in kinds]
     if handles:
         _legend_below(figure, handles)
@@ -257,8 +257,8 @@ def _baselines(file: Path, card: Card) -> None:
     for axes, (key, title) in zip(panels, titles.items(), strict=True):
         columns = [n for n, column in card.columns.items() if getattr(column, key) is not None]
         width = 0.8 / len(rivals)
-        for number, found in enumerate(rivals.values()):
-            values = np.array([getattr(found.get(n), key, None) for n in columns], float)
+        for number, rival in enumerate(rivals.values()):
+            values = np.array([getattr(rival.get(n), key, None) for n in columns], float)
             at = np.arange(len(columns)) + (number - (len(rivals) - 1) / 2) * width
             axes.bar(at, values, 0.9 * width, color=inks[number % len(inks)])
         axes.set_xticks(range(len(columns)), [n.replace("_", "\n") for n in columns], fontsize=8)

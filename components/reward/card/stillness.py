@@ -77,8 +77,8 @@ def _slowed(
     for source, clips in pools.items():
         rows = picked(clips, count, seed, "stillness", source)
         frames = clips.frames[rows]
-        found = [scene_of(clips.contents[row]) for row in rows] if source == "world" else []
-        scenes = [scene for scene in found if scene is not None]
+        named = [scene_of(clips.contents[row]) for row in rows] if source == "world" else []
+        scenes = [scene for scene in named if scene is not None]
         if scenes:
             drawn = {times: rendered(scenes, times, frames.shape, seed) for times in (1, *SLOWER)}
             yield "world", drawn.pop(1), drawn

@@ -23,8 +23,8 @@ BLOCK = 4 * CHUNK
 def score_ladders(score: ScoreClips, ladders: Ladders) -> np.ndarray:
     """(N, K) float64 scores of every clip of every ladder, by their statistics."""
     flat, statistics = ladders.frames.flatten(0, 1), ladders.statistics.flatten(0, 1)
-    found = [score(flat[i : i + BLOCK], statistics[i : i + BLOCK]) for i in range(0, len(statistics), BLOCK)]
-    return np.concatenate([part.double().numpy() for part in found]).reshape(ladders.levels.shape)
+    scores = [score(flat[i : i + BLOCK], statistics[i : i + BLOCK]) for i in range(0, len(statistics), BLOCK)]
+    return np.concatenate([part.double().numpy() for part in scores]).reshape(ladders.levels.shape)
 
 
 def recheck(score: ScoreClips, kept: Kept, heldout_types: Sequence[str]) -> Card:
@@ -50,8 +50,7 @@ def recheck(score: ScoreClips, kept: Kept, heldout_types: Sequence[str]) -> Card
         statistics = kept.judged.statistics.flatten(0, 1)
         rated = score(statistics.new_zeros((len(statistics), 0)), statistics).double()
         quality = kept.judged.quality.numpy()
-        found = within_groups(rated.reshape(quality.shape).numpy(), quality)
-        card.judge, card.judge_pairs = found
+        card.judge, card.judge_pairs = within_groups(rated.reshape(quality.shape).numpy(), quality)
     card.data = {"ladders": len(held), "levels": LEVELS, "heldout_types": list(heldout_types)}
     return card
 
@@ -63,7 +62,7 @@ def attacks_on_ladders(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[s
     Args:
         scores: (N, 6) of ladders with all six levels.
     """
-    found: dict[str, dict[str, Wins]] = {}
+    wins: dict[str, dict[str, Wins]] = {}
     seen = ladders.seen.numpy() > 0
     for source in dict.fromkeys(ladders.sources):
         for attack, (name, level) in ATTACKS.items():
@@ -73,5 +72,5 @@ def attacks_on_ladders(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[s
             if rows.any():
                 above = scores[rows, 0] > scores[rows, level]
                 contents = [content.split("#")[0] for content in np.asarray(ladders.contents)[rows]]
-                found.setdefault(source, {})[attack] = Wins.of(above, seen[rows, 0, level], contents)
-    return found
+                wins.setdefault(source, {})[attack] = Wins.of(above, seen[rows, 0, level], contents)
+    return wins

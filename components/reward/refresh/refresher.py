@@ -236,8 +236,8 @@ class Refresher:
             return None
         ladders = self._ladders(held, self.effort.compared, derive(seed, "compared"))
         was, now = (
-            measure_column(score_ladders(one.score_prepared, ladders), ladders).pairs_ordered
-            for one in (current, made)
+            measure_column(score_ladders(reward.score_prepared, ladders), ladders).pairs_ordered
+            for reward in (current, made)
         )
         return was, now
 

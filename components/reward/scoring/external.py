@@ -267,10 +267,10 @@ def _names(rewards: Sequence[str]) -> list[str]:
 
 
 def _try(reward: Regressor, source: str) -> None:
-    """Score one small clip, so that a model that cannot is found now and not by alignment."""
+    """Score one small clip, so that a model that cannot score fails here and not in alignment."""
     clip = torch.arange(reward.description.frames * 3 * 64 * 64).reshape(1, -1, 3, 64, 64) % 251
     try:
-        found = reward.rate(clip.to(torch.uint8), 8.0, ["a test"])
+        rating = reward.rate(clip.to(torch.uint8), 8.0, ["a test"])
     except InputError:
         raise
     except Exception as error:  # a library's own words for a processor that does not fit its model
@@ -278,5 +278,5 @@ def _try(reward: Regressor, source: str) -> None:
         raise InputError(
             f"{source}: cannot score a clip of {reward.description.frames} frames ({text})"
         ) from error
-    if not bool(torch.isfinite(found.score).all()):
+    if not bool(torch.isfinite(rating.score).all()):
         raise InputError(f"{source}: gives a figure that is not finite for an ordinary clip")

@@ -105,13 +105,13 @@ def _arguments(reward: str | Path | Artifact) -> dict[str, Any]:
 
 
 def _requirements() -> list[str]:
-    found = []
+    pinned = []
     for name in NEEDED:
         try:
-            found.append(f"{name}=={metadata.version(name)}")
+            pinned.append(f"{name}=={metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return pinned
 
 
 @contextmanager

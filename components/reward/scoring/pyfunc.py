@@ -45,17 +45,17 @@ class RewardModel(PythonModel):
         prompts = None
         if "prompt" in table.columns and table["prompt"].notna().any():
             prompts = [text if isinstance(text, str) else "" for text in table["prompt"]]
-        found = list(score_files(self.reward, files, prompts))
+        results = list(score_files(self.reward, files, prompts))
         columns: dict[str, Any] = {
-            "path": [result.path for result in found],
-            "score": [math.nan if result.score is None else result.score for result in found],
+            "path": [result.path for result in results],
+            "score": [math.nan if result.score is None else result.score for result in results],
             "uncertainty": [
-                math.nan if result.uncertainty is None else result.uncertainty for result in found
+                math.nan if result.uncertainty is None else result.uncertainty for result in results
             ],
         }
         for name in self.aspects:
-            columns[f"aspect_{name}"] = [result.aspects.get(name, math.nan) for result in found]
-        columns["error"] = pd.Series([result.error for result in found], dtype=object)
+            columns[f"aspect_{name}"] = [result.aspects.get(name, math.nan) for result in results]
+        columns["error"] = pd.Series([result.error for result in results], dtype=object)
         return pd.DataFrame(columns)
 
 

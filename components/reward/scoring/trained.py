@@ -166,7 +166,7 @@ class TrainedReward:
         """(members, B, outputs) float64 on the CPU of one window of each clip."""
         backbone = self.network.backbone
         size = BLOCK if backbone is None else BACKBONE_BLOCK
-        found = []
+        outputs = []
         for start in range(0, clips.shape[0], size):
             block = clips[start : start + size]
             views = None
@@ -176,8 +176,8 @@ class TrainedReward:
                 columns = _filled(statistics[start : start + size].to(self.device), size)
             else:
                 columns = clip_statistics(_filled(self._fitted(block), size))
-            found.append(self.network(columns, views).double().cpu())
-        return torch.cat(found, dim=1)[:, : clips.shape[0]]
+            outputs.append(self.network(columns, views).double().cpu())
+        return torch.cat(outputs, dim=1)[:, : clips.shape[0]]
 
     def _fitted(self, block: Tensor) -> Tensor:
         """Clips as floats 0..1 of the size of training, on the device."""

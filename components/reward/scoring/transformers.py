@@ -111,9 +111,9 @@ class Regressor:
         check_clips(frames, fps, prompts)
         texts = [""] * len(frames) if prompts is None else prompts
         rows = [self._outputs(clip, text) for clip, text in zip(frames, texts, strict=True)]
-        found = torch.stack(rows) if rows else torch.zeros(0, len(self.description.aspects))
-        aspects = {name: found[:, place] for place, name in enumerate(self.description.aspects)}
-        return Rating(found.mean(1), torch.zeros(len(found)), aspects)
+        outputs = torch.stack(rows) if rows else torch.zeros(0, len(self.description.aspects))
+        aspects = {name: outputs[:, place] for place, name in enumerate(self.description.aspects)}
+        return Rating(outputs.mean(1), torch.zeros(len(outputs)), aspects)
 
     @torch.no_grad()
     def _outputs(self, clip: Tensor, prompt: str) -> Tensor:

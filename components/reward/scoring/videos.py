@@ -83,13 +83,13 @@ def sources(arguments: Iterable[str]) -> list[Source]:
     A folder's files come in order of their paths; links to folders are not followed. Nothing is left out
     because it came before.
     """
-    found: list[Source] = []
+    files: list[Source] = []
     for argument in arguments:
         try:
-            found += _of(argument)
+            files += _of(argument)
         except InputError as error:
-            found.append(Source(argument, _line(argument, argument, error)))
-    return found
+            files.append(Source(argument, _line(argument, argument, error)))
+    return files
 
 
 def score_files(
@@ -125,9 +125,9 @@ def _windows(files: Sequence[Source], spec: InputSpec) -> Iterator[list[tuple[in
     """The clips or what is wrong with them, by their places, as many as are scored together."""
     window: list[tuple[int, Clip | str]] = []
     waiting = 0
-    for place, found in enumerate(_decoded(files, spec)):
-        window.append((place, found))
-        waiting += 0 if isinstance(found, str) else found.frames.numel()
+    for place, clip in enumerate(_decoded(files, spec)):
+        window.append((place, clip))
+        waiting += 0 if isinstance(clip, str) else clip.frames.numel()
         if len(window) >= spec.batch or waiting >= WAITING_BYTES:
             yield window
             window, waiting = [], 0
@@ -143,10 +143,10 @@ def _of(argument: str) -> list[Source]:
     if storage.is_remote(argument):
         base = argument.rstrip("/")
         names = [file.name for file in storage.list_files(argument)]
-        found = [Source(f"{base}/{name}") for name in names if is_video_name(name)]
-        if names and not found:
+        videos = [Source(f"{base}/{name}") for name in names if is_video_name(name)]
+        if names and not videos:
             return [Source(argument, f"{shown(argument)}: no video under this prefix")]
-        return found or [Source(argument)]
+        return videos or [Source(argument)]
     path = storage.local_path(argument)
     if not os.path.isdir(path):
         return [Source(str(path))]
