@@ -50,7 +50,7 @@ def as_markdown(card: Card, about: str = "") -> str:
     uncertainty = card.uncertainty or Uncertainty()
     aspects = list(next(iter(uncertainty.falls.values()), {}))
     sources = list(card.data.get("sources", ())) or ["world", "footage", "generated"]
-    worst = [(attack, *where) for attack, where in card.worst().items()]
+    worst = [(attack, source, wins) for attack, (source, wins) in card.worst().items()]
     stillness = card.stillness.slowed if card.stillness else {}
     gate = card.gate or GateResult()
     return environment.get_template("card.md.j2").render(

@@ -94,7 +94,9 @@ def measure(
     with ProcessPool(cores if cores > 1 and count > FEW_LADDERS else 0, stop) as pool:
         rivals = fit_baselines(pool, material, heldout_types, seed, cache) if params.baselines else None
         work = pieces(clips, list(REGISTRY), params.contents_per_type, seed, cache=cache, rivals=rivals)
-        ladders, ratings, rated = [], [], []
+        ladders: list[Ladders] = []
+        ratings: list[Rating] = []
+        rated: list[dict[str, np.ndarray]] = []
         with Progress(sum(len(piece.contents) for piece in work), "reward: held-out ladders") as progress:
             for part in built(pool, work):
                 ladders.append(part.ladders.without_frames())

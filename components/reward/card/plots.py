@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -287,8 +288,8 @@ def _plain(axes: Axes) -> None:
 
 
 def _legend_below(figure: plt.Figure, handles: Sequence[Line2D | Patch]) -> None:
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
-    figure.legend(handles=list(handles), ncols=len(handles), frameon=False, **below)
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+    figure.legend(handles=list(handles), ncols=len(handles), frameon=False, **place)
 
 
 def _save(figure: plt.Figure, file: Path) -> None:
