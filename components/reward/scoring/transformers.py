@@ -13,14 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from components.reward.base import Reading, check_clips, read_config
-from components.reward.scoring.trained import CONFIG, Rating
+from components.reward.base import CONFIG, InputSpec, Rating, check_clips, read_config
 from components.runtime.artifacts.pretrained import open_model, quiet
 from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError, one_line
 
+#: The folder of the checkpoint inside the reward's.
 MODEL = "model"
-"""The folder of the checkpoint inside the reward's."""
 PROMPT, FRAMES = "{prompt}", "{frames}"
 DEFAULT_FRAMES = 16
 
@@ -53,7 +52,7 @@ class Regressor:
     """A model with one figure an aspect, higher is better, its processor, and how it is asked.
 
     Clips are scored one after the other: texts and frames of several would need padding, and a score would
-    then depend on its neighbours. There is no ensemble, hence no spread to tell: it is 0.
+    then depend on its neighbours. There is no ensemble, so the uncertainty is 0.
     """
 
     def __init__(self, model: Any, processor: Any, description: Description, device: torch.device) -> None:
@@ -62,7 +61,7 @@ class Regressor:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Regressor:
-        """Loads what `adopt` published.
+        """Loads what `reward import` published.
 
         Raises:
             InputError: a file is missing or not what it should be; the message names it.
@@ -96,12 +95,12 @@ class Regressor:
         return cls(model, processor, description, resolve(device))
 
     @property
-    def reading(self) -> Reading:
+    def input_spec(self) -> InputSpec:
         """The largest side its processor brings frames to, and one clip at a time."""
         images = getattr(self.processor, "image_processor", self.processor)
         size = dict(getattr(images, "size", None) or {})
         sides = [int(side) for side in size.values() if isinstance(side, int)]
-        return Reading(max(sides, default=512), 1)
+        return InputSpec(max(sides, default=512), 1)
 
     def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
         """See `Reward`."""
@@ -112,9 +111,9 @@ class Regressor:
         check_clips(frames, fps, prompts)
         texts = [""] * len(frames) if prompts is None else prompts
         rows = [self._outputs(clip, text) for clip, text in zip(frames, texts, strict=True)]
-        found = torch.stack(rows) if rows else torch.zeros(0, len(self.description.aspects))
-        aspects = {name: found[:, place] for place, name in enumerate(self.description.aspects)}
-        return Rating(found.mean(1), torch.zeros(len(found)), aspects)
+        outputs = torch.stack(rows) if rows else torch.zeros(0, len(self.description.aspects))
+        aspects = {name: outputs[:, place] for place, name in enumerate(self.description.aspects)}
+        return Rating(outputs.mean(1), torch.zeros(len(outputs)), aspects)
 
     @torch.no_grad()
     def _outputs(self, clip: Tensor, prompt: str) -> Tensor:
