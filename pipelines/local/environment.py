@@ -130,7 +130,7 @@ def _own_tracking(root: Path) -> str:
 
 def _kept(root: Path) -> list[Path]:
     """What is in the root beside the runs' own folders and is written by containers."""
-    return [root / name for name in ("mlflow.db", "mlruns", "checkpoints")]
+    return [root / name for name in ("mlflow.db", ".mlflow.db.lock", "mlruns", "checkpoints")]
 
 
 def _check_visible(name: str, place: str, root: Path) -> None:

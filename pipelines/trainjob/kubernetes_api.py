@@ -100,13 +100,8 @@ class Cluster:
         """
         options = client.V1DeleteOptions(propagation_policy="Foreground")
         try:
-            self._call(
-                self._objects.delete_namespaced_custom_object,
-                *self._kind,
-                name,
-                body=options,
-                patience_s=patience_s,
-            )
+            delete = self._objects.delete_namespaced_custom_object
+            self._call(delete, *self._kind, name, body=options, patience_s=patience_s)
         except ApiException as error:
             if error.status != 404:
                 raise
@@ -128,31 +123,20 @@ class Cluster:
             since_s: seconds before now where to begin, None for the start.
         """
         begin = {} if since_s is None else {"since_seconds": since_s}
-        return self._core.read_namespaced_pod_log(
-            pod,
-            self.namespace,
-            container=NODE,
-            follow=True,
-            timestamps=True,
-            _preload_content=False,
-            _request_timeout=_LOG_TIMEOUT_S,
-            **begin,
-        )
+        return self._log(pod, _LOG_TIMEOUT_S, follow=True, timestamps=True, **begin)
 
     def log_end(self, pod: str, lines: int) -> list[str]:
         """The last `lines` lines that the node container of `pod` wrote, [] if they cannot be had."""
         try:
-            text = self._core.read_namespaced_pod_log(
-                pod,
-                self.namespace,
-                container=NODE,
-                tail_lines=lines,
-                _preload_content=False,
-                _request_timeout=_TIMEOUT_S,
-            ).data
+            text = self._log(pod, _TIMEOUT_S, tail_lines=lines).data
         except (ApiException, urllib3.exceptions.HTTPError, OSError):
             return []
         return text.decode(errors="replace").splitlines()
+
+    def _log(self, pod: str, timeout_s: tuple[int, int], **options: Any) -> urllib3.BaseHTTPResponse:
+        return self._core.read_namespaced_pod_log(
+            pod, self.namespace, container=NODE, _preload_content=False, _request_timeout=timeout_s, **options
+        )
 
     @property
     def _kind(self) -> tuple[str, str, str, str]:

@@ -29,8 +29,9 @@ from pipelines.container.executor_io import ExecutorInput
 from pipelines.steps import ARTIFACT, Step
 from pipelines.trainjob.kubernetes_api import Cluster
 from pipelines.trainjob.manifest import GRACE_S, Places, build, job_name, s3_uri
+from pipelines.trainjob.nodes import condition
 from pipelines.trainjob.settings import TrainJobSettings
-from pipelines.trainjob.watch import TookTooLong, Watch, condition, say
+from pipelines.trainjob.watch import TookTooLong, Watch, say
 
 #: What of the launcher's environment the nodes get too, where Kubeflow tracks the run itself.
 _HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")

@@ -59,7 +59,7 @@ from pipelines.console import main
 try:
     main(["--help"])
 finally:
-    heavy = {"torch", "kfp", "mlflow", "numpy", "kubernetes"} & sys.modules.keys()
+    heavy = {"torch", "kfp", "mlflow", "kubernetes"} & sys.modules.keys()
     print(heavy or "light", resource.getrusage(resource.RUSAGE_SELF).ru_utime, file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

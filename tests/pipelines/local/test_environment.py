@@ -90,6 +90,7 @@ def test_of_root_only_what_is_made_changes_hands(tmp_path: Path, monkeypatch: py
     assert before.items() <= after.items()
     assert {path: after[path] for path in after.keys() - before.keys()} == {
         "mlflow.db": (2001, 2002),
+        ".mlflow.db.lock": (2001, 2002),
         "checkpoints": (2001, 2002),
     }
     assert container_user(root, rootless=False) == user  # the next run
