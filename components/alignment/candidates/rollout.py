@@ -131,7 +131,7 @@ def grouped(
     # Latents that are not finite decode to frames like any other: the reward would not notice.
     sound = latents.isfinite().flatten(1).all(dim=1).to(rating.score.device)
     rewards = rating.score.where(sound, math.nan).tolist()
-    spreads, motions = rating.uncertainty.tolist(), motion_of(frames).tolist()
+    uncertainties, motions = rating.uncertainty.tolist(), motion_of(frames).tolist()
     aspects = {name: values.tolist() for name, values in rating.aspects.items()}
     groups = []
     for prompt, rows in groupby(range(len(named)), key=lambda row: named[row][0]):
@@ -139,7 +139,7 @@ def grouped(
         here = slice(clips[0], clips[-1] + 1)
         candidates = [
             Candidate(
-                prompt.id, named[row][1], seeds[row], rewards[row], motions[row], spreads[row],
+                prompt.id, named[row][1], seeds[row], rewards[row], motions[row], uncertainties[row],
                 {name: values[row] for name, values in aspects.items()},
             )
             for row in clips
