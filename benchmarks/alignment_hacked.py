@@ -37,11 +37,12 @@ from components.alignment.params import AlignmentParams
 from components.evaluation.params import EvaluationParams
 from components.generator.generator import Generator
 from components.registry.params import RegistryParams
+from components.reward.base import CONFIG
 from components.reward.card.correlation import srcc
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
-from components.reward.scoring.trained import CONFIG, Scorer
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.manifest import MANIFEST
 from components.runtime.artifacts.publish import publish
@@ -117,7 +118,7 @@ def make_reward(params: StillnessParams, generator: str, out: Path) -> None:
             optimizer.step()
         fps = Generator.load(opened.path).fps
         frames, _, height, width = drawn.shape[2:]
-        scorer = Scorer(network, ClipFormat(frames, height, width, fps))
+        scorer = TrainedReward(network, ClipFormat(frames, height, width, fps))
         scorer.save(workspace.dir, params.network)
         # No card and no gate: whoever opens it is told.
         described = json.loads((workspace.dir / CONFIG).read_text()) | {"measured": False}

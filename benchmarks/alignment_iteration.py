@@ -230,7 +230,7 @@ def make_reward() -> Any:
     """Mean brightness, 0 to 1."""
     import torch
 
-    from components.reward.scoring.trained import Rating
+    from components.reward.base import Rating
 
     class Brightness:
         def rate(self, frames: Tensor, fps: float, prompts: Any = None) -> Rating:

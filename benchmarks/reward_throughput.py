@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from reward_memory import write_clips
 
 if TYPE_CHECKING:
-    from components.reward import Scorer
+    from components.reward.scoring.trained import TrainedReward
 
 ROUNDS = 3
 DISTINCT = 8
@@ -49,7 +49,7 @@ def main() -> None:
         scoring(Path(temporary), scorer, given.videos, given.frames, height, width)
 
 
-def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Scorer:
+def training(folder: Path, ladders: int, steps: int, workers: int | None) -> TrainedReward:
     """One training while workers build its ladders, and the same once more with every ladder there."""
     import torch
 
@@ -58,7 +58,7 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     from components.reward.ladders.sources import Pool, SourceClips, StoredClips
     from components.reward.model.training import train
     from components.reward.params import RewardParams
-    from components.reward.scoring.trained import Scorer
+    from components.reward.scoring.trained import TrainedReward
     from components.runtime.compute.signals import StopSignal
     from components.video.clip import ClipFormat
 
@@ -92,14 +92,14 @@ def training(folder: Path, ladders: int, steps: int, workers: int | None) -> Sco
     )
     price = max(0.0, streamed - alone) / ladders / (alone / steps)
     print(f"  a ladder made meanwhile cost as much time as {price:.2f} steps of the network")
-    return Scorer(first, geometry)
+    return TrainedReward(first, geometry)
 
 
-def scoring(folder: Path, scorer: Scorer, videos: int, frames: int, height: int, width: int) -> None:
+def scoring(folder: Path, scorer: TrainedReward, videos: int, frames: int, height: int, width: int) -> None:
     """Decoding alone, scoring alone and both together, on the same files."""
     import torch
 
-    from components.reward.base import reading_of
+    from components.reward.base import input_spec_of
     from components.reward.scoring import videos as files
     from components.video.clip import Clip
     from components.video.codec import write_video
@@ -112,7 +112,7 @@ def scoring(folder: Path, scorer: Scorer, videos: int, frames: int, height: int,
         moving = torch.stack([field[:, :, 2 * t : 2 * t + width] for t in range(frames)])
         write_video(Clip(moving, 24.0), folder / f"{number}.mp4", crf=23, scale=1)
     listed = [files.Source(str(folder / f"{place % DISTINCT}.mp4")) for place in range(videos)]
-    reading = reading_of(scorer)
+    reading = input_spec_of(scorer)
     clips = list(files._decoded(listed[:DISTINCT], reading))
     assert all(isinstance(clip, Clip) for clip in clips)
     batch = torch.stack([clips[place % DISTINCT].frames for place in range(reading.batch)])

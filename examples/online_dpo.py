@@ -30,8 +30,8 @@ from components.corpus.prompts import Prompt, read_prompts, world_prompts
 from components.corpus.world.judge import judge
 from components.generator.generator import Generator, load_family
 from components.generator.params import SamplingParams
-from components.reward.base import Reward, open_reward
-from components.reward.scoring.trained import Rating
+from components.reward.base import Rating, Reward
+from components.reward.scoring.load import open_reward
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.compute.distributed import Ranks
 

@@ -14,7 +14,7 @@ FOLDERS = {
     "generator run": ("components.generator", "run --out {}"),
     "generator train": ("components.generator", "train --out {}"),
     "reward run": ("components.reward", "run --out {}"),
-    "reward adopt": ("components.reward", "adopt --model owner/name --out {}"),
+    "reward import": ("components.reward", "import --model owner/name --out {}"),
     "reward combine": ("components.reward", "combine some/reward=1 --out {}"),
     "reward export": ("components.reward", "export --out {}"),
     "alignment run": ("components.alignment", "run --out {}"),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from components.alignment.params import AlignmentParams
-from components.runtime.step import check_out, command_app, main, step_app
+from components.runtime.step import check_out, command_app, main, report, step_app
 
 app = step_app(
     "alignment",
@@ -58,9 +58,7 @@ def rescore(
     configure_threads()
     configure_determinism()
     result = module.rescore(ledger, generator=generator, reward=reward, out=out, device=device)
-    print(f"ledger rescore: done, {result.out}")
-    for name, value in sorted(result.metrics.items()):
-        print(f"  {name}  {value:.6g}")
+    report("ledger rescore", result.out, result.metrics)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from components.alignment.versioned_reward import VersionedReward
 from components.corpus.dataset import Corpus
 from components.corpus.prompts import Prompt
 from components.generator.generator import Generator
-from components.reward.base import open_reward
+from components.reward.base import digest_of
 from components.reward.refresh.refresher import Refresher
-from components.reward.refresh.versions import digest_of
+from components.reward.scoring.load import open_reward
 from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.artifacts.publish import StepResult, publish
 from components.runtime.compute.devices import (

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from components.alignment.candidates.rollout import Group
 from components.alignment.params import AlignmentParams
-from components.reward.base import Reward
+from components.reward.base import Reward, digest_of_folder
 from components.reward.refresh.refresher import Refresher, Samples
-from components.reward.refresh.versions import Version, digest_of_folder, judging, write_versions
-from components.reward.scoring.trained import Scorer
+from components.reward.refresh.versions import RewardVersion, judging, write_versions
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 
@@ -53,16 +53,16 @@ class VersionedReward:
 
         Args:
             reward: what the reward step published, opened.
-            digest: its `components.reward.refresh.versions.digest_of`.
+            digest: its `components.reward.base.digest_of`.
             folder: where the main process puts adopted versions, each in `v<number>`.
             ranks: the processes that align together.
             refresher: makes further versions; None keeps this one.
         """
         self.reward, self.folder, self.ranks, self.refresher = reward, folder, ranks, refresher
-        self.versions = [Version(0, digest)]
+        self.versions = [RewardVersion(0, digest)]
 
     @property
-    def version(self) -> Version:
+    def version(self) -> RewardVersion:
         """The version that scores now."""
         return judging(self.versions)
 
@@ -80,7 +80,7 @@ class VersionedReward:
             groups: this process's, with the frames that were kept.
             iteration: the one that sampled them.
         """
-        assert self.refresher is not None and isinstance(self.reward, Scorer)
+        assert self.refresher is not None and isinstance(self.reward, TrainedReward)
         mine = {g.prompt.id: g.frames for g in groups if g.frames is not None}
         clips = {name: frames for part in self.ranks.all_gather_object(mine) for name, frames in part.items()}
         made: tuple[dict[str, Any], dict[str, Tensor] | None] | None = None
@@ -98,11 +98,11 @@ class VersionedReward:
             made = version.as_json(), state if version.adopted else None
         made = self.ranks.broadcast_object(made)
         assert made is not None
-        self.versions.append(Version.of(made[0]))
+        self.versions.append(RewardVersion.of(made[0]))
         if made[1] is not None:
             network = deepcopy(self.reward.network)
             network.load_own_state(made[1])
-            self.reward = Scorer(network, self.reward.geometry, self.reward.device)
+            self.reward = TrainedReward(network, self.reward.geometry, self.reward.device)
 
     def state(self) -> list[dict[str, Any]]:
         """Return the versions so far as JSON values for a checkpoint."""
@@ -114,17 +114,17 @@ class VersionedReward:
         Raises:
             InputError: they are not the weights that the checkpoint names.
         """
-        self.versions = [Version.of(values) for values in state]
+        self.versions = [RewardVersion.of(values) for values in state]
         if self.version.number == 0:
             return
-        assert isinstance(self.reward, Scorer)
+        assert isinstance(self.reward, TrainedReward)
         folder = self.folder / self.version.folder
         if not folder.is_dir() or digest_of_folder(folder) != self.version.digest:
             raise InputError(
                 f"{folder}: not version {self.version.number} of the reward that the checkpoint names; "
                 f"remove {self.folder.parent} to start over"
             )
-        self.reward = Scorer.load(folder, str(self.reward.device))
+        self.reward = TrainedReward.load(folder, str(self.reward.device))
 
     def publish(self, folder: Path) -> None:
         """Write versions.json, and a folder for each version that was adopted after version 0."""

@@ -19,7 +19,7 @@ from components.evaluation.models import ModelStore
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report.write import write_report
 from components.evaluation.samples import Request, draw_requests, evenly_over_prompts, sample_both
-from components.reward.base import open_reward
+from components.reward.scoring.load import open_reward
 from components.runtime.artifacts.publish import publish
 from components.runtime.compute import devices
 from components.runtime.compute.seeds import numpy_rng

@@ -139,7 +139,8 @@ def build(blueprint: Blueprint, precision: str = "float32") -> ModelFamily:
         half = family.hints.vae if name == "vae" else family.hints.weights
         modules[name] = _part(part, half if precision == "half" else torch.float32)
     pipeline_class = getattr(diffusers, blueprint.pipeline)
-    names = sorted(set().union(*pipeline_class._get_signature_keys(pipeline_class)))
+    required, optional = pipeline_class._get_signature_keys(pipeline_class)
+    names = sorted({*required, *optional})
     tokenizers = {name: _tokenizer(blueprint.prompt_tokens) for name in names if "tokenizer" in name}
     missing = {"transformer_2": None} if "transformer_2" in names else {}
     return family(pipeline_class(**{**missing, **modules, **tokenizers, **blueprint.config}))

@@ -1,4 +1,4 @@
-"""python -m components.reward run | score | adopt | combine | export | distortions"""
+"""python -m components.reward run | score | import | combine | export | distortions"""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import typer
 
 from components.reward.params import RewardParams
 from components.runtime.errors import InputError
-from components.runtime.step import check_out, main, step_app
+from components.runtime.params import validated
+from components.runtime.step import check_out, main, report, step_app
 
 if TYPE_CHECKING:
-    from components.reward.external import Made
+    from components.runtime.artifacts.publish import StepResult
 
+#: Up to so many files are scored without a progress bar.
 FEW = 20
-"""Files that are scored without a word of how far it has come."""
-
+#: Mark in a contact sheet's file: only such a file is replaced by another one.
 SHEET = "onlinevpo: contact sheet of distortions"
-"""What a sheet says of itself: only such a file is replaced by another one."""
 
 RewardOption = Annotated[str, typer.Option("--reward", help="a reward: folder or s3:// URI")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
@@ -50,14 +50,14 @@ def score(
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Score videos: a JSON line each, {"path", "score", "spread", "aspects"}; higher is better.
+    """Score videos: a JSON line each, {"path", "score", "uncertainty", "aspects"}; higher is better.
 
     A file that cannot be scored costs one line on stderr; the others are scored all the same, and the exit
     code is then 2.
     """
     from tqdm import tqdm
 
-    from components.reward.base import open_reward
+    from components.reward.scoring.load import open_reward
     from components.reward.scoring.videos import score_files, sources
     from components.runtime.artifacts.artifact import open_artifact
     from components.runtime.compute.devices import configure_threads
@@ -67,19 +67,19 @@ def score(
     scorer = open_reward(open_artifact(reward, step="reward", allow_refused=True), device)
     files = sources(videos)
     broken = 0
-    # A handful is done before anybody asks how far it has come.
     progress = Progress(len(files), "reward: scoring") if len(files) > FEW else nullcontext()
     try:
         with progress as bar:
             for result in score_files(scorer, files, None if prompt is None else [prompt] * len(files)):
                 broken += result.error is not None
-                to = sys.stdout if result.error is None else sys.stderr
+                stream = sys.stdout if result.error is None else sys.stderr
                 # tqdm's own way of writing leaves the bar of a terminal whole.
-                tqdm.write(result.json_line() if result.error is None else f"error: {result.error}", file=to)
-                to.flush()
+                line = result.json_line() if result.error is None else f"error: {result.error}"
+                tqdm.write(line, file=stream)
+                stream.flush()
                 if bar is not None:
                     bar.update()
-    except BrokenPipeError:  # whoever read has read enough
+    except BrokenPipeError:  # the reader closed its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(128 + signal.SIGPIPE) from None
     if broken:
@@ -87,19 +87,19 @@ def score(
     print(f"{len(files)} of {len(files)} files scored", file=sys.stderr)
 
 
-@app.command()
-def adopt(
+@app.command("import")
+@app.command("adopt", hidden=True, deprecated=True)
+def import_model(
     model: Annotated[
         str, typer.Option("--model", help="checkpoint: folder, s3:// prefix or owner/name[@revision]")
     ],
     out: OutOption,
     aspects: Annotated[
-        str | None,
-        typer.Option("--aspects", help="names of its outputs in order, a,b,...; else its own labels"),
-    ] = None,
+        str, typer.Option("--aspects", help="names of its outputs in order, a,b,...; else its own labels")
+    ] = "",
     text: Annotated[
         Path | None,
-        typer.Option("--text", help="file with what a model that reads text is told; {prompt} inside"),
+        typer.Option("--text", help="file with the prompt template of a model that reads text; has {prompt}"),
     ] = None,
     frames: Annotated[
         int | None, typer.Option("--frames", help="frames it sees of a clip; else its own")
@@ -111,18 +111,17 @@ def adopt(
     device: DeviceOption = "auto",
 ) -> None:
     """Make a reward of a transformers regressor: VideoScore and its like, or a video classifier."""
-    from components.reward.external import AdoptParams
-    from components.reward.external import adopt as make
-    from components.runtime.params import validated
+    from components.reward.scoring import external
 
     check_out(out, "reward", (model, corpus, generator))
     try:
-        told = None if text is None else text.read_text(encoding="utf-8")
+        template = None if text is None else text.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"--text {text}: {getattr(error, 'strerror', None) or error}") from error
-    names = [name.strip() for name in (aspects or "").split(",") if name.strip()]
-    given = {"model": model, "frames": frames, "aspects": names, "text": told, "run": {"device": device}}
-    _tell(make(validated(AdoptParams, given), out=out, corpus=corpus, generator=generator))
+    names = [name.strip() for name in aspects.split(",") if name.strip()]
+    values = {"model": model, "frames": frames, "aspects": names, "text": template, "run": {"device": device}}
+    params = validated(external.ImportParams, values)
+    _print(external.import_model(params, out=out, corpus=corpus, generator=generator))
 
 
 @app.command()
@@ -141,9 +140,7 @@ def combine(
     device: DeviceOption = "auto",
 ) -> None:
     """Make a reward of several: a weighted sum, each in units of its own standard deviation."""
-    from components.reward.external import CombineParams
-    from components.reward.external import combine as make
-    from components.runtime.params import validated
+    from components.reward.scoring import external
 
     terms = []
     for term in rewards:
@@ -155,8 +152,9 @@ def combine(
         if not equals or not name:
             raise InputError(f"{term}: must have the form REWARD=WEIGHT, e.g. artifacts/reward=0.5")
     check_out(out, "reward", (*(term["reward"] for term in terms), *(clips or []), corpus, generator))
-    given = {"terms": terms, "clips": clips or [], "run": {"device": device}}
-    _tell(make(validated(CombineParams, given), out=out, corpus=corpus, generator=generator))
+    values = {"terms": terms, "clips": clips or [], "run": {"device": device}}
+    params = validated(external.CombineParams, values)
+    _print(external.combine(params, out=out, corpus=corpus, generator=generator))
 
 
 @app.command()
@@ -171,10 +169,8 @@ def export(
     print(f"MLflow model: {save(reward, out)}")
 
 
-def _tell(made: Made) -> None:
-    print(f"reward: done, {made.out}")
-    for name, value in sorted(made.metrics.items()):
-        print(f"  {name}  {value:.6g}")
+def _print(made: StepResult) -> None:
+    report("reward", made.out, made.metrics)
     if not made.metrics["measured"]:
         print("unmeasured: give --corpus and --generator for a card and a gate", file=sys.stderr)
 

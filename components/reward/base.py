@@ -1,50 +1,69 @@
-"""What a reward is to those who use it, whatever it is made of, and opening one of any kind."""
+"""What every reward is: the interface, a rating, and the files that decide a score."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from components.reward.scoring.trained import BACKBONE_BLOCK, BLOCK, CONFIG, Rating, Scorer
-from components.runtime.artifacts.artifact import Artifact
 from components.runtime.errors import InputError
+from components.runtime.io.files import sha256_file
+from components.runtime.params import canonical_json
 
-KINDS = ("ladders", "transformers", "weighted")
-"""What "kind" in a reward's config.json may be: trained here, a regressor from elsewhere, a sum."""
-NATIVE_SIDE = 1080
-"""px up to which a clip keeps its own size for a reward that looks at it as it is."""
+T = TypeVar("T")
+#: The file in every reward's folder that says what kind it is, and how to open it.
+CONFIG = "config.json"
+#: Folders of a reward that decide no score.
 _ASIDE = {"plots", "mlflow", "refresh"}
-"""Folders of a reward that decide no score."""
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What a reward says of B clips, each (B,) float32 on the CPU.
+
+    Attributes:
+        score: mean of the ensemble; higher is better.
+        uncertainty: standard deviation of the ensemble's members, in units of the score; 0 where there is no
+            ensemble. Two clips whose scores lie closer than this cannot be told apart.
+        aspects: one score for each family of damage, higher is better; not on the scale of `score`.
+    """
+
+    score: Tensor
+    uncertainty: Tensor
+    aspects: dict[str, Tensor]
 
 
 class Reward(Protocol):
-    """Scores clips; higher is better. The level means nothing by itself: compare clips of one prompt."""
+    """Scores clips; higher is better. The level means nothing by itself: compare clips of one prompt.
+
+    A reward may have an attribute `input_spec`, see `input_spec_of`.
+    """
 
     def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
         """(B,) float32 on the CPU for (B, T >= 2, 3, H, W) clips, uint8 0..255 or float 0..1.
 
         Args:
             fps: their frame rate, frames per second.
-            prompts: the B texts they were made for. A reward that reads no text takes no notice; one that
-                does scores clips without a text as made for the empty one.
+            prompts: the B texts they were made for. A reward that reads no text ignores them; one that does
+                scores clips without a text as made for the empty one.
 
         Raises:
             InputError: clips that cannot be scored.
         """
 
     def rate(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Rating:
-        """Score, spread and aspects; arguments and errors as `score`."""
+        """Score, uncertainty and aspects; arguments and errors as `score`."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class InputSpec:
     """How a reward wants clips handed over.
 
     Attributes:
@@ -56,52 +75,10 @@ class Reading:
     batch: int
 
 
-def reading_of(reward: Reward) -> Reading:
-    """What a reward says of itself.
-
-    One trained here on statistics gets four times its size, so that its own antialiased resizing and not the
-    decoder's decides; one with a backbone looks at fragments in the clip's own resolution.
-    """
-    if isinstance(reward, Scorer):
-        if reward.params.backbone:
-            return Reading(NATIVE_SIDE, BACKBONE_BLOCK)
-        return Reading(4 * min(reward.geometry.height, reward.geometry.width), BLOCK)
-    found = getattr(reward, "reading", None)
-    return found if isinstance(found, Reading) else Reading(512, 1)
-
-
-def open_reward(reward: str | Path | Artifact, device: str | torch.device = "auto") -> Reward:
-    """A reward of any kind.
-
-    Prints one line of warning for a reward that was never measured here: it has passed no gate.
-
-    Args:
-        reward: a reward's local folder, or its artifact, which `open_artifact` has checked.
-        device: auto, cpu, cuda, cuda:N, or a torch device.
-
-    Raises:
-        InputError: not a reward, or damaged; the message names the file.
-    """
-    folder = reward.path if isinstance(reward, Artifact) else Path(reward)
-    config = read_config(folder)
-    where = str(device)
-    kind = config.get("kind", "ladders")
-    if config.get("measured") is False:
-        print(
-            f"warning: {folder}: unmeasured reward ({kind}): no card, no gate stands behind it",
-            file=sys.stderr,
-        )
-    if kind == "ladders":
-        return Scorer.load(folder, where)
-    if kind == "transformers":
-        from components.reward.scoring.transformers import Regressor
-
-        return Regressor.load(folder, where)
-    if kind == "weighted":
-        from components.reward.scoring.weighted_sum import WeightedSum
-
-        return WeightedSum.load(folder, where)
-    raise InputError(f"{folder / CONFIG}: kind = {kind!r}: must be one of {', '.join(KINDS)}")
+def input_spec_of(reward: Reward) -> InputSpec:
+    """The reward's own `input_spec`, or 512 px and one clip at a time."""
+    spec = getattr(reward, "input_spec", None)
+    return spec if isinstance(spec, InputSpec) else InputSpec(512, 1)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -115,16 +92,48 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; every reward folder holds it") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not the description of a reward ({error})") from error
     if not isinstance(config, dict):
         raise InputError(f"{file}: not the description of a reward (a JSON object is needed)")
     return config
 
 
+def description_of(kind: type[T], folder: Path, what: str) -> T:
+    """The config.json of a reward's folder as a dataclass; `what` it describes, for the error.
+
+    Raises:
+        InputError: missing, or not such a description; the message names the file and the first wrong key.
+    """
+    config = read_config(folder)
+    try:
+        return TypeAdapter(kind).validate_python(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{folder / CONFIG}: not the description of {what} ({key}: {first['msg']})"
+        ) from error
+
+
 def scoring_files(names: Iterable[str]) -> list[str]:
     """Those of an artifact's files that decide its scores: config.json, weights, parts; no card, no plots."""
     return sorted(name for name in names if _decides(PurePosixPath(name)))
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """SHA-256 over the SHA-256 of each file that decides a reward's scores, by name; others do not count.
+
+    Two rewards of one digest give every clip the same score.
+    """
+    kept = {name: files[name] for name in scoring_files(files)}
+    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
+
+
+def digest_of_folder(folder: Path) -> str:
+    """`digest_of` the files that lie in a reward's folder."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return digest_of({name: sha256_file(folder / name) for name in sorted(names)})
 
 
 def check_clips(frames: Tensor, fps: float, prompts: Sequence[str] | None) -> None:

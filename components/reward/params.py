@@ -1,9 +1,9 @@
-"""What the reward step can be told."""
+"""Params of the reward step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -11,61 +11,43 @@ from components.runtime.gate.rules import Rule
 from components.runtime.gate.thresholds import shipped
 from components.runtime.params import Place, Section, StepParams
 
+Count = Annotated[int, Field(ge=0, le=100_000)]
+#: A share, a probability.
+Share = Annotated[float, Field(ge=0, le=1)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
+#: A weight of a loss, a decay.
+Weight = Annotated[float, Field(ge=0)]
+
 
 class LadderParams(Section):
     """How many ladders of each source the reward trains on, and what they are made of."""
 
     renamed_keys: ClassVar[Mapping[str, str]] = {"rungs": "clips_per_ladder"}
-
-    world: int = Field(600, ge=0, le=100_000, description="ladders on pristine clips of the miniature world")
-    footage: int = Field(1000, ge=0, le=100_000, description="ladders on pristine real footage")
-    generated: int = Field(700, ge=0, le=100_000, description="ladders on the base generator's own samples")
-    reconstructed: int = Field(
-        120, ge=0, le=100_000, description="ladders of original, VAE reconstruction, reconstruction distorted"
+    world: Count = Field(600, description="ladders on pristine clips of the miniature world")
+    footage: Count = Field(1000, description="ladders on pristine real footage")
+    generated: Count = Field(700, description="ladders on the base generator's own samples")
+    reconstructed: Count = Field(
+        120, description="ladders of original, VAE reconstruction, reconstruction distorted"
     )
-    few_steps: int = Field(
-        96,
-        ge=0,
-        le=100_000,
-        description="ladders of the generator's own sample and the same drawn in fewer and fewer steps",
+    few_steps: Count = Field(
+        96, description="ladders of the generator's own sample and the same drawn in fewer and fewer steps"
     )
     clips_per_ladder: int = Field(
         4, ge=2, le=6, description="clips in a ladder: the original, and one at each of its severity levels"
     )
-    composed: float = Field(
-        0.2, ge=0, le=1, description="share of ladders whose damage is a composition of 2 to 4 distortions"
+    composed: Share = Field(
+        0.2, description="share of ladders whose damage is a composition of 2 to 4 distortions"
     )
     stressed: tuple[str, ...] = Field(
         (
-            "erase",
-            "erase",
-            "ghost",
-            "freeze",
-            "lattice",
-            "warp",
-            "blur",
-            "boiling",
-            "flicker_white",
-            "first_frame_ramp",
-            "loop",
-            "brightness_ramp",
-            "oversmooth",
-            "oversaturate",
-            "oversaturate",
+            "erase", "erase", "ghost", "freeze", "lattice", "warp", "blur", "boiling", "flicker_white",
+            "first_frame_ramp", "loop", "brightness_ramp", "oversmooth", "oversaturate", "oversaturate",
             "brighten",
         ),
-        description="distortions drawn once more for each time they are named: ways to game a reward",
-    )
+        description="distortions drawn once more for each time they are named: attacks on a reward",
+    )  # fmt: skip
     heldout_types: tuple[str, ...] = Field(
-        (
-            "motion_blur",
-            "impulse_noise",
-            "av1",
-            "bit_errors",
-            "shuffle",
-            "colour_drift",
-            "local_flicker",
-        ),
+        ("motion_blur", "impulse_noise", "av1", "bit_errors", "shuffle", "colour_drift", "local_flicker"),
         description="distortions never trained on; the card measures generalisation on them",
     )
 
@@ -82,19 +64,13 @@ class TrainingParams(Section):
         2e-3, gt=0, le=1, description="peak AdamW learning rate; warm-up, then cosine to 0"
     )
     warmup: int = Field(30, ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(0.3, ge=0, description="AdamW weight decay")
-    correlation_weight: float = Field(
-        3.0, ge=0, description="weight of the correlation loss against the labels"
+    weight_decay: Weight = Field(0.3, description="AdamW weight decay")
+    correlation_weight: Weight = Field(3.0, description="weight of the correlation loss against the labels")
+    rank_weight: Weight = Field(0.5, description="weight of the ranking loss inside ladders")
+    aspect_weight: Weight = Field(
+        0.2, description="weight of the aspects: each ranks its own family's ladders, keeps still on others"
     )
-    rank_weight: float = Field(0.5, ge=0, description="weight of the ranking loss inside ladders")
-    aspect_weight: float = Field(
-        0.2,
-        ge=0,
-        description="weight of the aspects: each ranks its own family's ladders, keeps still on others",
-    )
-    margin: float = Field(
-        2.0, ge=0, description="score units a ladder's first and last level should lie apart"
-    )
+    margin: Weight = Field(2.0, description="score units a ladder's first and last level should lie apart")
     average: float = Field(
         0.99, ge=0, lt=1, description="decay per step of the averaged weights that are kept"
     )
@@ -108,7 +84,7 @@ class NetworkParams(Section):
         4,
         ge=1,
         le=64,
-        description="networks in the ensemble: the score is their mean, the spread their deviation",
+        description="networks in the ensemble: the score is their mean, the uncertainty their std",
     )
     bins: int = Field(5, ge=1, le=32, description="quantile bins into which each statistic is cut")
     hidden: int = Field(96, ge=4, le=1024, description="width of a member's first layer")
@@ -118,13 +94,11 @@ class NetworkParams(Section):
     )
     backbone: Annotated[str, Place(hub=True)] = Field(
         "",
-        description="pretrained model that looks at the clips beside their statistics: a hub id "
+        description="pretrained model that sees the clips, next to their statistics: a hub id "
         "(owner/name, owner/name@revision), a folder or an s3:// prefix; empty for none",
     )
-    backbone_rate: float = Field(
+    backbone_rate: Share = Field(
         0.02,
-        ge=0,
-        le=1,
         description="learning rate of the backbone as a share of the other layers'; 0 leaves it as it is",
     )
 
@@ -145,12 +119,9 @@ class CardParams(Section):
         32,
         ge=0,
         le=10_000,
-        description="clips that the generator draws well, in few steps and with spoilt weights; 0 for none",
+        description="prompts for the attacks that the generator draws: few steps, spoilt weights; 0 for none",
     )
-    baselines: bool = Field(
-        True,
-        description="whether NIQE, BRISQUE and two plain measures are fitted and stand beside the reward",
-    )
+    baselines: bool = Field(True, description="fit NIQE, BRISQUE and two plain measures, for comparison")
     prompts: float = Field(
         0.5,
         gt=0,
@@ -177,9 +148,11 @@ def _bound(rule: Rule) -> tuple[str, float]:
     return name, value
 
 
-_Correlation = Annotated[float, Field(ge=-1, le=1)]
-_Share = Annotated[float, Field(ge=0, le=1)]
 _DEFAULTS = {_PARAM_OF.get(rule.metric, rule.metric): _bound(rule)[1] for rule in shipped().reward}
+
+
+def _gated(param: str, description: str) -> Any:
+    return Field(_DEFAULTS[param], description=description)
 
 
 class GateParams(Section):
@@ -188,41 +161,25 @@ class GateParams(Section):
     The defaults are those of the gate file, components/runtime/gate/gate.yaml, which gives their reasons.
     """
 
-    srcc_world: _Correlation = Field(
-        _DEFAULTS["srcc_world"], description="rank correlation in the miniature world, seen types"
+    srcc_world: Correlation = _gated("srcc_world", "rank correlation in the miniature world, seen types")
+    srcc_footage: Correlation = _gated("srcc_footage", "rank correlation on real footage, seen types")
+    srcc_all: Correlation = _gated("srcc_all", "rank correlation over world and footage, seen types")
+    srcc_heldout_types: Correlation = _gated(
+        "srcc_heldout_types", "rank correlation on distortions never trained on"
     )
-    srcc_footage: _Correlation = Field(
-        _DEFAULTS["srcc_footage"], description="rank correlation on real footage, seen types"
+    reference_above: Share = _gated("reference_above", "share of distorted clips scored below their original")
+    adjacent_ordered: Share = _gated(
+        "adjacent_ordered", "share of a ladder's neighbouring levels in the right order"
     )
-    srcc_all: _Correlation = Field(
-        _DEFAULTS["srcc_all"], description="rank correlation over world and footage, seen types"
+    two_apart_ordered: Share = _gated(
+        "two_apart_ordered", "share of a ladder's levels two apart in the right order"
     )
-    srcc_heldout_types: _Correlation = Field(
-        _DEFAULTS["srcc_heldout_types"], description="rank correlation on distortions never trained on"
+    attacks: Share = _gated(
+        "attacks", "share of attacked clips (frozen, blank, latticed, ...) scored below their original"
     )
-    reference_above: _Share = Field(
-        _DEFAULTS["reference_above"], description="share of distorted clips scored below their original"
-    )
-    adjacent_ordered: _Share = Field(
-        _DEFAULTS["adjacent_ordered"],
-        description="share of a ladder's neighbouring levels in the right order",
-    )
-    two_apart_ordered: _Share = Field(
-        _DEFAULTS["two_apart_ordered"],
-        description="share of a ladder's levels two apart in the right order",
-    )
-    attacks: _Share = Field(
-        _DEFAULTS["attacks"],
-        description="share of attacked clips (frozen, blank, latticed, ...) scored below their original",
-    )
-    stillness_gain: float = Field(
-        _DEFAULTS["stillness_gain"], description="the most that less motion may gain, in levels of damage"
-    )
-    judge_low: float = Field(
-        _DEFAULTS["judge_low"],
-        ge=-2,
-        le=1,
-        description="the 95 % interval of its rank agreement with the judge inside a prompt lies above this",
+    stillness_gain: float = _gated("stillness_gain", "the most that less motion may gain, in severity levels")
+    judge_low: Annotated[float, Field(ge=-2, le=1)] = _gated(
+        "judge_low", "lower end of the 95 % interval of its agreement with the judge must lie above this"
     )
 
     def rules(self) -> list[Rule]:

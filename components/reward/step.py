@@ -4,37 +4,30 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.corpus.dataset import Corpus
-from components.reward.card import gate, plots
-from components.reward.card import measure as measuring
-from components.reward.card.markdown import as_markdown
-from components.reward.card.measure import Measured
+from components.reward.card.measure import measure, throughput
+from components.reward.card.write import write_measured
 from components.reward.distortions import REGISTRY
 from components.reward.ladders import replay
 from components.reward.ladders.few_step import draw
 from components.reward.ladders.ladder import seen_types
 from components.reward.ladders.plan import plan_of
 from components.reward.ladders.shards import ShardFolder
-from components.reward.ladders.sources import LadderSources, Pool, gather, judge_of
-from components.reward.model.training import Curve, train
+from components.reward.ladders.sources import LadderSources, Pool, gather
+from components.reward.model.training import train
 from components.reward.params import RewardParams
-from components.reward.scoring.trained import Scorer
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import Artifact, cache_dir, open_artifact
 from components.runtime.artifacts.publish import StepResult, publish, write_metrics
-from components.runtime.compute.devices import (
-    available_cpus,
-    configure_determinism,
-    configure_threads,
-    resolve,
-)
+from components.runtime.compute.devices import configure_determinism, configure_threads, resolve
 from components.runtime.compute.distributed import Ranks, is_node_leader, process_group
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import GateRefused, InputError
-from components.runtime.gate.rules import Check
 from components.runtime.tracking.step_run import track
 
 if TYPE_CHECKING:
@@ -42,12 +35,12 @@ if TYPE_CHECKING:
 
     from components.generator.generator import Generator
 
+#: File in a generator's artifact that holds a model, which can draw.
 GENERATOR_SETTINGS = "generator.json"
-"""In a generator's artifact, where it holds a model that can draw."""
 
 
 def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out: str | Path) -> StepResult:
-    """Trains a reward, measures it on held-out content and lets it pass the gate or not.
+    """Train a reward, measure it on held-out content and let it pass the gate or not.
 
     Raises:
         InputError: bad inputs, or distortion names in the params that do not exist.
@@ -62,61 +55,47 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
     inputs = {"corpus": corpus, "generator": generator}
     refused: list[str] = []
     metrics: dict[str, float] = {}
+    timing: dict[str, float] = {}
     with process_group(str(device)) as ranks, track("reward", params) as tracked:
         try:
             with publish(out, step="reward", params=params, inputs=inputs) as workspace, StopSignal() as stop:
-                material = gather(corpus_artifact, generator_artifact, params.card.prompts, params.run.seed)
+                sources = gather(corpus_artifact, generator_artifact, params.card.prompts, params.run.seed)
+                # Hidden, so not published. Not among the checkpoints: those are copied elsewhere.
                 scratch = workspace.dir / ".shards"
-                drawn = _few_steps(params, generator_artifact, material, device, scratch, stop, ranks)
+                drawn = _few_steps(params, generator_artifact, sources, device, scratch, stop, ranks)
                 plan = plan_of(
-                    material,
-                    params.ladders,
-                    params.run.seed,
-                    drawn=drawn,
-                    pixels=bool(params.network.backbone),
-                    cache=cache_dir() / "labels",
-                )
-                # Hidden, so not published; beside the checkpoints, not among them: those are copied
-                # elsewhere.
+                    sources, params.ladders, params.run.seed, drawn=drawn,
+                    pixels=bool(params.network.backbone), cache=cache_dir() / "labels",
+                )  # fmt: skip
                 shards = ShardFolder(scratch, plan, stop, builds=is_node_leader())
-                began = time.monotonic()
-                with shards.workers():
+                with _timed(timing, "train_seconds"), shards.workers():
                     network, curve = train(
-                        shards,
-                        params,
-                        checkpoints=workspace.checkpoints,
-                        stop=stop,
-                        device=device,
-                        ranks=ranks,
-                        report=tracked.metrics,
-                    )
-                timing = {
-                    "train_seconds": time.monotonic() - began,
-                    "train_waited_for_ladders": shards.waited,
-                }
-                if ranks.is_main:
-                    scorer = Scorer(network, material.geometry, device)
-                    began = time.monotonic()
-                    judged = judge_of(material.samples_card)
-                    measured = measuring.measure(
-                        scorer.score_prepared, material, params.card,
-                        heldout_types=params.ladders.heldout_types, seed=params.run.seed, stop=stop,
-                        judged=judged, rate=scorer.rate_prepared,
-                        generator=_drawing(generator_artifact, params, device),
-                        cache=cache_dir() / "labels", workers=_workers(),
+                        shards, params, checkpoints=workspace.checkpoints, stop=stop, device=device,
+                        ranks=ranks, report=tracked.metrics,
                     )  # fmt: skip
-                    measured.card.data["training"] = {
-                        pool.source: {"contents": len(set(pool.clips.contents)), "ladders": pool.ladders}
-                        for pool in plan.pools
-                    }
-                    checks = gate.checks(measured.card, params.gate)
-                    refused = gate.refusals(checks)
-                    scorer.save(workspace.dir, params.network)
-                    metrics = write_card(workspace.dir, measured, checks, refused, curve, len(plan))
-                    timing["card_seconds"] = time.monotonic() - began
+                timing["train_waited_for_ladders"] = shards.waited
+                if ranks.is_main:
+                    reward = TrainedReward(network, sources.geometry, device)
+                    reward.save(workspace.dir, params.network)
+                    with _timed(timing, "card_seconds"):
+                        measured = measure(
+                            reward.rate_prepared, sources, params.card,
+                            heldout_types=params.ladders.heldout_types, seed=params.run.seed, stop=stop,
+                            generator=_drawing(generator_artifact, params, device),
+                            cache=cache_dir() / "labels",
+                        )  # fmt: skip
+                        measured.card.data["training"] = {
+                            pool.source: {"contents": len(set(pool.clips.contents)), "ladders": pool.ladders}
+                            for pool in plan.pools
+                        }
+                        refused = write_measured(workspace.dir, measured, params.gate, curve)
+                        metrics = measured.card.metrics() | {"training_ladders": float(len(plan))}
+                        write_metrics(workspace.dir, metrics)
                     if network.backbone is None:
-                        replay.keep(workspace.dir, shards, measured.ladders, material.samples_card, judged)
-                    timing |= measuring.throughput(scorer.score_prepared, material.test)
+                        replay.keep(
+                            workspace.dir, shards, measured.ladders, sources.samples_card, measured.judged
+                        )
+                    timing |= throughput(reward.score_prepared, sources.test)
                     (workspace.dir / "timing.json").write_text(json.dumps(timing, indent=2) + "\n")
                     workspace.about_run.add("timing.json")
                 refused, metrics = ranks.broadcast_object((refused, metrics))
@@ -128,6 +107,13 @@ def run(params: RewardParams, *, corpus: str | Path, generator: str | Path, out:
                 tracked.finish(workspace.published)
         tracked.finish(workspace.published or Path(out))
     return StepResult(workspace.published or Path(out), metrics)
+
+
+@contextmanager
+def _timed(timing: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    timing[name] = time.monotonic() - began
 
 
 def _check_names(params: RewardParams) -> None:
@@ -147,7 +133,7 @@ def _check_names(params: RewardParams) -> None:
 def _few_steps(
     params: RewardParams,
     artifact: Artifact,
-    material: LadderSources,
+    sources: LadderSources,
     device: torch.device,
     folder: Path,
     stop: StopSignal,
@@ -160,7 +146,7 @@ def _few_steps(
 
     def drawn(generator: Generator | None) -> Pool:
         return draw(
-            generator, material.prompts_train, counts.few_steps, counts.clips_per_ladder, material.geometry,
+            generator, sources.prompts_train, counts.few_steps, counts.clips_per_ladder, sources.geometry,
             params.run.seed, folder / "drawn.safetensors", stop,
         )  # fmt: skip
 
@@ -172,12 +158,6 @@ def _few_steps(
     return drawn(None)
 
 
-def _workers() -> int:
-    """Processes that build the card's ladders: one for every core, none where there is one."""
-    cores = available_cpus()
-    return cores if cores > 1 else 0
-
-
 def _drawing(artifact: Artifact, params: RewardParams, device: torch.device) -> Generator | None:
     """The generator of an artifact that holds one and is to draw attacks."""
     if not params.card.generator_attacks or not (artifact.path / GENERATOR_SETTINGS).is_file():
@@ -185,42 +165,3 @@ def _drawing(artifact: Artifact, params: RewardParams, device: torch.device) -> 
     from components.generator.generator import Generator
 
     return Generator.load(artifact.path, device)
-
-
-def write_card(
-    folder: Path,
-    measured: Measured,
-    checks: Sequence[Check],
-    refused: Sequence[str],
-    curve: Curve | None = None,
-    ladders: int | None = None,
-) -> dict[str, float]:
-    """Writes card.json, card.md, metrics.json and plots/ into an existing folder.
-
-    Args:
-        checks, refused: of the gate.
-        curve: of the training, where there was one.
-        ladders: number of training ladders.
-
-    Returns:
-        The flat metrics.
-    """
-    card = measured.card
-    verdict = {
-        "passed": not refused,
-        "reasons": list(refused),
-        "checks": [{"name": check.metric, **check.as_json(), "line": gate.line(check)} for check in checks],
-    }
-    text = json.dumps({**card.as_json(), "gate": verdict}, indent=2)
-    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "card.md").write_text(as_markdown(card, checks, refused), encoding="utf-8")
-    (folder / "plots").mkdir(exist_ok=True)
-    plots.draw(folder / "plots", measured, curve, checks)
-    metrics = {**card.metrics(), "gate_passed": float(not refused)}
-    room = gate.least_room(checks)
-    if room is not None:
-        metrics["gate_room"] = room
-    if ladders is not None:
-        metrics["training_ladders"] = float(ladders)
-    write_metrics(folder, metrics)
-    return metrics

@@ -6,7 +6,7 @@ import inspect
 import pkgutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -70,7 +70,7 @@ def step_app(
             devices.configure_threads()
             devices.configure_determinism()
         done = (pkgutil.resolve_name(run) if isinstance(run, str) else run)(loaded, **arguments)
-        _report(name, arguments["out"], getattr(done, "metrics", None))
+        report(name, arguments["out"], getattr(done, "metrics", None))
 
     place = "a folder or s3:// URI"
     wanted = [
@@ -169,7 +169,8 @@ def _exit(code: int, line: str = "") -> NoReturn:
     raise SystemExit(code)
 
 
-def _report(name: str, out: str, metrics: dict[str, float] | None) -> None:
+def report(name: str, out: object, metrics: Mapping[str, float] | None) -> None:
+    """Print that `name` is done, where its result lies and its metrics; on the main process only."""
     from components.runtime.compute.distributed import is_main_process
     from components.runtime.tables import columns
 

@@ -15,8 +15,7 @@ from components.alignment.outcome import load_best
 from components.alignment.params import GuardParams
 from components.corpus.prompts import Prompt
 from components.generator.generator import Generator
-from components.reward.base import Reward
-from components.reward.scoring.trained import Rating
+from components.reward.base import Rating, Reward
 from components.runtime.compute.distributed import Ranks
 from tests.alignment.tiny import PARAMS, Brightness, make_trainer
 

@@ -11,8 +11,9 @@ import torch
 
 from components.alignment.loop import AlignmentLoop
 from components.generator.generator import Generator
-from components.reward.refresh.versions import Version, digest_of_folder
-from components.reward.scoring.trained import Scorer
+from components.reward.base import digest_of_folder
+from components.reward.refresh.versions import RewardVersion
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.errors import InputError
 from tests.alignment.tiny import (
     PARAMS,
@@ -66,7 +67,7 @@ def test_every_score_can_be_had_again_from_what_is_published(whole: AlignmentLoo
     assert whole.reward.version.number == 1, whole.reward.versions[1].reasons
     whole.reward.publish(tmp_path / "reward")
     listed = json.loads((tmp_path / "reward" / "versions.json").read_text())["versions"]
-    assert [Version.of(values) for values in listed] == whole.reward.versions
+    assert [RewardVersion.of(values) for values in listed] == whole.reward.versions
     folder = tmp_path / "reward" / "v1"
     assert {path.name for path in folder.iterdir()} == {
         "config.json", "model.safetensors", "card.json", "card.md",
@@ -75,7 +76,7 @@ def test_every_score_can_be_had_again_from_what_is_published(whole: AlignmentLoo
     rows = [r for r in ledger_rows(whole.ledger.folder.parent) if r["iteration"] == 2]
     texts = [str(r["prompt"]) for r in rows]
     # The policy at iteration 2 is not kept; its samples are judged by the kept weights in the run's memory.
-    again, before = Scorer.load(folder), whole.reward.reward
+    again, before = TrainedReward.load(folder), whole.reward.reward
     frames = whole.generator.sample(texts, [int(str(r["seed"])) for r in rows])[0]
     assert torch.equal(again.score(frames, 8.0), before.score(frames, 8.0))
 
@@ -148,7 +149,7 @@ def test_two_processes_make_the_same_versions(whole: AlignmentLoop, two_processe
     # Both processes' own accounts of which versions there were and what the last says of the same clips.
     first, second = (json.loads((two_processes / f"rank{rank}.json").read_text()) for rank in range(2))
     assert first == second
-    versions = [Version.of(values) for values in first["versions"]]
+    versions = [RewardVersion.of(values) for values in first["versions"]]
     assert [(v.number, v.parent, v.iteration, v.adopted) for v in versions] == [
         (v.number, v.parent, v.iteration, v.adopted) for v in whole.reward.versions
     ]

@@ -23,9 +23,8 @@ from components.corpus.prompts import Prompt
 from components.generator.generator import Generator, load_family
 from components.generator.miniature.architecture import TEXT_WIDTH, build_text_encoder, build_tokenizer
 from components.generator.params import SamplingParams
-from components.reward.base import Reward
+from components.reward.base import Rating, Reward
 from components.reward.refresh.refresher import Refresher
-from components.reward.scoring.trained import Rating
 from components.runtime.compute.distributed import Ranks
 
 PROMPTS = [

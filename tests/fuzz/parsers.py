@@ -26,7 +26,7 @@ from components.params import load_params
 from components.planning.blueprints import blueprint_of
 from components.registry.gate.champion import difference, read_rows, same_requests
 from components.reward.ladders import replay
-from components.reward.scoring.trained import Scorer
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.checkpoints import Checkpointer
 from components.runtime.artifacts.publish import publish
@@ -183,7 +183,7 @@ def scorer_read(name: str) -> Read:
             kept.update({n: (folder / "made" / n).read_bytes() for n in ("config.json", "model.safetensors")})
         for one, content in {**kept, name: data}.items():
             (folder / one).write_bytes(content)
-        scorer = Scorer.load(folder)
+        scorer = TrainedReward.load(folder)
         size = scorer.geometry
         if size.frames * size.height * size.width > 100_000:
             return scorer  # larger clips take more than a case may, as they say

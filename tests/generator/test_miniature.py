@@ -115,7 +115,7 @@ def _descend(folder: Path, steps: int, stop_at: int | None = None) -> Iterator[T
         target = torch.randn(4, generator=torch.Generator().manual_seed(step))
         return (module.weight - target).square().sum()
 
-    optimise(module, loss_at, stage="toy", steps=steps, learning_rate=0.1, checkpoints=folder)
+    optimise(module, loss_at, "toy", steps, 0.1, folder)
     yield module.weight.detach()
 
 
@@ -131,11 +131,4 @@ def test_a_training_that_runs_away_ends_with_the_step_and_the_setting(tmp_path: 
     """A quartic under a rate of 1e30: the first step leads where the gradient overflows."""
     module = _Quadratic()
     with pytest.raises(InputError, match=r"generator\.miniature\.vae_learning_rate = 1e\+30.* step 2 of 9"):
-        optimise(
-            module,
-            lambda step: module.weight.pow(4).sum(),
-            stage="vae",
-            steps=9,
-            learning_rate=1e30,
-            checkpoints=tmp_path,
-        )
+        optimise(module, lambda step: module.weight.pow(4).sum(), "vae", 9, 1e30, tmp_path)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.registry.__main__ import app
+from components.registry.params import RegistryParams
 from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
+from components.runtime.step import main
 
 GOOD = {
     "prompts": 96.0,
@@ -34,6 +38,23 @@ GOOD = {
     **{f"delta_high/{name}": 0.001 for name in ("temporal_flickering", "motion_smoothness")},
 }
 Candidate = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture
+def params(request: pytest.FixtureRequest) -> RegistryParams:
+    """One registered model per test."""
+    name = re.sub(r"[\[\]/]", "-", request.node.name[:60])
+    return RegistryParams.model_validate(
+        {"model": name, "reward_model": f"{name}-reward", "run": {"device": "cpu"}}
+    )
+
+
+def command(params: RegistryParams, *words: str) -> int:
+    """Exit code of a verb."""
+    settings = [f"registry.model={params.model}", f"registry.reward_model={params.reward_model}"]
+    with pytest.raises(SystemExit) as ended:
+        main(app, [*words, *(part for setting in settings for part in ("--set", setting))])
+    return int(str(ended.value.code))
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from components.registry.__main__ import app
 from components.registry.params import RegistryParams
 from components.registry.promotion_log import CANDIDATE, CHAMPION, PREVIOUS
 from components.registry.step import run
@@ -16,32 +14,13 @@ from components.registry.versions.files import fetch_from_run
 from components.registry.versions.store import RegisteredModel
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import GateRefused, InputError
-from components.runtime.step import main
-
-Candidate = Callable[..., dict[str, Path]]
+from tests.registry.conftest import Candidate, command
 
 pytestmark = pytest.mark.usefixtures("mlflow_home")
 
 
-@pytest.fixture
-def params(request: pytest.FixtureRequest) -> RegistryParams:
-    """One registered model per test."""
-    name = request.node.name[:60].replace("[", "-").replace("]", "")
-    return RegistryParams.model_validate(
-        {"model": name, "reward_model": f"{name}-reward", "run": {"device": "cpu"}}
-    )
-
-
 def aliases(params: RegistryParams) -> dict[str, str]:
     return RegisteredModel(params.model).aliases()
-
-
-def command(params: RegistryParams, *words: str) -> int:
-    """Exit code of a verb."""
-    settings = [f"registry.model={params.model}", f"registry.reward_model={params.reward_model}"]
-    with pytest.raises(SystemExit) as ended:
-        main(app, [*words, *(part for setting in settings for part in ("--set", setting))])
-    return int(str(ended.value.code))
 
 
 def test_first_good_candidate_becomes_champion_with_its_files(

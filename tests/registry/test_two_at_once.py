@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,8 @@ from components.registry.params import RegistryParams
 from components.registry.promotion_log import CHAMPION, PREVIOUS, LogEntry
 from components.registry.step import run
 from components.registry.versions.store import RegisteredModel
+from tests.registry.conftest import Candidate
 
-Candidate = Callable[..., dict[str, Path]]
 #: Only better than the champion is let through, so that it is known who must be champion in the end.
 GATE = "champion: [{metric: judge, margin: 0.0, confident: true}]"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,17 +20,9 @@ from components.registry.versions.store import RegisteredModel
 from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.errors import InputError
 from components.runtime.gate.thresholds import load_gate
-from tests.registry.test_step import command
-
-Candidate = Callable[..., dict[str, Path]]
+from tests.registry.conftest import Candidate, command
 
 pytestmark = pytest.mark.usefixtures("mlflow_home")
-
-
-@pytest.fixture
-def params(request: pytest.FixtureRequest) -> RegistryParams:
-    name = request.node.name[:60].replace("[", "-").replace("]", "").replace("/", "-")
-    return RegistryParams.model_validate({"model": name, "reward_model": f"{name}-reward"})
 
 
 @pytest.fixture

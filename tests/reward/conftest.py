@@ -19,7 +19,7 @@ from components.corpus.world.scene import all_scenes
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams, RewardParams
-from components.reward.scoring.trained import Scorer
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams
 from components.video.clip import ClipFormat
@@ -130,7 +130,7 @@ def write_reward(folder: Path, seed: int = 0) -> Path:
     network.coding.fit(statistics)
     params = StepParams.model_validate({"run": {"seed": seed, "device": "cpu"}})
     with publish(str(folder), step="reward", params=params, inputs={}) as workspace:
-        Scorer(network, ClipFormat(FRAMES, SIDE, SIDE, 8.0)).save(workspace.dir, sizes)
+        TrainedReward(network, ClipFormat(FRAMES, SIDE, SIDE, 8.0)).save(workspace.dir, sizes)
         workspace.write_metrics({"srcc_world": 0.0})
     return folder
 

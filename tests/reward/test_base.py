@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.reward import Scorer
-from components.reward.base import check_clips, open_reward, reading_of, scoring_files
+from components.reward.base import check_clips, input_spec_of, scoring_files
+from components.reward.scoring.load import open_reward
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError
 from tests.reward.conftest import world
@@ -17,11 +18,11 @@ from tests.reward.conftest import world
 
 def test_a_trained_reward_opens_as_its_scorer(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips = world(3)
-    known = Scorer.load(untrained, "cpu").score(clips, 8.0)
+    known = TrainedReward.load(untrained, "cpu").score(clips, 8.0)
     for opened in (open_reward(untrained, "cpu"), open_reward(open_artifact(untrained), torch.device("cpu"))):
         assert torch.equal(opened.score(clips, 8.0, ["a"] * 3), known)
     assert capsys.readouterr().err == ""
-    assert reading_of(opened).short_side == 4 * 32
+    assert input_spec_of(opened).short_side == 4 * 32
 
 
 def test_an_unmeasured_reward_says_so(

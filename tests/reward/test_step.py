@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from components.reward import Scorer
 from components.reward.params import RewardParams
+from components.reward.scoring.trained import TrainedReward
 from components.reward.step import run
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import GateRefused, InputError
@@ -60,7 +60,7 @@ def test_the_artifact_holds_weights_card_metrics_and_plots(reward: Path, tiny: R
         "two_apart_ordered_all",
         "frozen_below_original",
         "stillness_gain",
-        "pairs_beyond_spread_generated_ladders",
+        "pairs_beyond_uncertainty_generated_ladders",
         "gate_room",
         "judge_srcc",
     } <= set(metrics)
@@ -71,7 +71,7 @@ def test_the_artifact_holds_weights_card_metrics_and_plots(reward: Path, tiny: R
     for source in ("world", "footage", "generated", "reconstructed"):
         assert trained[source]["ladders"] == getattr(tiny.ladders, source), source
     assert card["columns"]["world"]["srcc"] == pytest.approx(metrics["srcc_world"])
-    assert torch.isfinite(Scorer.load(reward, "cpu").score(world(2), 8.0)).all()
+    assert torch.isfinite(TrainedReward.load(reward, "cpu").score(world(2), 8.0)).all()
 
 
 def test_the_ladders_are_not_published_and_who_waited_is_told(reward: Path) -> None:

@@ -19,7 +19,7 @@ class Candidate:
     """One sampled clip of a prompt's group.
 
     Attributes:
-        spread: the reward's uncertainty (ensemble std) about this clip, in its units; 0 where it gives none.
+        uncertainty: the reward's ensemble std for this clip, in its units; 0 where it gives none.
         aspects: further scores of the reward by name.
     """
 
@@ -28,7 +28,7 @@ class Candidate:
     seed: int
     reward: float
     motion: float
-    spread: float = 0.0
+    uncertainty: float = 0.0
     aspects: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -73,18 +73,17 @@ def motion_of(frames: Tensor) -> Tensor:
 
 def _motion_of_few(frames: Tensor) -> Tensor:
     grey = frames.float().mean(dim=2).flatten(2)
-    spread = grey.std(dim=2, keepdim=True).clamp_min(1.0)
-    normal = (grey - grey.mean(dim=2, keepdim=True)) / spread
+    deviation = grey.std(dim=2, keepdim=True).clamp_min(1.0)
+    normal = (grey - grey.mean(dim=2, keepdim=True)) / deviation
     return (normal[:, 1:] - normal[:, :-1]).abs().mean(dim=(1, 2))
 
 
 def noise_of(one: Candidate, other: Candidate) -> float:
-    """Return the uncertainty of a reward gap: the root of the sum of both squared spreads.
+    """Return the uncertainty of a reward gap: the root of the sum of both clips' squared ones.
 
-    A spread that is not finite counts as 0.
+    One that is not finite counts as 0.
     """
-    spreads = (c.spread if math.isfinite(c.spread) else 0.0 for c in (one, other))
-    return math.hypot(*spreads)
+    return math.hypot(*(c.uncertainty for c in (one, other) if math.isfinite(c.uncertainty)))
 
 
 def pair_group(

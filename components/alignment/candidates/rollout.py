@@ -18,8 +18,7 @@ from torch import Tensor
 from components.alignment.candidates.pairs import Candidate, motion_of
 from components.corpus.prompts import Prompt
 from components.generator.generator import Generator
-from components.reward.base import Reward
-from components.reward.scoring.trained import Rating
+from components.reward.base import Rating, Reward
 from components.runtime.compute.seeds import derive, torch_generator
 
 T = TypeVar("T")
@@ -132,7 +131,7 @@ def grouped(
     # Latents that are not finite decode to frames like any other: the reward would not notice.
     sound = latents.isfinite().flatten(1).all(dim=1).to(rating.score.device)
     rewards = rating.score.where(sound, math.nan).tolist()
-    spreads, motions = rating.spread.tolist(), motion_of(frames).tolist()
+    uncertainties, motions = rating.uncertainty.tolist(), motion_of(frames).tolist()
     aspects = {name: values.tolist() for name, values in rating.aspects.items()}
     groups = []
     for prompt, rows in groupby(range(len(named)), key=lambda row: named[row][0]):
@@ -140,7 +139,7 @@ def grouped(
         here = slice(clips[0], clips[-1] + 1)
         candidates = [
             Candidate(
-                prompt.id, named[row][1], seeds[row], rewards[row], motions[row], spreads[row],
+                prompt.id, named[row][1], seeds[row], rewards[row], motions[row], uncertainties[row],
                 {name: values[row] for name, values in aspects.items()},
             )
             for row in clips
@@ -172,7 +171,7 @@ def _sample_and_score(
     ratings = [future.result() for future in scoring]
     rating = Rating(
         torch.cat([part.score for part in ratings]),
-        torch.cat([part.spread for part in ratings]),
+        torch.cat([part.uncertainty for part in ratings]),
         {name: torch.cat([part.aspects[name] for part in ratings]) for name in ratings[0].aspects},
     )
     return torch.cat(latents), torch.cat(frames), rating

@@ -26,8 +26,8 @@ from components.alignment.ledger.schema import LedgerOrigin, kept_latents
 from components.alignment.ledger.writer import LEDGER, LedgerWriter
 from components.corpus.prompts import Prompt
 from components.generator.generator import Generator
-from components.reward.base import Reward, open_reward
-from components.reward.refresh.versions import digest_of
+from components.reward.base import Reward, digest_of
+from components.reward.scoring.load import open_reward
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.publish import StepResult, publish
 from components.runtime.compute.devices import resolve

@@ -127,7 +127,7 @@ def rows_of(
             "candidate": candidate.index,
             "seed": candidate.seed,
             "reward": candidate.reward,
-            "reward_spread": candidate.spread,
+            "reward_spread": candidate.uncertainty,
             "motion": candidate.motion,
             "role": (role := {decision.winner: "winner", decision.loser: "loser"}.get(candidate.index, "")),
             "gap": decision.gap,

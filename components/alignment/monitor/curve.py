@@ -40,7 +40,7 @@ def figures_of(batch: RolloutBatch) -> Row:
         "pairs": float(reasons.pop("accepted")),
         "reward_mean": _mean(reward for group in rewards for reward in group),
         "reward_best": _mean(max(group) for group in rewards if group),
-        "spread_mean": _mean(c.spread for c in candidates if math.isfinite(c.reward)),
+        "spread_mean": _mean(c.uncertainty for c in candidates if math.isfinite(c.reward)),
         "gap_mean": _mean(decision.gap for decision in batch.decisions if decision.accepted),
         "motion_mean": _mean(c.motion for c in candidates),
         "refilled": float(batch.refilled),

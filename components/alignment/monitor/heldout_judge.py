@@ -24,8 +24,8 @@ from components.corpus.prompts import Prompt
 from components.corpus.world.judge import judge
 from components.corpus.world.scene import parse_caption
 from components.generator.generator import Generator
-from components.reward.base import open_reward
-from components.reward.refresh.versions import digest_of
+from components.reward.base import digest_of
+from components.reward.scoring.load import open_reward
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.distributed import Ranks, is_main_process
 from components.runtime.compute.seeds import derive
@@ -84,7 +84,7 @@ def choose_judge(
 
     Args:
         judge: a reward artifact other than the training reward.
-        reward_digest: `components.reward.refresh.versions.digest_of` the training reward.
+        reward_digest: `components.reward.base.digest_of` the training reward.
 
     Raises:
         InputError: the judge is the training reward, which would count its own exploits as progress; or there

@@ -19,8 +19,9 @@ from components.evaluation.comparison.verdict import Verdict
 from components.evaluation.report import charts
 from components.evaluation.report import svg_marks as marks
 from components.evaluation.report.recommendation import limits, recommend
-from components.evaluation.report.reward_section import RewardPage, Version
+from components.evaluation.report.reward_section import RewardPage
 from components.evaluation.report.side_by_side import ExamplePair, as_videos
+from components.reward.refresh.versions import RewardVersion
 from components.runtime.artifacts.manifest import Manifest
 from components.runtime.io.page_slots import DECISION, OUTCOME, slot
 from components.runtime.stats import CONFIDENCE
@@ -61,7 +62,7 @@ class PageContent:
     provenance: list[tuple[str, str]]
     sources: Mapping[str, Manifest]
     setting: str
-    versions: list[Version] = field(default_factory=list)
+    versions: list[RewardVersion] = field(default_factory=list)
 
     @property
     def unavailable(self) -> dict[str, str]:

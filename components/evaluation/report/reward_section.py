@@ -1,19 +1,16 @@
-"""What the reward step measured about the judge that the alignment trained against, as the page shows it."""
+"""What the reward step measured about the reward that the alignment trained against, as the page shows it."""
 
 from __future__ import annotations
 
 import base64
 import csv
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from components.runtime.errors import InputError
+from components.reward.card.card import Card, Wins
 
 #: Figures of a reward without a card that are shown at once; the others are folded away.
 FIRST = re.compile(
@@ -37,91 +34,6 @@ PLOTS = {
 }
 #: Largest plot (bytes) that goes into the page.
 LARGEST_PLOT = 2**20
-
-
-class _Part(BaseModel):
-    """A piece of card.json; what the page does not show is passed over."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Column(_Part):
-    """Agreement with the labels on one kind of content; None where there is no label."""
-
-    clips: int = Field(0, description="clips compared")
-    ladders: int = Field(0, description="ladders compared")
-    srcc: float | None = Field(None, description="rank correlation with the label, -1..1")
-    plcc: float | None = Field(None, description="linear correlation after a logistic fit, -1..1")
-    reference_above: float | None = Field(None, description="share of copies scored below their original")
-    adjacent_ordered: float | None = Field(None, description="share of neighbouring levels in order")
-
-
-class Share(_Part):
-    """How often the honest clip was scored above the attacked one, with a 95 % Wilson interval."""
-
-    won: int = Field(description="clips scored above")
-    clips: int = Field(description="clips compared")
-    share: float | None = Field(None, description="0..1")
-    low: float | None = Field(None, description="lower end")
-    high: float | None = Field(None, description="upper end")
-
-
-class Agreement(_Part):
-    """Rank correlation with the oracle judge inside a prompt, bootstrap over prompts."""
-
-    value: float | None = Field(None, description="-1..1")
-    low: float | None = Field(None, description="lower end")
-    high: float | None = Field(None, description="upper end")
-    clusters: int = Field(0, description="prompts")
-
-
-class GateCheck(_Part):
-    """One requirement of the reward's gate."""
-
-    name: str = Field(description="the figure")
-    value: float | None = Field(None, description="what was found")
-    least: float | None = Field(None, description="what is asked")
-    passed: bool | None = Field(None, description="None where nothing could be measured")
-    line: str = Field("", description="found and asked, in one line")
-
-
-class Gate(_Part):
-    """The reward's gate."""
-
-    passed: bool = Field(description="whether the reward may be aligned to")
-    reasons: list[str] = Field(default_factory=list, description="why not")
-    checks: list[GateCheck] = Field(default_factory=list, description="every requirement")
-
-
-class Backward(_Part):
-    """A kind of damage that clips of one source are ranked against: the more of it, the better the score."""
-
-    name: str = Field(description="of a distortion, or of a family of them")
-    source: str = Field(description="of the clips")
-    srcc: float | None = Field(None, description="rank correlation with the label")
-    pairs: float | None = Field(None, description="share of a ladder's pairs in the right order, 0..1")
-
-
-class Card(_Part):
-    """What the page shows of card.json."""
-
-    columns: dict[str, Column] = Field(default_factory=dict, description="by kind of content")
-    baselines: dict[str, dict[str, Column]] = Field(default_factory=dict, description="by simple measure")
-    attacks: dict[str, dict[str, Share]] = Field(default_factory=dict, description="by source, by attack")
-    judge: Agreement | None = Field(None, description="agreement with the oracle judge")
-    judge_pairs: float | None = Field(None, description="share of pairs in the judge's order, 0..1")
-    gate: Gate | None = Field(None, description="the gate's decision")
-    backward: list[Backward] = Field(default_factory=list, description="what is ranked the wrong way round")
-    unavailable: dict[str, str] = Field(default_factory=dict, description="why, by figure")
-
-
-class Version(_Part):
-    """A version of a reward that was refreshed during the alignment."""
-
-    number: int = Field(description="0 is the one that the reward step published")
-    iteration: int | None = Field(None, description="of the alignment, from 0")
-    adopted: bool = Field(True, description="whether it went on to judge")
-    reasons: list[str] = Field(default_factory=list, description="why not")
 
 
 @dataclass(frozen=True)
@@ -160,8 +72,7 @@ class RewardPage:
     @property
     def rest(self) -> list[tuple[str, float]]:
         """The others."""
-        first = dict(self.first)
-        return [entry for entry in sorted(self.figures.items()) if entry[0] not in first]
+        return [entry for entry in sorted(self.figures.items()) if entry not in self.first]
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -173,44 +84,40 @@ class RewardPage:
     @property
     def labelled(self) -> list[str]:
         """Names of the columns that have a correlation with the label."""
-        return [
-            name for name, one in (self.card.columns if self.card else {}).items() if one.srcc is not None
-        ]
+        columns = self.card.columns if self.card else {}
+        return [name for name, column in columns.items() if column.srcc is not None]
 
     @property
     def sources(self) -> list[str]:
         """Kinds of clips that were attacked."""
-        return [name for name in (self.card.attacks if self.card else {}) if name != "pooled"]
+        return list(self.card.attacks if self.card else {})
 
     @property
     def resisted(self) -> float | None:
         """The share of attacked clips that the gate wants below the honest ones."""
         checks = self.card.gate.checks if self.card and self.card.gate else []
-        return next((one.least for one in checks if one.name.endswith("_below_original")), None)
+        return next((check.least for check in checks if check.name.endswith("_below_original")), None)
 
     @property
-    def attacks(self) -> list[tuple[str, dict[str, Share]]]:
+    def attacks(self) -> list[tuple[str, dict[str, Wins]]]:
         """Attacks that ever worked, with the share by source; the one least resisted on any source first."""
-        return [row for row in self._all_attacks() if any(one.share != 1 for one in row[1].values())]
+        return [row for row in self._all_attacks() if any(wins.share != 1 for wins in row[1].values())]
 
     @property
     def harmless(self) -> list[str]:
         """Attacks that never worked on any source."""
-        return [name for name, row in self._all_attacks() if all(one.share == 1 for one in row.values())]
+        return [name for name, row in self._all_attacks() if all(wins.share == 1 for wins in row.values())]
 
-    def _all_attacks(self) -> list[tuple[str, dict[str, Share]]]:
-        sources = {name: self.card.attacks[name] for name in self.sources} if self.card else {}
-        names = dict.fromkeys(name for found in sources.values() for name in found)
-        rows = [
-            (name, {source: found[name] for source, found in sources.items() if name in found})
-            for name in names
-        ]
+    def _all_attacks(self) -> list[tuple[str, dict[str, Wins]]]:
+        by_attack: dict[str, dict[str, Wins]] = {}
+        for source, attacks in (self.card.attacks if self.card else {}).items():
+            for name, wins in attacks.items():
+                by_attack.setdefault(name, {})[source] = wins
 
-        def weakest(row: tuple[str, dict[str, Share]]) -> float:
-            shares = [one.share for one in row[1].values() if one.share is not None]
-            return min(shares, default=math.inf)
+        def weakest(row: tuple[str, dict[str, Wins]]) -> float:
+            return min((wins.share for wins in row[1].values() if wins.share is not None), default=math.inf)
 
-        return sorted(rows, key=weakest)
+        return sorted(by_attack.items(), key=weakest)
 
 
 def read_reward(folder: Path, figures: Mapping[str, float]) -> RewardPage:
@@ -223,13 +130,8 @@ def read_reward(folder: Path, figures: Mapping[str, float]) -> RewardPage:
     Raises:
         InputError: card.json is not a card.
     """
-    file, card = folder / "card.json", None
-    if file.is_file():
-        try:
-            card = Card.model_validate(json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, ValidationError) as error:
-            first = str(error).splitlines()[0]
-            raise InputError(f"{file}: not a reward card: {first}") from error
+    file = folder / "card.json"
+    card = Card.read(file) if file.is_file() else None
     plots, left_out = [], []
     for picture in sorted((folder / "plots").glob("*.png")):
         name = picture.stem
@@ -244,25 +146,9 @@ def read_reward(folder: Path, figures: Mapping[str, float]) -> RewardPage:
     return RewardPage(card, dict(figures), read_log(folder / "plots" / "training.csv"), plots, left_out)
 
 
-def read_versions(folder: Path) -> list[Version]:
-    """Versions of the reward that judged, or tried to, during the alignment; none where there is no record.
-
-    Raises:
-        InputError: reward/versions.json is not such a record.
-    """
-    file = folder / "reward" / "versions.json"
-    if not file.is_file():
-        return []
-    try:
-        return [Version.model_validate(one) for one in json.loads(file.read_text("utf-8"))["versions"]]
-    except (ValueError, KeyError, TypeError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{file}: not a record of reward versions: {first}") from error
-
-
-def read_log(file: Path | None) -> dict[str, list[float]]:
+def read_log(file: Path) -> dict[str, list[float]]:
     """Columns of a CSV of numbers; a cell that is not one becomes NaN. No file: no curves."""
-    if file is None or not file.is_file():
+    if not file.is_file():
         return {}
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

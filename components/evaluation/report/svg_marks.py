@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from components.evaluation.report.charts import number
-from components.evaluation.report.reward_section import Share
+from components.reward.card.card import Wins
 from components.runtime.stats import Interval
 
 _FRAME = Markup(
@@ -85,7 +85,7 @@ def interval(estimate: Interval, on: Axis, limit: float | None = None) -> Markup
     return _FRAME.format("interval", 20, label, Markup("").join(parts))
 
 
-def spans(by_source: Mapping[str, Share], sources: Sequence[str], on: Axis, limit: float | None) -> Markup:
+def spans(by_source: Mapping[str, Wins], sources: Sequence[str], on: Axis, limit: float | None) -> Markup:
     """Shares by source, each with its interval, where it has one, on a line of its own, coloured by its place
     in ``sources``."""
     height = 9 * len(by_source) + 3

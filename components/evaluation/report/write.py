@@ -15,9 +15,10 @@ from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.inputs import KINDS, Inputs
 from components.evaluation.params import EvaluationParams
 from components.evaluation.report.page import PageContent, render
-from components.evaluation.report.reward_section import read_log, read_reward, read_versions
+from components.evaluation.report.reward_section import read_log, read_reward
 from components.evaluation.report.side_by_side import choose_pairs
 from components.evaluation.vbench.totals import totals
+from components.reward.refresh.versions import read_versions
 from components.runtime.artifacts import provenance
 from components.runtime.compute.seeds import numpy_rng
 from components.runtime.tracking.step_run import flattened
@@ -48,7 +49,7 @@ def write_report(folder: Path, comparison: ModelComparison, inputs: Inputs, para
         chosen_by=f"the change of the {chosen_by}",
         log=read_log(inputs.alignment.path / "plots" / "training.csv"),
         reward=read_reward(inputs.reward.path, inputs.reward.metrics()),
-        versions=read_versions(inputs.alignment.path),
+        versions=read_versions(inputs.alignment.path / "reward"),
         totals=_totals_in_words(base, comparison.compat),
         provenance=_provenance(comparison, inputs, params),
         sources={step: artifact.manifest for step, artifact in vars(inputs).items()},

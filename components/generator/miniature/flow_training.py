@@ -57,11 +57,8 @@ def train_flow(
     """
     vae = pipeline.vae.to(device).eval()
     latents = encode_footage(vae, footage, device)
-    both = (
-        nn.ModuleDict({"transformer": pipeline.transformer, "text_encoder": pipeline.text_encoder})
-        .to(device)
-        .train()
-    )
+    both = nn.ModuleDict({"transformer": pipeline.transformer, "text_encoder": pipeline.text_encoder})
+    both.to(device).train()
     if device.type == "cuda":
         # The network is so small that launching its kernels takes longer than running them.
         pipeline.transformer.compile()
@@ -91,12 +88,5 @@ def train_flow(
         predicted = pipeline.transformer(noisy, time * 1000.0, text, return_dict=False)[0]
         return (predicted - (noise - clean)).square().mean()
 
-    optimise(
-        both,
-        loss_at,
-        stage="flow",
-        steps=recipe.flow_steps,
-        learning_rate=recipe.flow_learning_rate,
-        checkpoints=checkpoints,
-    )
+    optimise(both, loss_at, "flow", recipe.flow_steps, recipe.flow_learning_rate, checkpoints)
     both.eval()

@@ -21,7 +21,6 @@ CHECKPOINT_EVERY = 250
 def optimise(
     module: nn.Module,
     loss_at: Callable[[int], Tensor],
-    *,
     stage: str,
     steps: int,
     learning_rate: float,

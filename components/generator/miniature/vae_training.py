@@ -74,14 +74,7 @@ def train_vae(
         reconstruction = decode(vae, mean + (0.5 * log_variance).exp() * noise)
         return pixel_loss(reconstruction, video) + KL_WEIGHT * divergence(mean, log_variance)
 
-    optimise(
-        vae,
-        loss_at,
-        stage="vae",
-        steps=recipe.vae_steps,
-        learning_rate=recipe.vae_learning_rate,
-        checkpoints=checkpoints,
-    )
+    optimise(vae, loss_at, "vae", recipe.vae_steps, recipe.vae_learning_rate, checkpoints)
     vae.eval()
     set_latent_statistics(vae, footage[:512], device)
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.reward.card.card import Column
+from components.reward.card.card import Agreement, Column, Figure
 from components.reward.card.correlation import krcc, plcc_rmse, srcc
 from components.reward.card.heldout import PRISTINE
 from components.reward.distortions import FAMILIES, REGISTRY
 from components.reward.ladders.ladder import Ladders
+from components.runtime.stats import mean_over_clusters
 
 
 def masks(ladders: Ladders, seen: set[str]) -> dict[str, np.ndarray]:
@@ -33,13 +34,13 @@ def masks(ladders: Ladders, seen: set[str]) -> dict[str, np.ndarray]:
     }
 
 
-def columns(
-    into: dict[str, Column], scores: np.ndarray, ladders: Ladders, rows: dict[str, np.ndarray]
-) -> None:
-    """Adds the column of every mask that picks any ladder; `scores` (N, 6), `rows` as from `masks`."""
-    for name, mask in rows.items():
-        if mask.any():
-            into[name] = measure_column(scores[mask], ladders.where(mask.tolist()))
+def columns(scores: np.ndarray, ladders: Ladders, rows: dict[str, np.ndarray]) -> dict[str, Column]:
+    """The column of every mask that picks any ladder; `scores` (N, 6), `rows` as from `masks`."""
+    return {
+        name: measure_column(scores[mask], ladders.where(mask.tolist()))
+        for name, mask in rows.items()
+        if mask.any()
+    }
 
 
 def counted_clips(ladders: Ladders) -> np.ndarray:
@@ -97,7 +98,7 @@ def measure_column(scores: np.ndarray, ladders: Ladders) -> Column:
     )
 
 
-def by_group(scores: np.ndarray, ladders: Ladders, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def by_group(scores: np.ndarray, ladders: Ladders, names: Sequence[str]) -> dict[str, dict[str, Figure]]:
     """How ladders of every group are ranked, each source by itself and together.
 
     Args:
@@ -111,7 +112,7 @@ def by_group(scores: np.ndarray, ladders: Ladders, names: Sequence[str]) -> dict
         distorted copies.
     """
     group, source = np.asarray(names), np.asarray(ladders.sources)
-    table: dict[str, dict[str, float]] = {}
+    table: dict[str, dict[str, Figure]] = {}
     for name in dict.fromkeys(names):
         mine = group == name
         row = table.setdefault(name, {})
@@ -130,13 +131,31 @@ def by_group(scores: np.ndarray, ladders: Ladders, names: Sequence[str]) -> dict
     return table
 
 
-def by_type(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, float]]:
+def by_type(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, Figure]]:
     """The groups are the distortions, in the registry's order."""
-    found = by_group(scores, ladders, [recipe[0] for recipe in ladders.recipes])
-    return {name: found[name] for name in REGISTRY if name in found}
+    groups = by_group(scores, ladders, [recipe[0] for recipe in ladders.recipes])
+    return {name: groups[name] for name in REGISTRY if name in groups}
 
 
-def by_family(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, float]]:
+def by_family(scores: np.ndarray, ladders: Ladders) -> dict[str, dict[str, Figure]]:
     """The groups are the families of distortions."""
-    found = by_group(scores, ladders, [REGISTRY[recipe[0]].family for recipe in ladders.recipes])
-    return {name: found[name] for name in FAMILIES if name in found}
+    groups = by_group(scores, ladders, [REGISTRY[recipe[0]].family for recipe in ladders.recipes])
+    return {name: groups[name] for name in FAMILIES if name in groups}
+
+
+def within_groups(scores: np.ndarray, judged: np.ndarray) -> tuple[Agreement, float]:
+    """Rank correlation of two (P, N) verdicts inside each group, with its interval over groups; and pair
+    accuracy.
+
+    Groups in which either side is constant say nothing and are left out. The interval is over prompts, not
+    clips.
+    """
+    each = [srcc(a, b) for a, b in zip(scores, judged, strict=True)]
+    right, total = 0.0, 0
+    for a, b in zip(scores, judged, strict=True):
+        order_a, order_b = np.sign(a[:, None] - a[None]), np.sign(b[:, None] - b[None])
+        upper = np.triu(np.ones_like(order_b, dtype=bool), 1) & (order_b != 0)
+        right += float((order_a == order_b)[upper].sum())
+        total += int(upper.sum())
+    mean = mean_over_clusters(each, bound=1.0)
+    return Agreement(mean.value, *mean.ends, mean.clusters), right / total if total else float("nan")

@@ -1,18 +1,16 @@
-"""Tricks that raise a weak reward: attacked clips against their honest originals, and stillness."""
+"""Tricks that raise a weak reward: attacked clips against their honest originals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from components.reward.card.card import Slowed, Stillness, Wins
-from components.reward.card.correlation import srcc
+from components.reward.card.card import Wins
 from components.reward.distortions import ATTACKS, GENERATED_ATTACKS, GENERATIVE, REGISTRY
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.labels.ms_ssim import differs
@@ -22,21 +20,15 @@ from components.runtime.compute.seeds import derive, torch_generator
 from components.runtime.compute.signals import StopSignal
 from components.runtime.progress import Progress
 from components.video.clip import ClipFormat
-from components.video.filters import luma
 
 if TYPE_CHECKING:
-    from components.corpus.world.scene import Scene
     from components.generator.generator import Generator
 
+#: uint8 (B, T, 3, H, W) and their statistics where known -> (B,) scores, higher is better.
 ScoreClips = Callable[[Tensor, Tensor | None], Tensor]
-"""uint8 (B, T, 3, H, W) and their statistics where known -> (B,) scores, higher is better."""
 
-SLOWER = (2, 8)
-"""How many times slower a clip moves in the probes of stillness."""
-WINDOW = 5 / 6
-"""Share of a frame's sides that a pan over it shows."""
+#: Clips handled at once.
 PART = 32
-"""Clips handled at once."""
 
 
 def picked(clips: SourceClips, count: int, seed: int, *names: str | int) -> list[int]:
@@ -72,7 +64,7 @@ def attack_wins(
     pools: dict[str, SourceClips],
     count: int,
     seed: int,
-    crew: ProcessPool,
+    workers: ProcessPool,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Wins]]:
     """Wins of the honest original over every attacked copy, by source and attack.
@@ -97,9 +89,9 @@ def attack_wins(
                 order.append((source, attack))
     scores: dict[tuple[str, str], list[np.ndarray]] = {}
     seen: dict[tuple[str, str], list[np.ndarray]] = {}
-    for key, (frames, statistics, apart) in zip(order, crew.map(_attacked, work), strict=True):
-        found = score(torch.from_numpy(frames), torch.from_numpy(statistics))
-        scores.setdefault(key, []).append(found.double().numpy())
+    for key, (frames, statistics, apart) in zip(order, workers.map(_attacked, work), strict=True):
+        rated = score(torch.from_numpy(frames), torch.from_numpy(statistics))
+        scores.setdefault(key, []).append(rated.double().numpy())
         seen.setdefault(key, []).append(apart)
         if progress is not None:
             progress.update(len(apart))
@@ -137,120 +129,3 @@ def generator_wins(
         )
         wins[attack] = Wins.of((above > score(clips, None)).numpy(), apart.numpy().astype(bool), prompts)
     return wins
-
-
-def stillness(
-    score: ScoreClips, pools: dict[str, SourceClips], count: int, seed: int, level: float, stop: StopSignal
-) -> Stillness:
-    """Whether less motion scores higher where nothing else differs.
-
-    Two kinds of probe, each with the motion slowed 2 and 8 times: scenes of the miniature world rendered
-    anew (`world_...`), and a camera that pans over one frame of a clip (`pan_<source>_...`).
-
-    Args:
-        count: of clips for each probe.
-        level: what one level of a ladder costs.
-    """
-    found = Stillness()
-    for source, clips in pools.items():
-        stop.raise_if_requested()
-        frames = clips.frames[picked(clips, count, seed, "motion", source)]
-        scores = score(frames, None).double().numpy()
-        found.motion[source] = srcc(scores, motion_amount(frames).double().numpy())
-    for name, moving, slower in _slowed(pools, count, seed):
-        fast = score(moving, None).double().numpy()
-        for times, slowed in slower.items():
-            stop.raise_if_requested()
-            slow = score(slowed, None).double().numpy()
-            apart = differs(moving.float() / 255.0, slowed.float() / 255.0).numpy().astype(bool)
-            gain = float((slow - fast)[apart].mean()) / level if apart.any() else float("nan")
-            found.slowed[f"{name}_{times}x_slower"] = Slowed(Wins.of(fast > slow, apart), gain)
-    return found
-
-
-def motion_amount(frames: Tensor) -> Tensor:
-    """Mean absolute change of luma from frame to frame: uint8 (B, T, 3, H, W) -> (B,) in 0..1."""
-    grey = luma(frames.float() / 255.0)
-    return (grey[:, 1:] - grey[:, :-1]).abs().mean(dim=(1, 2, 3))
-
-
-def _slowed(
-    pools: dict[str, SourceClips], count: int, seed: int
-) -> Iterator[tuple[str, Tensor, dict[int, Tensor]]]:
-    """Names, uint8 (N, T, 3, H, W) clips, and the same clips slowed so many times."""
-    for source, clips in pools.items():
-        rows = picked(clips, count, seed, "stillness", source)
-        frames = clips.frames[rows]
-        found = [scene_of(clips.contents[row]) for row in rows] if source == "world" else []
-        scenes = [scene for scene in found if scene is not None]
-        if scenes:
-            drawn = {times: rendered(scenes, times, frames.shape, seed) for times in (1, *SLOWER)}
-            yield "world", drawn.pop(1), drawn
-        yield (
-            f"pan_{source}",
-            panned(frames, 1.0, seed),
-            {times: panned(frames, 1 / times, seed) for times in SLOWER},
-        )
-
-
-def scene_of(content: str) -> Scene | None:
-    """The scene that a content of the miniature world, world/<scene>/<number>, names; None if none."""
-    from components.corpus.world.scene import Scene
-
-    parts = content.split("/")
-    values = parts[1].split("-") if len(parts) > 1 else []
-    if len(values) != 5:
-        return None
-    colour, shape, direction, speed, background = values
-    try:
-        return Scene(shape, colour, direction, speed, background)
-    except ValueError:
-        return None
-
-
-def rendered(scenes: Sequence[Scene], times: int, shape: Sequence[int], seed: int) -> Tensor:
-    """The scenes drawn anew, `times` slower: the first frames of a film of so many times the frame rate.
-
-    Args:
-        shape: (N, T, 3, H, W) of the clips wanted; they are as wide as high.
-        seed: scenes of equal place are the same but for their pace, whatever that is.
-    """
-    from components.corpus.world.render import render
-
-    frames, side = shape[1], min(shape[-2:])
-    clips = []
-    for number, scene in enumerate(scenes):
-        film = render(scene, derive(seed, "stillness", number), (frames - 1) * times + 1, side)
-        clips.append(film[:frames])
-    return torch.stack(clips)
-
-
-def panned(frames: Tensor, speed: float, seed: int) -> Tensor:
-    """A camera that pans over the middle frame of each clip, across the whole margin at speed 1.
-
-    One bicubic reading at every speed, at fractions of a pixel, so that speed is all that differs.
-
-    Args:
-        frames: uint8 (N, T, 3, H, W).
-        speed: 0 to 1, of the way over the clip.
-        seed: of the directions; clips of equal place in the batch pan in the same direction at every speed.
-
-    Returns:
-        uint8 (N, T, 3, H, W).
-    """
-    count, time = frames.shape[:2]
-    still = frames[:, time // 2].float() / 255.0
-    turn = torch_generator(seed, "pan")
-    angle = torch.rand(count, generator=turn) * 2 * torch.pi
-    # Starts anywhere on the way, so that the slow pan does not always show the same end of it.
-    begin = torch.rand(count, generator=turn) * (1.0 - speed)
-    way = begin[:, None] + speed * torch.linspace(0.0, 1.0, time)  # (N, T)
-    margin = 1.0 - WINDOW
-    offset = (2.0 * way - 1.0)[..., None] * torch.stack((angle.cos(), angle.sin()), -1)[:, None] * margin
-    theta = torch.zeros(count, time, 2, 3)
-    theta[..., 0, 0] = theta[..., 1, 1] = WINDOW
-    theta[..., 2] = offset
-    source = still[:, None].expand(-1, time, -1, -1, -1).flatten(0, 1)
-    grid = F.affine_grid(theta.flatten(0, 1), list(source.shape), align_corners=False)
-    read = F.grid_sample(source, grid, mode="bicubic", padding_mode="border", align_corners=False)
-    return (read.clamp(0, 1) * 255.0).round().to(torch.uint8).unflatten(0, (count, time))

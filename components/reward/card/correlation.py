@@ -79,10 +79,10 @@ def fit_logistic(scores: np.ndarray, truth: np.ndarray) -> Fit | None:
         if not np.isfinite(line(scores)).all():
             return None
         try:
-            found, _ = optimize.curve_fit(logistic, scores, truth, p0=start, maxfev=4000)
+            parameters, _ = optimize.curve_fit(logistic, scores, truth, p0=start, maxfev=4000)
         except (RuntimeError, ValueError, np.linalg.LinAlgError):
             return line
-        b1, b2, b3, b4 = (float(value) for value in found)
+        b1, b2, b3, b4 = (float(value) for value in parameters)
         curved = Fit((b1, b2, b3, b4), line.line)
         fitted = curved(scores)
         if not np.isfinite(fitted).all() or np.ptp(fitted) == 0:

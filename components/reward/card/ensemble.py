@@ -1,49 +1,46 @@
-"""Whether the spread of an ensemble tells its errors, and whether each aspect follows its own family."""
+"""Whether the standard deviation of an ensemble predicts its errors, and each aspect its own family."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from components.reward.card.card import Certainty, Wins
+from components.reward.card.card import Figure, Uncertainty, Wins
 from components.reward.card.correlation import fit_logistic, srcc
 from components.reward.distortions import FAMILIES, REGISTRY
 from components.reward.ladders.ladder import Ladders
 
 
-def error_srcc(scores: np.ndarray, spread: np.ndarray, labels: np.ndarray) -> float:
-    """Rank correlation of the spread with the error |fitted score - label|; nan entries of labels are left
+def error_srcc(scores: np.ndarray, std: np.ndarray, labels: np.ndarray) -> float:
+    """Rank correlation of the std with the error |fitted score - label|; nan entries of labels are left
     out."""
     known = ~np.isnan(labels)
     fit = fit_logistic(scores[known], labels[known])
     if fit is None:
         return float("nan")
-    return srcc(spread[known], np.abs(fit(scores[known]) - labels[known]))
+    return srcc(std[known], np.abs(fit(scores[known]) - labels[known]))
 
 
-def split_by_spread(
-    scores: np.ndarray, spread: np.ndarray, better: np.ndarray, known: np.ndarray | None = None
-) -> dict[str, Wins]:
-    """Right verdicts among pairs whose scores lie further apart than their mean spread, and among the others.
+def split_by_uncertainty(scores: np.ndarray, std: np.ndarray, better: np.ndarray) -> dict[str, Wins]:
+    """Right decisions among pairs whose scores lie further apart than their mean std, and among the others.
 
     Args:
-        scores, spread: (N, K) of K clips each.
-        better: (N, K, K) whether clip i is really better than clip j.
-        known: (N, K, K) pairs that count; all that have a better one by default.
+        scores, std: (N, K) of K clips each.
+        better: (N, K, K) whether clip i is better than clip j; pairs without a better one do not count.
 
     Returns:
         "beyond" and "within".
     """
-    counted = better.astype(bool) if known is None else better.astype(bool) & known.astype(bool)
+    counted = better.astype(bool)
     gap = scores[:, :, None] - scores[:, None, :]
-    reach = (spread[:, :, None] + spread[:, None, :]) / 2
+    reach = (std[:, :, None] + std[:, None, :]) / 2
     right, far = (gap > 0)[counted], (np.abs(gap) > reach)[counted]
     return {
-        "beyond": Wins(int(right[far].sum()), int(far.sum())),
-        "within": Wins(int(right[~far].sum()), int((~far).sum())),
+        "beyond": Wins.counted(int(right[far].sum()), int(far.sum())),
+        "within": Wins.counted(int(right[~far].sum()), int((~far).sum())),
     }
 
 
-def aspect_falls(aspects: dict[str, np.ndarray], ladders: Ladders) -> dict[str, dict[str, float]]:
+def aspect_falls(aspects: dict[str, np.ndarray], ladders: Ladders) -> dict[str, dict[str, Figure]]:
     """How far every aspect falls from the original to the worst level, by family of damage.
 
     Args:
@@ -62,7 +59,7 @@ def aspect_falls(aspects: dict[str, np.ndarray], ladders: Ladders) -> dict[str, 
         }
         for name, values in aspects.items()
     }
-    table: dict[str, dict[str, float]] = {}
+    table: dict[str, dict[str, Figure]] = {}
     for kind in FAMILIES:
         for name, by_family in falls.items():
             own = by_family.get(name, 0.0)
@@ -72,30 +69,29 @@ def aspect_falls(aspects: dict[str, np.ndarray], ladders: Ladders) -> dict[str, 
     return table
 
 
-def certainty(
+def uncertainty(
     ladders: Ladders,
     scores: np.ndarray,
-    spread: np.ndarray,
+    std: np.ndarray,
     aspects: dict[str, np.ndarray],
     groups: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
-) -> Certainty:
-    """Everything about the spread and the aspects of held-out ladders.
+) -> Uncertainty:
+    """Everything about the ensemble's standard deviation and the aspects of held-out ladders.
 
     Args:
-        scores, spread: (N, 6).
+        scores, std: (N, 6).
         aspects: (N, 6) by family.
-        groups: (P, N) scores, spread and an independent judge's verdicts on a generator's samples.
+        groups: (P, N) scores, std and an independent judge's verdicts on a generator's samples.
     """
-    labels = ladders.labels.numpy()
     seen = ladders.seen.numpy() > 0
-    found = Certainty(error_srcc=error_srcc(scores.ravel(), spread.ravel(), labels.ravel()))
+    pairs = {}
     for source in dict.fromkeys(ladders.sources):
         rows = np.asarray([name == source for name in ladders.sources])
-        found.pairs[f"{source}_ladders"] = split_by_spread(scores[rows], spread[rows], seen[rows])
+        pairs[f"{source}_ladders"] = split_by_uncertainty(scores[rows], std[rows], seen[rows])
     if groups is not None:
         verdicts = groups[2]
-        found.pairs["judged_samples"] = split_by_spread(
+        pairs["judged_samples"] = split_by_uncertainty(
             groups[0], groups[1], verdicts[:, :, None] > verdicts[:, None, :]
         )
-    found.falls = aspect_falls(aspects, ladders)
-    return found
+    error = error_srcc(scores.ravel(), std.ravel(), ladders.labels.numpy().ravel())
+    return Uncertainty(error, pairs, aspect_falls(aspects, ladders))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from components.reward.card.card import Card
+from components.reward.card.card import Card, GateCheck, GateResult
 from components.reward.params import GateParams
 from components.runtime.gate.rules import Check, apply
 from components.runtime.stats import Interval, without_interval
@@ -15,13 +14,12 @@ from components.runtime.stats import Interval, without_interval
 def checks(card: Card, gate: GateParams) -> list[Check]:
     """Every rule on a card, in the order of importance; a figure that was not measured has value None."""
     rules = gate.rules()
-    found = []
+    applied = []
     for metric, figure in _figures(card):
         rule = next(rule for rule in rules if fnmatchcase(metric, rule.metric))
         rule = rule.model_copy(update={"metric": metric})
-        measured = figure if math.isfinite(figure.value) else None
-        found.append(apply(rule, measured, "reward", f"{metric} {rule.bounds}{rule.how}", "unavailable"))
-    return found
+        applied.append(apply(rule, figure, "reward", f"{metric} {rule.bounds}{rule.how}", "unavailable"))
+    return applied
 
 
 def line(check: Check) -> str:
@@ -32,23 +30,33 @@ def line(check: Check) -> str:
     return f"{check.metric} {check.value:.3f}{upper} {check.bounds}"
 
 
-def least_room(found: Sequence[Check]) -> float | None:
+def least_room(applied: Sequence[Check]) -> float | None:
     """The smallest room of all measured figures: by what the gate was passed, or missed."""
-    return min((check.room for check in found if check.room is not None), default=None)
+    return min((check.room for check in applied if check.room is not None), default=None)
 
 
-def refusals(found: Sequence[Check]) -> list[str]:
+def refusals(applied: Sequence[Check]) -> list[str]:
     """The reasons to refuse: each failed check as a line; empty when the gate is open.
 
     A reward of which nothing at all could be measured is refused too.
     """
-    if all(check.passed is None for check in found):
+    if all(check.passed is None for check in applied):
         return ["nothing could be measured"]
-    return [_reason(check) for check in found if check.passed is False]
+    return [_reason(check) for check in applied if check.passed is False]
 
 
-def _figures(card: Card) -> Iterator[tuple[str, Interval]]:
-    """Every figure of a card that there is a rule on, NaN where it was not measured."""
+def decide(card: Card, gate: GateParams) -> GateResult:
+    """The gate's decision on a card, as the card holds it."""
+    rows, applied = [], checks(card, gate)
+    for check in applied:
+        bound = next(b for b in (check.at_least, check.above, check.at_most) if b is not None)
+        rows.append(GateCheck(check.metric, check.value, bound, check.passed, line(check)))
+    reasons = refusals(applied)
+    return GateResult(not reasons, reasons, rows, least_room(applied))
+
+
+def _figures(card: Card) -> Iterator[tuple[str, Interval | None]]:
+    """Every figure of a card that there is a rule on, None where it was not measured."""
     for metric, column, field in (
         ("srcc_world", "world", "srcc"),
         ("srcc_footage", "footage", "srcc"),
@@ -59,18 +67,22 @@ def _figures(card: Card) -> Iterator[tuple[str, Interval]]:
         ("adjacent_ordered_all", "all", "adjacent_ordered"),
         ("two_apart_ordered_all", "all", "two_apart_ordered"),
     ):
-        yield metric, without_interval(float(getattr(card.columns.get(column), field, math.nan)))
+        yield metric, _known(getattr(card.columns.get(column), field, None))
     # Footage alone rests on a handful of contents; its figures stand in the card.
     for attack, wins in card.pooled().items():
         generated = card.attacks.get("generated", {}).get(attack)
         if generated is None or generated.clips != wins.clips:
-            yield f"{attack}_below_original", without_interval(wins.share)
+            yield f"{attack}_below_original", _known(wins.share)
         if generated is not None:
-            yield f"{attack}_below_original_generated", Interval(generated.share, *generated.interval)
-    gain = math.nan if card.stillness is None else card.stillness.verdict
-    yield "stillness_gain", without_interval(gain)
-    low = math.nan if card.judge is None else card.judge.low
-    yield "judge_srcc_low", without_interval(low)
+            yield f"{attack}_below_original_generated", _known(generated.share, generated.low, generated.high)
+    yield "stillness_gain", _known(None if card.stillness is None else card.stillness.verdict)
+    yield "judge_srcc_low", _known(None if card.judge is None else card.judge.low)
+
+
+def _known(value: float | None, low: float | None = None, high: float | None = None) -> Interval | None:
+    if value is None or low is None or high is None:
+        return None if value is None else without_interval(value)
+    return Interval(value, low, high)
 
 
 def _reason(check: Check) -> str:

@@ -20,12 +20,12 @@ from components.runtime.compute.process_pool import ProcessPool
 from components.runtime.compute.seeds import derive, torch_generator
 
 PRISTINE = ("world", "footage")
+#: Ladders built at once.
 PIECE = 12
-"""Ladders built at once."""
+#: Levels of the training ladders that baselines are fitted to.
 FIT_LEVELS = (0, 1, 3, 5)
-"""Levels of the training ladders that baselines are fitted to."""
+#: Training clips of each source that NIQE takes as pristine.
 PRISTINE_CLIPS = 60
-"""Training clips of each source that NIQE takes as pristine."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,10 @@ class Built:
     rivals: dict[str, np.ndarray]
 
 
-def pools(material: LadderSources, sources: Sequence[str] | None = None) -> dict[str, SourceClips]:
-    """Held-out clips by source, "generated" among them; only sources that have any and are asked for."""
-    found = {**material.test, "generated": material.samples_card.clips()}
-    return {
-        name: clips for name, clips in found.items() if len(clips) and (sources is None or name in sources)
-    }
+def pools(material: LadderSources) -> dict[str, SourceClips]:
+    """Held-out clips by source, "generated" among them; only sources that have any."""
+    sources = {**material.test, "generated": material.samples_card.clips()}
+    return {name: clips for name, clips in sources.items() if len(clips)}
 
 
 def pieces(
@@ -76,7 +74,7 @@ def pieces(
     rivals: Baselines | None = None,
 ) -> list[Piece]:
     """Ladders of every type on `per_type` clips of each source; each type gets its own clips."""
-    found = []
+    work = []
     for source, pool in clips.items():
         rows: list[int] = []
         recipes: list[Recipe] = []
@@ -86,19 +84,13 @@ def pieces(
             recipes += [(name,)] * len(order[:per_type])
         for start in range(0, len(rows), PIECE):
             part = slice(start, start + PIECE)
-            found.append(
-                Piece(
-                    source,
-                    pool.frames[rows[part]].numpy(),
-                    [pool.contents[row] for row in rows[part]],
-                    recipes[part],
-                    tuple(levels),
-                    derive(seed, "piece", source, start),
-                    cache,
-                    rivals,
-                )
+            frames = pool.frames[rows[part]].numpy()
+            contents = [pool.contents[row] for row in rows[part]]
+            piece_seed = derive(seed, "piece", source, start)
+            work.append(
+                Piece(source, frames, contents, recipes[part], tuple(levels), piece_seed, cache, rivals)
             )
-    return found
+    return work
 
 
 def make(piece: Piece) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -122,29 +114,27 @@ def make(piece: Piece) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return flat | {name: getattr(ladders, name) for name in NAMES}, rivals
 
 
-def built(crew: ProcessPool, work: Sequence[Piece]) -> Iterator[Built]:
+def built(workers: ProcessPool, work: Sequence[Piece]) -> Iterator[Built]:
     """The pieces' ladders one after the other, with their pictures."""
-    for flat, rivals in crew.map(make, work):
-        found: dict[str, Any] = {
-            name: torch.from_numpy(flat[name]) if name in TENSORS else flat[name] for name in flat
-        }
-        yield Built(Ladders(**found), rivals)
+    for flat, rivals in workers.map(make, work):
+        tensors = {name: torch.from_numpy(flat[name]) for name in TENSORS}
+        yield Built(Ladders(**flat | tensors), rivals)
 
 
 def fit_baselines(
-    crew: ProcessPool, material: LadderSources, heldout_types: Sequence[str], seed: int, cache: Path | None
+    workers: ProcessPool, material: LadderSources, heldout_types: Sequence[str], seed: int, cache: Path | None
 ) -> Baselines:
     """The baselines, fitted to pristine training clips and to labelled ladders on them of the types that the
     reward may learn from too."""
     clips = {name: pool for name, pool in material.train.items() if len(pool)}
-    own = derive(seed, "baselines")
+    baseline_seed = derive(seed, "baselines")
     pristine: list[Tensor] = []
     for name, pool in clips.items():
-        order = torch.randperm(len(pool), generator=torch_generator(own, "pristine", name)).tolist()
+        order = torch.randperm(len(pool), generator=torch_generator(baseline_seed, "pristine", name)).tolist()
         pristine.append(pool.frames[order[:PRISTINE_CLIPS]])
     frames, labels, contents = [], [], []
-    work = pieces(clips, seen_types(heldout_types), 1, own, levels=FIT_LEVELS, cache=cache)
-    for part in built(crew, work):
+    work = pieces(clips, seen_types(heldout_types), 1, baseline_seed, levels=FIT_LEVELS, cache=cache)
+    for part in built(workers, work):
         frames.append(part.ladders.frames.flatten(0, 1))
         labels.append(part.ladders.labels.flatten())
         contents += [name for name in part.ladders.contents for _ in FIT_LEVELS]

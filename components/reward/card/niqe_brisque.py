@@ -27,13 +27,13 @@ from components.reward.features.natural_scene import (
 )
 from components.video.filters import luma
 
+#: Side of NIQE's patches in its paper, px, on photographs several hundred px high.
 PUBLISHED_PATCH = 96
-"""Side of NIQE's patches in its paper, px, on photographs several hundred px high."""
+#: Pristine patches count from this share of their frame's sharpest patch on, as in the paper.
 SHARP = 0.75
-"""Pristine patches count from this share of their frame's sharpest patch on, as in the paper."""
 FOLDS = 4
+#: Parameters of BRISQUE's regression that are tried: wide enough that the best lies inside.
 GRID = {"C": [0.1, 0.3, 1.0, 3.0, 10.0, 30.0], "gamma": [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0]}
-"""Parameters of BRISQUE's regression that are tried: wide enough that the best lies inside."""
 
 
 def laplacian_variance(grey: Tensor) -> Tensor:
@@ -137,8 +137,8 @@ class Niqe:
 
     def distance(self, views: _Views) -> Tensor:
         """(B,) float32, at least 0; larger is worse."""
-        found = self._distances(_niqe_patches(views)[0])
-        return torch.where(found.isinf(), 2 * self.worst, found).float()
+        rated = self._distances(_niqe_patches(views)[0])
+        return torch.where(rated.isinf(), 2 * self.worst, rated).float()
 
 
 def _brisque_columns(views: _Views) -> Tensor:
@@ -189,8 +189,8 @@ class Brisque:
 
 def _ranking(machine: Any, columns: np.ndarray, labels: np.ndarray) -> float:
     """Rank correlation of what a fitted regression says with the labels; 0 where either is constant."""
-    found = srcc(machine.predict(columns), labels)
-    return found if math.isfinite(found) else 0.0
+    rated = srcc(machine.predict(columns), labels)
+    return rated if math.isfinite(rated) else 0.0
 
 
 def _ranged(columns: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -239,14 +239,14 @@ class Baselines:
         """
         grey = _grey(frames)
         views = _Views.of(grey)
-        found: dict[str, Tensor] = {}
+        rated: dict[str, Tensor] = {}
         if self.niqe is not None:
-            found["niqe"] = -self.niqe.distance(views)
+            rated["niqe"] = -self.niqe.distance(views)
         if self.brisque is not None:
-            found["brisque"] = self.brisque.quality(views)
-        found["laplacian_variance"] = laplacian_variance(grey)
-        found["temporal_difference_energy"] = -temporal_difference_energy(grey)
-        return found
+            rated["brisque"] = self.brisque.quality(views)
+        rated["laplacian_variance"] = laplacian_variance(grey)
+        rated["temporal_difference_energy"] = -temporal_difference_energy(grey)
+        return rated
 
 
 def _grey(frames: Tensor) -> Tensor:

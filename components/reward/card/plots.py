@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -16,15 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from components.reward.card.agreement import counted_clips
+from components.reward.card.agreement import counted_clips, masks
 from components.reward.card.card import Card
 from components.reward.card.correlation import fit_logistic
 from components.reward.card.heldout import PRISTINE
-from components.reward.card.measure import Measured
+from components.reward.card.measure import CardMeasurements
 from components.reward.distortions import FAMILIES, REGISTRY
 from components.reward.ladders.ladder import Ladders
 from components.reward.model.training import Curve
-from components.runtime.gate.rules import Check
 
 FAMILY_INKS = {"spatial": "#3b6ea5", "codec": "#b07d2b", "temporal": "#3b8a5a", "diffusion": "#a53b6e"}
 SOURCE_INKS = {"world": "#4c5fb0", "footage": "#2f8f6b", "generated": "#d0782f"}
@@ -34,39 +34,32 @@ COLUMN_NAMES = {
     "all": "world and footage",
     "heldout_types": "types never trained on",
 }
+#: Marks distortions that were never trained on.
 HELD_OUT = "*"
-"""Marks distortions that were never trained on."""
+#: In the names of the gate's requirements on attacks.
 BELOW = "_below_original"
-"""In the names of the gate's requirements on attacks."""
+#: Small panels in a row.
 ACROSS = 9
-"""Small panels in a row."""
 
 
-def draw(folder: Path, measured: Measured, curve: Curve | None = None, checks: Sequence[Check] = ()) -> None:
-    """Writes labels.png, types.png, ladders.png, attacks.png and baselines.png into an existing folder; with
-    the training's curve also training.png and training.csv.
-
-    Args:
-        checks: of the gate, whose requirement on attacks is drawn beside them.
-    """
+def draw(folder: Path, measured: CardMeasurements, curve: Curve | None = None) -> None:
+    """Write labels.png, types.png, ladders.png, attacks.png and baselines.png into a folder; with the
+    training's curve also training.png and training.csv."""
+    folder.mkdir(exist_ok=True)
     card, ladders, scores = measured.card, measured.ladders, measured.scores
     heldout = set(card.data.get("heldout_types", ()))
     _labels(folder / "labels.png", card, ladders, scores, heldout)
     _types(folder / "types.png", card, heldout)
     _ladders(folder / "ladders.png", ladders, scores, heldout)
-    _attacks(folder / "attacks.png", card, checks)
+    _attacks(folder / "attacks.png", card)
     if card.baselines:
         _baselines(folder / "baselines.png", card)
     if curve:
-        _curve_csv(folder / "training.csv", curve)
+        with (folder / "training.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, fieldnames=list(curve[0]))
+            writer.writeheader()
+            writer.writerows(curve)
         _training(folder / "training.png", curve)
-
-
-def _curve_csv(file: Path, curve: Curve) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(curve[0]))
-        writer.writeheader()
-        writer.writerows(curve)
 
 
 def _training(file: Path, curve: Curve) -> None:
@@ -89,16 +82,9 @@ def _labels(file: Path, card: Card, ladders: Ladders, scores: np.ndarray, heldou
     """Score and label of every counted clip, one panel a column, with the curve that PLCC is taken after."""
     counted = counted_clips(ladders)
     labels = ladders.labels.numpy()
-    source = np.asarray(ladders.sources)
-    new = np.asarray([recipe[0] in heldout for recipe in ladders.recipes])
     family = np.asarray([REGISTRY[recipe[0]].family for recipe in ladders.recipes])
-    rows = {
-        "world": (source == "world") & ~new,
-        "footage": (source == "footage") & ~new,
-        "all": np.isin(source, ("world", "footage")) & ~new,
-        "heldout_types": np.isin(source, ("world", "footage")) & new,
-    }
-    names = [name for name in rows if name in card.columns] or ["all"]
+    rows = masks(ladders, set(REGISTRY) - heldout)
+    names = [name for name in COLUMN_NAMES if name in card.columns] or ["all"]
     figure, panels = plt.subplots(
         1, len(names), figsize=(4.1 * len(names), 4.3), sharex=True, sharey=True, squeeze=False
     )
@@ -117,15 +103,12 @@ def _labels(file: Path, card: Card, ladders: Ladders, scores: np.ndarray, heldou
             axes.plot(across, fit(across), color="black", linewidth=1.6)
         column = card.columns.get(name)
         if column is not None:
-            axes.set_title(
-                f"{COLUMN_NAMES[name]}, {column.clips} clips\n"
-                f"SRCC {column.srcc:.3f}   PLCC {column.plcc:.3f}   RMSE {column.rmse:.3f}",
-                fontsize=10,
-            )
+            figures = [f"{key.upper()} {_number(getattr(column, key))}" for key in ("srcc", "plcc", "rmse")]
+            axes.set_title(f"{COLUMN_NAMES[name]}, {column.clips} clips\n{'   '.join(figures)}", fontsize=10)
         axes.set_xlabel("score")
         _plain(axes)
     panels[0][0].set(ylabel="label", ylim=(-0.03, 1.03))
-    handles = [Line2D([], [], marker="o", linestyle="", color=FAMILY_INKS[f], label=f) for f in FAMILIES]
+    handles = [_dot(FAMILY_INKS[family], family) for family in FAMILIES]
     handles.append(Line2D([], [], color="black", label="fitted logistic"))
     _legend_below(figure, handles)
     _save(figure, file)
@@ -135,11 +118,10 @@ def _types(file: Path, card: Card, heldout: set[str]) -> None:
     """Rank correlation with the label for every distortion, a point for world and one for footage: together
     they could hide one that is ranked backwards."""
 
-    def known(name: str) -> dict[str, float]:
-        row = card.by_type[name]
-        return {kind: row[f"srcc_{kind}"] for kind in PRISTINE if _finite(row.get(f"srcc_{kind}"))}
-
-    points = {name: known(name) for name in card.by_type}
+    points = {
+        name: {kind: row[f"srcc_{kind}"] for kind in PRISTINE if row.get(f"srcc_{kind}") is not None}
+        for name, row in card.by_type.items()
+    }
     by_family = {
         family: sorted(
             (name for name in points if REGISTRY[name].family == family and points[name]),
@@ -149,14 +131,14 @@ def _types(file: Path, card: Card, heldout: set[str]) -> None:
     }
     most = max(1, *(len(names) for names in by_family.values()))
     figure, panels = plt.subplots(1, len(FAMILIES), figsize=(15, 0.25 * most + 1.8))
-    low = min([0.0, *(value for found in points.values() for value in found.values())])
+    low = min([0.0, *(value for point in points.values() for value in point.values())])
     for (family, names), axes in zip(by_family.items(), panels, strict=True):
         # Aligned at the top, and all rows of one height.
         places = np.arange(len(names)) + most - len(names)
         for place, name in zip(places, names, strict=True):
-            found = points[name]
-            axes.plot([min(found.values()), max(found.values())], [place] * 2, color="#bbbbbb", linewidth=1.6)
-            for kind, value in found.items():
+            point = points[name]
+            axes.plot([min(point.values()), max(point.values())], [place] * 2, color="#bbbbbb", linewidth=1.6)
+            for kind, value in point.items():
                 axes.plot(
                     value, place, marker="o", markersize=5.5, color=SOURCE_INKS[kind],
                     markerfacecolor="white" if name in heldout else SOURCE_INKS[kind],
@@ -174,11 +156,8 @@ def _types(file: Path, card: Card, heldout: set[str]) -> None:
         f"(hollow, {HELD_OUT}: never trained on)",
         fontsize=12,
     )
-    kinds = [kind for kind in PRISTINE if any(kind in found for found in points.values())]
-    handles = [
-        Line2D([], [], marker="o", linestyle="", color=SOURCE_INKS[kind], label=COLUMN_NAMES[kind])
-        for kind in kinds
-    ]
+    kinds = [kind for kind in PRISTINE if any(kind in point for point in points.values())]
+    handles = [_dot(SOURCE_INKS[kind], COLUMN_NAMES[kind]) for kind in kinds]
     if handles:
         _legend_below(figure, handles)
     _save(figure, file)
@@ -216,20 +195,11 @@ def _ladders(file: Path, ladders: Ladders, scores: np.ndarray, heldout: set[str]
             axes.set_xlabel("level", fontsize=7, labelpad=1)
     # Margins by hand, in inches: laying out dozens of panels takes seconds.
     wide, high = size
-    figure.subplots_adjust(
-        left=0.75 / wide,
-        right=1 - 0.1 / wide,
-        bottom=0.75 / high,
-        top=1 - 0.6 / high,
-        wspace=0.12,
-        hspace=0.42,
-    )
+    sides = {"left": 0.75 / wide, "right": 1 - 0.1 / wide, "bottom": 0.75 / high, "top": 1 - 0.6 / high}
+    figure.subplots_adjust(**sides, wspace=0.12, hspace=0.42)
     figure.supylabel("score minus the original's, standard deviations", fontsize=10, x=0.15 / wide)
-    figure.suptitle(
-        f"Mean score along the ladders: every line should fall   ({HELD_OUT} never trained on)",
-        fontsize=12,
-        y=1 - 0.15 / high,
-    )
+    title = f"Mean score along the ladders: every line should fall   ({HELD_OUT} never trained on)"
+    figure.suptitle(title, fontsize=12, y=1 - 0.15 / high)
     handles: list[Line2D | Patch] = [Line2D([], [], color=SOURCE_INKS[kind], label=kind) for kind in sources]
     handles += [Patch(color=FAMILY_INKS[family], label=family) for family in FAMILIES]
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
@@ -237,7 +207,7 @@ def _ladders(file: Path, ladders: Ladders, scores: np.ndarray, heldout: set[str]
     plt.close(figure)
 
 
-def _attacks(file: Path, card: Card, checks: Sequence[Check]) -> None:
+def _attacks(file: Path, card: Card) -> None:
     """Share of honest originals above their attacked copies, with its interval, by attack and source, and
     what the gate asks for."""
     names = list(card.pooled())
@@ -253,13 +223,13 @@ def _attacks(file: Path, card: Card, checks: Sequence[Check]) -> None:
             if wins is None or not wins.clips:
                 continue
             at = place + (number - (len(sources) - 1) / 2) * height
-            low, high = wins.interval
-            lowest = min(lowest, low)
+            low, high = wins.low, wins.high
+            lowest = min(lowest, wins.share if low is None else low)
             # Points, not bars: the axis begins where it is of interest, and a bar would have to begin at 0.
             axes.plot([low, high], [at, at], color=SOURCE_INKS[source], linewidth=2.2, alpha=0.45)
             axes.plot(wins.share, at, marker="o", markersize=5, color=SOURCE_INKS[source])
     wanted = sorted(
-        {check.at_least for check in checks if BELOW in check.metric and check.at_least is not None}
+        {c.least for c in card.gate.checks if BELOW in c.name and c.least is not None} if card.gate else ()
     )
     for least in wanted:
         lowest = min(lowest, least)
@@ -284,16 +254,12 @@ def _baselines(file: Path, card: Card) -> None:
     rivals = {"this reward": card.columns, **card.baselines}
     inks = ["#222222", "#3b6ea5", "#b07d2b", "#3b8a5a", "#a53b6e"]
     figure, panels = plt.subplots(1, 2, figsize=(12, 4.2))
-    for axes, key, title in zip(
-        panels,
-        ("srcc", "adjacent_ordered"),
-        ("SRCC with the label", "neighbouring levels in order"),
-        strict=True,
-    ):
-        columns = [n for n, column in card.columns.items() if _finite(getattr(column, key))]
+    titles = {"srcc": "SRCC with the label", "adjacent_ordered": "neighbouring levels in order"}
+    for axes, (key, title) in zip(panels, titles.items(), strict=True):
+        columns = [n for n, column in card.columns.items() if getattr(column, key) is not None]
         width = 0.8 / len(rivals)
-        for number, found in enumerate(rivals.values()):
-            values = [getattr(found[n], key) if n in found else math.nan for n in columns]
+        for number, rival in enumerate(rivals.values()):
+            values = np.array([getattr(rival.get(n), key, None) for n in columns], float)
             at = np.arange(len(columns)) + (number - (len(rivals) - 1) / 2) * width
             axes.bar(at, values, 0.9 * width, color=inks[number % len(inks)])
         axes.set_xticks(range(len(columns)), [n.replace("_", "\n") for n in columns], fontsize=8)
@@ -309,8 +275,12 @@ def _baselines(file: Path, card: Card) -> None:
     _save(figure, file)
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _dot(ink: str, label: str) -> Line2D:
+    return Line2D([], [], marker="o", linestyle="", color=ink, label=label)
 
 
 def _plain(axes: Axes) -> None:
@@ -318,13 +288,8 @@ def _plain(axes: Axes) -> None:
 
 
 def _legend_below(figure: plt.Figure, handles: Sequence[Line2D | Patch]) -> None:
-    figure.legend(
-        handles=list(handles),
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.0),
-        ncols=len(handles),
-        frameon=False,
-    )
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+    figure.legend(handles=list(handles), ncols=len(handles), frameon=False, **place)
 
 
 def _save(figure: plt.Figure, file: Path) -> None:

@@ -30,8 +30,8 @@ def lens_blur(frames: Tensor, value: float, draws: Draws) -> Tensor:
     disc = (radius + 0.5 - torch.hypot(ring[:, None], ring[None, :])).clamp(0.0, 1.0)
     flat = F.pad(frames.flatten(0, 1).float(), (reach, reach, reach, reach), mode="replicate")
     size = (flat.shape[-2] + 2 * reach, flat.shape[-1] + 2 * reach)
-    spread = torch.fft.rfft2(flat, s=size) * torch.fft.rfft2(disc / disc.sum(), s=size)
-    blurred = torch.fft.irfft2(spread, s=size)[..., 2 * reach :, 2 * reach :]
+    product = torch.fft.rfft2(flat, s=size) * torch.fft.rfft2(disc / disc.sum(), s=size)
+    blurred = torch.fft.irfft2(product, s=size)[..., 2 * reach :, 2 * reach :]
     return blurred[..., :height, :width].reshape(frames.shape)
 
 

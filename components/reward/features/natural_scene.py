@@ -64,8 +64,8 @@ def normalised(grey: Tensor) -> tuple[Tensor, Tensor]:
     # About the picture's own mean: squares of large values would leave a flat part no digits.
     plane = plane - plane.mean(dim=(-2, -1), keepdim=True)
     mean = local_mean(plane)
-    spread = (local_mean(plane * plane) - mean * mean).clamp_min(0.0).sqrt()
-    return (plane - mean) / (spread + STABILISER), spread
+    deviation = (local_mean(plane * plane) - mean * mean).clamp_min(0.0).sqrt()
+    return (plane - mean) / (deviation + STABILISER), deviation
 
 
 def products(normal: Tensor) -> list[Tensor]:

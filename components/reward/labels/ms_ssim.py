@@ -74,10 +74,10 @@ def ssim_maps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         return rows @ plane @ columns.T
 
     mean_a, mean_b = mean(a), mean(b)
-    spread = mean(a * a) + mean(b * b) - mean_a**2 - mean_b**2
+    variance = mean(a * a) + mean(b * b) - mean_a**2 - mean_b**2
     shared = mean(a * b) - mean_a * mean_b
     light = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    return light, (2 * shared + C2) / (spread + C2)
+    return light, (2 * shared + C2) / (variance + C2)
 
 
 def _halved(plane: Tensor) -> Tensor:

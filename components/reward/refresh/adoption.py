@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,15 +45,15 @@ class Comparison:
 
     def as_json(self) -> dict[str, float]:
         """Values before and after, and the bound of the gate's rule."""
-        found = {"before": self.before, "after": self.after}
+        values = {"before": self.before, "after": self.after}
         if self.rule is None:
-            return found
+            return values
         bounds = (self.rule.at_least, self.rule.above, self.rule.at_most)
-        return found | {"least": next(bound for bound in bounds if bound is not None)}
+        return values | {"least": next(bound for bound in bounds if bound is not None)}
 
 
 def compared(
-    first: Card, card: Card, params: GateParams, ordered: tuple[float, float] | None = None
+    first: Card, card: Card, params: GateParams, ordered: Sequence[float | None] | None = None
 ) -> list[Comparison]:
     """Every figure that decides; a figure that was not measured on both sides is left out.
 
@@ -72,24 +71,25 @@ def compared(
     margin = shipped().refresh.margin
     before = {check.metric: check.value for check in gate.checks(first, params)}
     one_clip = _one_clip(card)
-    found = []
+    comparisons = []
     for check in gate.checks(card, params):
         was = before.get(check.metric)
         if check.value is not None and was is not None:
             allowed = max(margin, one_clip.get(check.metric, 0.0))
-            found.append(Comparison(check.metric, was, check.value, allowed, check))
-    attacks = Wins.pooled(first.pooled().values()).share, Wins.pooled(card.pooled().values()).share
+            comparisons.append(Comparison(check.metric, was, check.value, allowed, check))
+    attacks = [Wins.pooled(each.pooled().values()).share for each in (first, card)]
     for name, pair in (("attacks_below_original", attacks), ("policy_pairs_ordered", ordered)):
-        if pair is not None and all(map(math.isfinite, pair)):
-            found.append(Comparison(name, *pair, margin))
-    return found
+        was, now = pair or (None, None)
+        if was is not None and now is not None:
+            comparisons.append(Comparison(name, was, now, margin))
+    return comparisons
 
 
-def objections(found: Sequence[Comparison]) -> list[str]:
+def objections(comparisons: Sequence[Comparison]) -> list[str]:
     """The reasons not to adopt, one line each; a version of which nothing was measured has one too."""
-    if not found:
+    if not comparisons:
         return ["nothing could be compared"]
-    return [comparison.line() for comparison in found if not comparison.holds]
+    return [comparison.line() for comparison in comparisons if not comparison.holds]
 
 
 def _one_clip(card: Card) -> dict[str, float]:

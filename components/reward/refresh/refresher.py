@@ -1,27 +1,26 @@
-"""Refreshing a reward with the policy's own samples, so that it goes on seeing damage as the policy moves.
+"""Training a reward further on the policy's own samples, so that it sees damage as the policy moves.
 
-A ladder can stand on any clip: a sample with more flicker is worse than the sample, whatever that is worth.
-The training of the reward goes on for a few steps on ladders over new samples, where only the order inside a
-ladder counts, mixed with as many of its old ladders, labels included, so that nothing is forgotten. A version
-is adopted only if it is no worse than the reward it comes from on held-out content.
+A ladder can stand on any clip: a sample with more flicker is worse than the sample itself. A refresh trains
+for a few steps on ladders over new samples, where only the order counts, mixed with as many old ladders and
+their labels, so that nothing is forgotten. A version is adopted only if it is no worse on held-out content.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from components.reward.base import Reward, read_config
+from components.reward.base import Reward, digest_of_folder, read_config
 from components.reward.card import gate
 from components.reward.card.agreement import measure_column
 from components.reward.card.card import Card
-from components.reward.card.markdown import as_markdown
+from components.reward.card.write import write_card
 from components.reward.ladders.ladder import Ladders, join, shuffled
 from components.reward.ladders.plan import ShardPlan
 from components.reward.ladders.replay import HELDOUT, REPLAY, Kept, open_kept
@@ -31,18 +30,17 @@ from components.reward.model.training import Diverged, train
 from components.reward.params import RewardParams
 from components.reward.refresh.adoption import compared, objections
 from components.reward.refresh.recheck import recheck, score_ladders
-from components.reward.refresh.versions import Version, digest_of_folder, judging
-from components.reward.scoring.trained import Scorer
+from components.reward.refresh.versions import RewardVersion, judging
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import Artifact
 from components.runtime.compute.seeds import derive
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
-from components.runtime.gate.rules import Check
 from components.runtime.io.files import replace_dir
 from components.runtime.params import validated
 
+#: Share of the new samples' contents on which a version is compared with the one before, not trained.
 HELD_SHARE = 0.25
-"""Share of the new samples' contents on which a version is compared with the one before, not trained."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,9 @@ class Samples:
 class Refresher:
     """Makes versions of one reward."""
 
-    def __init__(self, first: Scorer, params: RewardParams, kept: Kept, effort: Effort = Effort()) -> None:
+    def __init__(
+        self, first: TrainedReward, params: RewardParams, kept: Kept, effort: Effort = Effort()
+    ) -> None:
         """Args:
         first: version 0.
         params: those that it was made with.
@@ -94,7 +94,7 @@ class Refresher:
         Raises:
             InputError: this reward cannot be trained further; the message says why.
         """
-        if not isinstance(reward, Scorer):
+        if not isinstance(reward, TrainedReward):
             kind = read_config(artifact.path).get("kind")
             raise InputError(
                 f"{artifact.path}: a reward of kind {kind} cannot be refreshed, only one that was trained "
@@ -121,8 +121,8 @@ class Refresher:
             params = validated(RewardParams, artifact.manifest.params, "reward")
         except InputError as error:
             raise InputError(
-                f"{artifact.path}: made with params of another version of the code ({error}); "
-                "to refresh it, make it again: python -m components.reward run"
+                f"{artifact.path}: made with params of another version of the code ({error}); to refresh it, "
+                "make it again: python -m components.reward run"
             ) from error
         return cls(reward, params, kept)
 
@@ -131,9 +131,14 @@ class Refresher:
         return self.first.geometry.fit(frames, fps)
 
     def refresh(
-        self, folder: Path, versions: Sequence[Version], current: Scorer, samples: Samples, iteration: int
-    ) -> tuple[Version, Scorer]:
-        """Makes the next version and decides whether it is adopted.
+        self,
+        folder: Path,
+        versions: Sequence[RewardVersion],
+        current: TrainedReward,
+        samples: Samples,
+        iteration: int,
+    ) -> tuple[RewardVersion, TrainedReward]:
+        """Make the next version and decide whether it is adopted.
 
         A function of the run's seed, the version's number, the current version and the samples alone.
 
@@ -144,38 +149,41 @@ class Refresher:
             iteration: of the alignment.
 
         Returns:
-            The version, and what judges from now on: its scorer, or `current`.
+            The version, and the reward that scores from now on: its own, or `current`.
         """
         number = len(versions)
         seed = derive(self.params.run.seed, "reward refresh", number)
-        own, held = self._split(samples, seed)
+        record = partial(
+            RewardVersion, number, parent=judging(versions).number, iteration=iteration,
+            steps=self.effort.steps,
+        )  # fmt: skip
+        new, held = self._split(samples, seed)
         try:
-            network = self._trained(current, own, number, seed)
+            network = self._trained(current, new, number, seed)
         except Diverged as error:
-            # Nothing was made that could judge; what judges stays, and the alignment goes on with it.
-            return Version(
-                number, "", judging(versions).number, iteration, self.effort.steps,
-                adopted=False, reasons=(str(error),),
-            ), current  # fmt: skip
-        scorer = Scorer(network, current.geometry, current.device)
-        card = self._recheck(scorer)
+            # There is no new version; the alignment goes on with the current one.
+            return record(digest="", adopted=False, reasons=(str(error),)), current
+        reward = TrainedReward(network, current.geometry, current.device)
+        card = self._recheck(reward)
         if self._standard is None:
             self._standard = self._recheck(self.first)
-        found = compared(self._standard, card, self.params.gate, self._ordered(current, scorer, held, seed))
-        reasons, checks = objections(found), {one.name: one.as_json() for one in found}
+        ordered = self._ordered(current, reward, held, seed)
+        comparisons = compared(self._standard, card, self.params.gate, ordered)
+        reasons = objections(comparisons)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".version-", dir=folder) as temporary:
             aside = Path(temporary) / "made"
             aside.mkdir()
-            scorer.save(aside, self.params.network)
-            version = Version(
-                number, digest_of_folder(aside), judging(versions).number, iteration, self.effort.steps,
-                adopted=not reasons, reasons=tuple(reasons), checks=checks, metrics=card.metrics(),
+            reward.save(aside, self.params.network)
+            version = record(
+                digest=digest_of_folder(aside), adopted=not reasons, reasons=tuple(reasons),
+                checks={figure.name: figure.as_json() for figure in comparisons}, metrics=card.metrics(),
             )  # fmt: skip
             if version.adopted:
-                _write_card(aside, card, gate.checks(card, self.params.gate), version)
+                card.gate = gate.decide(card, self.params.gate)
+                write_card(aside, card, _about(version, missed=not card.gate.passed))
                 replace_dir(aside, folder / version.folder)
-        return version, scorer if version.adopted else current
+        return version, reward if version.adopted else current
 
     def _split(self, samples: Samples, seed: int) -> tuple[SourceClips, SourceClips]:
         """Clips to train on and clips to compare versions on, apart by content; with one content none of the
@@ -190,7 +198,7 @@ class Refresher:
         plan = ShardPlan((Pool("policy", clips, count, False),), self.params.ladders, seed)
         return join([plan.build(shard) for shard in range(plan.shards)])
 
-    def _trained(self, current: Scorer, clips: SourceClips, number: int, seed: int) -> RewardNet:
+    def _trained(self, current: TrainedReward, clips: SourceClips, number: int, seed: int) -> RewardNet:
         """The current network after some more steps; half of every batch, on average, is old material."""
         fresh = self._ladders(clips, self.effort.ladders, seed)
         old = self.kept.replay
@@ -217,34 +225,28 @@ class Refresher:
         )  # fmt: skip
         return network
 
-    def _recheck(self, scorer: Scorer) -> Card:
+    def _recheck(self, scorer: TrainedReward) -> Card:
         return recheck(scorer.score_prepared, self.kept, self.params.ladders.heldout_types)
 
     def _ordered(
-        self, current: Scorer, made: Scorer, held: SourceClips, seed: int
-    ) -> tuple[float, float] | None:
+        self, current: TrainedReward, made: TrainedReward, held: SourceClips, seed: int
+    ) -> tuple[float | None, float | None] | None:
         """Share of pairs in the right order on ladders over held-out samples, by both; None without any."""
         if not len(held):
             return None
         ladders = self._ladders(held, self.effort.compared, derive(seed, "compared"))
         was, now = (
-            measure_column(score_ladders(one.score_prepared, ladders), ladders).pairs_ordered
-            for one in (current, made)
+            measure_column(score_ladders(reward.score_prepared, ladders), ladders).pairs_ordered
+            for reward in (current, made)
         )
         return was, now
 
 
-def _write_card(folder: Path, card: Card, checks: Sequence[Check], version: Version) -> None:
-    """card.json and card.md of a version that is adopted."""
-    lines = [c.as_json() for c in checks]
-    text = json.dumps({**card.as_json(), "gate": {"checks": lines}}, indent=2)
-    (folder / "card.json").write_text(text + "\n", encoding="utf-8")
-    missed = gate.refusals(checks)
-    title, _, rest = as_markdown(card, checks, missed).partition("\n")
+def _about(version: RewardVersion, missed: bool) -> str:
     about = (
         f"Version {version.number}, trained on from version {version.parent} for {version.steps} steps in "
         f"iteration {version.iteration} of an alignment, and **adopted**."
     )
     if missed:
         about += " Where it misses its gate, it lies within the margin of version 0 on the same clips."
-    (folder / "card.md").write_text(f"{title}\n\n{about}\n{rest}", encoding="utf-8")
+    return about

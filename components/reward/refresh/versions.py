@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
-from components.reward.base import scoring_files
-from components.runtime.io.files import sha256_file
-from components.runtime.params import canonical_json
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from components.runtime.errors import InputError
 
 VERSIONS = "versions.json"
 
 
 @dataclass(frozen=True)
-class Version:
+class RewardVersion:
     """One version of a reward; number 0 is the one that the reward step published.
 
     Attributes:
-        digest: of the files that decide its scores, see `digest_of`; empty where its training made none.
+        digest: of the files that decide its scores, see `base.digest_of`; empty where its training made none.
         parent: number of the version whose training it continues.
         iteration: of the alignment, counted from 0, on whose samples it was trained.
         steps: optimiser steps it was trained beyond its parent.
@@ -53,32 +53,37 @@ class Version:
         return asdict(self)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Version:
-        """What `as_json` gave, also by way of a JSON file."""
-        return cls(**{**values, "reasons": tuple(values["reasons"])})
+    def of(cls, values: Any) -> RewardVersion:
+        """What `as_json` gave, also by way of a JSON file.
+
+        Raises:
+            ValueError: it is not such a record.
+        """
+        return TypeAdapter(cls).validate_python(values)
 
 
-def digest_of(files: Mapping[str, str]) -> str:
-    """SHA-256 over the SHA-256 of each file that decides a reward's scores, by name; others do not count.
-
-    Two rewards of one digest give every clip the same score.
-    """
-    kept = {name: files[name] for name in scoring_files(files)}
-    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
-
-
-def digest_of_folder(folder: Path) -> str:
-    """`digest_of` the files that lie in a reward's folder."""
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return digest_of({name: sha256_file(folder / name) for name in sorted(names)})
-
-
-def write_versions(folder: Path, versions: Sequence[Version]) -> None:
-    """Writes versions.json."""
+def write_versions(folder: Path, versions: Sequence[RewardVersion]) -> None:
+    """Write versions.json into a folder."""
     text = json.dumps({"versions": [version.as_json() for version in versions]}, indent=2)
     (folder / VERSIONS).write_text(text + "\n", encoding="utf-8")
 
 
-def judging(versions: Iterable[Version]) -> Version:
+def read_versions(folder: Path) -> list[RewardVersion]:
+    """Read versions.json of a folder; no versions where there is none.
+
+    Raises:
+        InputError: it is not a record of versions; the message names the file.
+    """
+    file = folder / VERSIONS
+    if not file.is_file():
+        return []
+    try:
+        return [RewardVersion.of(values) for values in json.loads(file.read_text("utf-8"))["versions"]]
+    except (ValueError, KeyError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{file}: not a record of reward versions: {first}") from error
+
+
+def judging(versions: Iterable[RewardVersion]) -> RewardVersion:
     """The version that judges after all of these: the last that was adopted."""
     return [version for version in versions if version.adopted][-1]

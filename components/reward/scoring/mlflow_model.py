@@ -22,8 +22,9 @@ from components.runtime.errors import InputError, one_line
 from components.runtime.tracking.mlflow_client import connect, tracking_uri
 
 CODE = Path(__file__).with_name("pyfunc.py")
+#: Name of the reward's folder among the model's artifacts.
 REWARD = "reward"
-"""Name of the reward's folder among the model's artifacts."""
+#: Distributions that scoring imports; their installed versions become the model's requirements.
 NEEDED = (
     "av",
     "boto3",
@@ -36,7 +37,6 @@ NEEDED = (
     "torch",
     "transformers",
 )
-"""Distributions that scoring imports; their installed versions become the model's requirements."""
 
 
 def save(reward: str | Path | Artifact, target: str | Path) -> Path:
@@ -105,13 +105,13 @@ def _arguments(reward: str | Path | Artifact) -> dict[str, Any]:
 
 
 def _requirements() -> list[str]:
-    found = []
+    pinned = []
     for name in NEEDED:
         try:
-            found.append(f"{name}=={metadata.version(name)}")
+            pinned.append(f"{name}=={metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return pinned
 
 
 @contextmanager

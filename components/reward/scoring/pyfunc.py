@@ -1,7 +1,7 @@
 """The code of a reward's MLflow model: MLflow runs this file when it loads the model.
 
 In: paths or URIs of videos, as a list or as a DataFrame with a column `path` and, for rewards that read text,
-a column `prompt`. Out: a DataFrame with a row for each, in order: `path`, `score`, `spread`, a column
+a column `prompt`. Out: a DataFrame with a row for each, in order: `path`, `score`, `uncertainty`, a column
 `aspect_<name>` for each aspect, and `error`, None or the one line that says why the file has no score.
 """
 
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from mlflow.pyfunc import PythonModel
 
-from components.reward.base import open_reward
+from components.reward.scoring.load import open_reward
 from components.reward.scoring.videos import Source, score_files
 from components.runtime.compute.devices import configure_threads
 from components.runtime.errors import InputError
@@ -45,15 +45,17 @@ class RewardModel(PythonModel):
         prompts = None
         if "prompt" in table.columns and table["prompt"].notna().any():
             prompts = [text if isinstance(text, str) else "" for text in table["prompt"]]
-        found = list(score_files(self.reward, files, prompts))
+        results = list(score_files(self.reward, files, prompts))
         columns: dict[str, Any] = {
-            "path": [result.path for result in found],
-            "score": [math.nan if result.score is None else result.score for result in found],
-            "spread": [math.nan if result.spread is None else result.spread for result in found],
+            "path": [result.path for result in results],
+            "score": [math.nan if result.score is None else result.score for result in results],
+            "uncertainty": [
+                math.nan if result.uncertainty is None else result.uncertainty for result in results
+            ],
         }
         for name in self.aspects:
-            columns[f"aspect_{name}"] = [result.aspects.get(name, math.nan) for result in found]
-        columns["error"] = pd.Series([result.error for result in found], dtype=object)
+            columns[f"aspect_{name}"] = [result.aspects.get(name, math.nan) for result in results]
+        columns["error"] = pd.Series([result.error for result in results], dtype=object)
         return pd.DataFrame(columns)
 
 

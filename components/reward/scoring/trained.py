@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from components.reward.base import CONFIG, InputSpec, Rating, check_clips, description_of
 from components.reward.distortions import FAMILIES
 from components.reward.features.fragments import fragments
 from components.reward.features.handcrafted import clip_statistics
@@ -26,38 +29,46 @@ from components.video.clip import ClipFormat
 from components.video.filters import resize, to_float
 
 WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 MAX_WINDOWS = 8
+#: Columns of statistics that a description may claim; ours have some hundred.
 MAX_STATISTICS = 100_000
-"""Columns of statistics that a description may claim; ours have some hundred."""
+#: Of a clip, that a description may claim: shorter side, and pixels of all frames together.
 MIN_SIDE, MAX_PIXELS = 8, 10**9
-"""Of a clip, that a description may claim: shorter side, and pixels of all frames together."""
 BACKBONE = "backbone"
+#: Clips computed at once, short batches filled up: a clip's score then has the same bits in any batch.
 BLOCK = 16
-"""Clips computed at once, short batches filled up: a clip's score then has the same bits in any batch."""
+#: The same with a backbone, to which filling up is dear and four clips are a thousand patches and more.
 BACKBONE_BLOCK = 4
-"""The same with a backbone, to which filling up is dear and four clips are a thousand patches and more."""
 DECIMALS = 5
+#: px up to which a clip keeps its own size for a reward with a backbone.
+NATIVE_SIDE = 1080
+
+
+def _believable(geometry: ClipFormat) -> ClipFormat:
+    """The geometry itself; a ValueError if no clip can have it."""
+    frames, sides = geometry.frames, (geometry.height, geometry.width)
+    sound = frames >= 2 and min(sides) >= MIN_SIDE and frames * math.prod(sides) <= MAX_PIXELS
+    if not (sound and 0 < geometry.fps < math.inf):
+        raise ValueError(f"geometry: {geometry} is not that of a clip")
+    return geometry
 
 
 @dataclass(frozen=True)
-class Rating:
-    """What a reward says of B clips, each (B,) float32 on the CPU.
+class TrainedConfig:
+    """The config.json of a trained reward.
 
     Attributes:
-        score: higher is better.
-        spread: standard deviation of the ensemble's members, in units of the score. Two clips whose scores
-            lie closer
-            than this are not told apart.
-        aspects: one score for each family of damage, higher is better; not on the scale of `score`.
+        network: its sizes.
+        statistics: columns that it reads.
+        geometry: the clips it was trained on.
     """
 
-    score: Tensor
-    spread: Tensor
-    aspects: dict[str, Tensor]
+    network: NetworkParams
+    statistics: Annotated[int, Field(gt=0, le=MAX_STATISTICS)]
+    geometry: Annotated[ClipFormat, AfterValidator(_believable)]
 
 
-class Scorer:
+class TrainedReward:
     """A trained reward.
 
     Any clip is brought to the geometry of training first: frame rate by nearest time stamps, size by
@@ -75,35 +86,34 @@ class Scorer:
         """The sizes of the network."""
         return self.network.params
 
+    @property
+    def input_spec(self) -> InputSpec:
+        """Four times the size of training: its own antialiased resizing decides, not the decoder's.
+
+        With a backbone the clip's own size: it looks at fragments.
+        """
+        if self.params.backbone:
+            return InputSpec(NATIVE_SIDE, BACKBONE_BLOCK)
+        return InputSpec(4 * min(self.geometry.height, self.geometry.width), BLOCK)
+
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu") -> Scorer:
+    def load(cls, folder: str | Path, device: str = "cpu") -> TrainedReward:
         """Loads what `save` (or the reward step) wrote.
 
         Raises:
             InputError: a file is missing or not what it should be; the message names it.
         """
         folder = Path(folder)
-        config_file, weights_file = folder / CONFIG, folder / WEIGHTS
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8"))
-            params = NetworkParams(**config["network"])
-            statistics = int(config["statistics"])
-            geometry = _believable(TypeAdapter(ClipFormat).validate_python(config["geometry"]))
-            if not 0 < statistics <= MAX_STATISTICS:
-                raise ValueError(f"statistics = {statistics}: must be 1 to {MAX_STATISTICS}")
-        except OSError as error:
-            raise InputError(
-                f"{config_file}: {error.strerror}; a reward folder holds {CONFIG} and {WEIGHTS}"
-            ) from error
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise InputError(f"{config_file}: not the description of a reward ({error})") from error
-        network = RewardNet(params, statistics, Backbone.load(folder / BACKBONE) if params.backbone else None)
+        config, weights_file = description_of(TrainedConfig, folder, "a trained reward"), folder / WEIGHTS
+        backbone = Backbone.load(folder / BACKBONE) if config.network.backbone else None
+        network = RewardNet(config.network, config.statistics, backbone)
         try:
             network.load_own_state(load_file(weights_file))
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = one_line(error)
-            raise InputError(f"{weights_file}: not the weights that {CONFIG} describes ({reason})") from error
-        return cls(network, geometry, resolve(device))
+            raise InputError(
+                f"{weights_file}: not the weights that {CONFIG} describes ({one_line(error)})"
+            ) from error
+        return cls(network, config.geometry, resolve(device))
 
     def save(self, folder: Path, network: NetworkParams) -> None:
         """Writes weights (safetensors) and description (JSON) into an existing folder.
@@ -126,33 +136,12 @@ class Scorer:
         (folder / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
     def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
-        """Scores each clip by itself.
-
-        Args:
-            frames: (B, T, 3, H, W), uint8 0..255 or float 0..1.
-            fps: their frame rate, frames per second.
-            prompts: not looked at; other kinds of reward read them.
-
-        Returns:
-            (B,) float32 on the CPU, higher is better. The level means nothing by itself: compare clips of
-            one prompt.
-
-        Raises:
-            InputError: wrong shape, fewer than 2 frames, non-positive rate, or values that are not finite.
-        """
-        return self.rate(frames, fps, prompts).score
+        """See `Reward`; prompts are not read."""
+        return self.rate(frames, fps).score
 
     def rate(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Rating:
-        """Scores each clip by itself, says how sure that is, and scores each aspect.
-
-        Arguments and errors as `score`.
-        """
-        if frames.ndim != 5 or frames.shape[2] != 3 or frames.shape[1] < 2:
-            raise InputError(f"clips to score must be (B, T >= 2, 3, H, W), got {tuple(frames.shape)}")
-        if not fps > 0:
-            raise InputError(f"clips to score need a frame rate above 0, got {fps}")
-        if frames.dtype != torch.uint8 and not bool(torch.isfinite(frames).all()):
-            raise InputError("clips to score hold values that are not finite")
+        """See `Reward`; prompts are not read."""
+        check_clips(frames, fps, None)
         if frames.shape[0] == 0:
             return Rating(torch.zeros(0), torch.zeros(0), {name: torch.zeros(0) for name in FAMILIES})
         windows = self._windows(frames.shape[1], fps)
@@ -163,11 +152,10 @@ class Scorer:
         """Frame indices of each window to score."""
         goal = self.geometry
         picked = goal.frame_numbers(frames, fps)
-        count = len(picked)
-        if count <= goal.frames:
+        if len(picked) <= goal.frames:
             return [picked]
-        number = min(MAX_WINDOWS, -(-count // goal.frames))
-        starts = torch.linspace(0, count - goal.frames, number).round().long().tolist()
+        number = min(MAX_WINDOWS, -(-len(picked) // goal.frames))
+        starts = torch.linspace(0, len(picked) - goal.frames, number).round().long().tolist()
         return [picked[start : start + goal.frames] for start in starts]
 
     def score_prepared(self, clips: Tensor, statistics: Tensor | None = None) -> Tensor:
@@ -184,7 +172,7 @@ class Scorer:
         return self.rate_prepared(clips, statistics).score
 
     def rate_prepared(self, clips: Tensor, statistics: Tensor | None = None) -> Rating:
-        """As `score_prepared`, with spread and aspects."""
+        """As `score_prepared`, with uncertainty and aspects."""
         return _rating(self._outputs(clips, statistics))
 
     @torch.no_grad()
@@ -192,7 +180,7 @@ class Scorer:
         """(members, B, outputs) float64 on the CPU of one window of each clip."""
         backbone = self.network.backbone
         size = BLOCK if backbone is None else BACKBONE_BLOCK
-        found = []
+        outputs = []
         for start in range(0, clips.shape[0], size):
             block = clips[start : start + size]
             views = None
@@ -202,8 +190,8 @@ class Scorer:
                 columns = _filled(statistics[start : start + size].to(self.device), size)
             else:
                 columns = clip_statistics(_filled(self._fitted(block), size))
-            found.append(self.network(columns, views).double().cpu())
-        return torch.cat(found, dim=1)[:, : clips.shape[0]]
+            outputs.append(self.network(columns, views).double().cpu())
+        return torch.cat(outputs, dim=1)[:, : clips.shape[0]]
 
     def _fitted(self, block: Tensor) -> Tensor:
         """Clips as floats 0..1 of the size of training, on the device."""
@@ -211,35 +199,18 @@ class Scorer:
         if block.shape[-2:] == goal:
             return to_float(block.to(self.device)).clamp(0.0, 1.0)
         # One by one: a clip in floats at its own size can be half a gigabyte.
-        return torch.cat(
-            [
-                resize(to_float(clip.to(self.device)).clamp(0.0, 1.0), *goal, "bilinear").clamp(0.0, 1.0)
-                for clip in block.split(1)
-            ]
-        )
+        floats = (to_float(clip.to(self.device)).clamp(0.0, 1.0) for clip in block.split(1))
+        return torch.cat([resize(clip, *goal, "bilinear").clamp(0.0, 1.0) for clip in floats])
 
 
 def _rating(outputs: Tensor) -> Rating:
     """What (members, B, outputs) come to."""
     mean = outputs.mean(0).round(decimals=DECIMALS).float()
-    spread = outputs[..., 0].std(0, unbiased=False).round(decimals=DECIMALS).float()
-    return Rating(mean[:, 0], spread, {name: mean[:, 1 + place] for place, name in enumerate(FAMILIES)})
+    uncertainty = outputs[..., 0].std(0, unbiased=False).round(decimals=DECIMALS).float()
+    return Rating(mean[:, 0], uncertainty, {name: mean[:, 1 + place] for place, name in enumerate(FAMILIES)})
 
 
 def _filled(block: Tensor, size: int) -> Tensor:
     """A block of at most `size` rows, filled up with copies of its last."""
     missing = size - block.shape[0]
     return torch.cat((block, block[-1:].expand(missing, *block.shape[1:]))) if missing else block
-
-
-def _believable(geometry: ClipFormat) -> ClipFormat:
-    """The geometry itself; a ValueError if no clip can have it."""
-    sizes = (geometry.frames, geometry.height, geometry.width)
-    if not (
-        sizes[0] >= 2
-        and min(sizes[1:]) >= MIN_SIDE
-        and math.prod(sizes) <= MAX_PIXELS
-        and 0 < geometry.fps < math.inf
-    ):
-        raise ValueError(f"geometry: {geometry} is not that of a clip")
-    return geometry

@@ -5,22 +5,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from components.reward.base import Reading, check_clips, read_config
-from components.reward.scoring.trained import CONFIG, Rating
+from components.reward.base import InputSpec, Rating, check_clips, description_of
 from components.runtime.artifacts.pretrained import open_model, quiet
 from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError, one_line
 
+#: The folder of the checkpoint inside the reward's.
 MODEL = "model"
-"""The folder of the checkpoint inside the reward's."""
 PROMPT, FRAMES = "{prompt}", "{frames}"
 DEFAULT_FRAMES = 16
 
@@ -53,7 +53,7 @@ class Regressor:
     """A model with one figure an aspect, higher is better, its processor, and how it is asked.
 
     Clips are scored one after the other: texts and frames of several would need padding, and a score would
-    then depend on its neighbours. There is no ensemble, hence no spread to tell: it is 0.
+    then depend on its neighbours. There is no ensemble, so the uncertainty is 0.
     """
 
     def __init__(self, model: Any, processor: Any, description: Description, device: torch.device) -> None:
@@ -62,18 +62,13 @@ class Regressor:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> Regressor:
-        """Loads what `adopt` published.
+        """Loads what `reward import` published.
 
         Raises:
             InputError: a file is missing or not what it should be; the message names it.
         """
         folder = Path(folder)
-        config = read_config(folder)
-        try:
-            given = {name: value for name, value in config.items() if name != "kind"}
-            description = Description(**{**given, "aspects": tuple(given["aspects"])})
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / CONFIG}: not the description of a regressor ({error})") from error
+        description = description_of(Description, folder, "a regressor")
         return cls.of(folder / MODEL, description, device)
 
     @classmethod
@@ -96,12 +91,12 @@ class Regressor:
         return cls(model, processor, description, resolve(device))
 
     @property
-    def reading(self) -> Reading:
+    def input_spec(self) -> InputSpec:
         """The largest side its processor brings frames to, and one clip at a time."""
         images = getattr(self.processor, "image_processor", self.processor)
         size = dict(getattr(images, "size", None) or {})
         sides = [int(side) for side in size.values() if isinstance(side, int)]
-        return Reading(max(sides, default=512), 1)
+        return InputSpec(max(sides, default=512), 1)
 
     def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
         """See `Reward`."""
@@ -112,9 +107,9 @@ class Regressor:
         check_clips(frames, fps, prompts)
         texts = [""] * len(frames) if prompts is None else prompts
         rows = [self._outputs(clip, text) for clip, text in zip(frames, texts, strict=True)]
-        found = torch.stack(rows) if rows else torch.zeros(0, len(self.description.aspects))
-        aspects = {name: found[:, place] for place, name in enumerate(self.description.aspects)}
-        return Rating(found.mean(1), torch.zeros(len(found)), aspects)
+        outputs = torch.stack(rows) if rows else torch.zeros(0, len(self.description.aspects))
+        aspects = {name: outputs[:, place] for place, name in enumerate(self.description.aspects)}
+        return Rating(outputs.mean(1), torch.zeros(len(outputs)), aspects)
 
     @torch.no_grad()
     def _outputs(self, clip: Tensor, prompt: str) -> Tensor:

@@ -12,31 +12,35 @@ import os
 import stat
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import torch
 
-from components.reward.base import Reading, Reward, reading_of
+from components.reward.base import InputSpec, Reward, input_spec_of
 from components.runtime.compute.devices import available_cpus
-from components.runtime.errors import InputError
+from components.runtime.errors import InputError, one_line
 from components.runtime.io import storage
 from components.video.clip import Clip
 from components.video.codec import read_video
 from components.video.decode.container import probe
 from components.video.names import is_video_name
 
+#: Frames read from one file; a longer video is judged by its beginning.
 LONGEST = 512
-"""Frames read from one file; a longer video is judged by its beginning."""
+#: Pixels of one decoded clip over all its frames; a longer or wider one is decoded at a smaller size.
 CLIP_PIXELS = 64_000_000
-"""Pixels of one decoded clip over all its frames; a longer or wider one is decoded at a smaller size."""
+#: Decoded clips that are scored together, in bytes; as many again may wait behind them.
 WAITING_BYTES = 256 * 2**20
-"""Decoded clips that are scored together, in bytes; as many again may wait behind them."""
+#: Most decoding threads; the decoder lets go of the interpreter, so threads are enough.
 WORKERS = 4
-"""Most decoding threads; the decoder lets go of the interpreter, so threads are enough."""
 DIGITS = 6
+
+Task = TypeVar("Task")
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -53,22 +57,22 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Result:
+class FileScore:
     """What came of one file: a rating, or the one line that says why there is none."""
 
     path: str
     score: float | None = None
-    spread: float | None = None
+    uncertainty: float | None = None
     aspects: dict[str, float] = field(default_factory=dict)
     error: str | None = None
 
     def json_line(self) -> str:
-        """{"path", "score", "spread", "aspects"} as one line of ASCII.
+        """{"path", "score", "uncertainty", "aspects"} as one line of ASCII.
 
         A path that is not UTF-8 keeps its odd bytes as Python does (U+DC80 to U+DCFF), so that os.fsencode of
         the parsed path is the file's name again.
         """
-        fields = {"path": self.path, "score": self.score, "spread": self.spread, "aspects": self.aspects}
+        fields = {name: value for name, value in vars(self).items() if name != "error"}
         return json.dumps(fields, allow_nan=False)
 
 
@@ -79,46 +83,52 @@ def sources(arguments: Iterable[str]) -> list[Source]:
     A folder's files come in order of their paths; links to folders are not followed. Nothing is left out
     because it came before.
     """
-    found: list[Source] = []
+    files: list[Source] = []
     for argument in arguments:
         try:
-            found += _of(argument)
+            files += _of(argument)
         except InputError as error:
-            found.append(Source(argument, _line(argument, argument, error)))
-    return found
+            files.append(Source(argument, _line(argument, argument, error)))
+    return files
 
 
 def score_files(
     reward: Reward, files: Sequence[Source], prompts: Sequence[str] | None = None
-) -> Iterator[Result]:
+) -> Iterator[FileScore]:
     """A result for every file, in their order, as soon as it and those before it are known.
 
     Args:
         prompts: one text for each file, for rewards that read it.
     """
     # One window of clips is scored in a thread while the next one fills.
-    judge = ThreadPoolExecutor(1, thread_name_prefix="score")
-    before: Future[list[Result]] | None = None
+    windows = _windows(files, input_spec_of(reward))
+    for scores in _ahead(lambda window: _scored(reward, files, window, prompts), windows, 1, "score"):
+        yield from scores
+
+
+def _ahead(work: Callable[[Task], Done], tasks: Iterable[Task], threads: int, name: str) -> Iterator[Done]:
+    """What `work` makes of each task, in their order; as many as there are threads are begun ahead."""
+    ahead: deque[Future[Done]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
     try:
-        for window in _windows(files, reading_of(reward)):
-            now = judge.submit(_scored, reward, files, window, prompts)
-            if before is not None:
-                yield from before.result()
-            before = now
-        if before is not None:
-            yield from before.result()
+        for task in tasks:
+            ahead.append(pool.submit(work, task))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
     finally:
-        judge.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _windows(files: Sequence[Source], reading: Reading) -> Iterator[list[tuple[int, Clip | str]]]:
+def _windows(files: Sequence[Source], spec: InputSpec) -> Iterator[list[tuple[int, Clip | str]]]:
     """The clips or what is wrong with them, by their places, as many as are scored together."""
     window: list[tuple[int, Clip | str]] = []
     waiting = 0
-    for place, found in enumerate(_decoded(files, reading)):
-        window.append((place, found))
-        waiting += 0 if isinstance(found, str) else found.frames.numel()
-        if len(window) >= reading.batch or waiting >= WAITING_BYTES:
+    for place, clip in enumerate(_decoded(files, spec)):
+        window.append((place, clip))
+        waiting += 0 if isinstance(clip, str) else clip.frames.numel()
+        if len(window) >= spec.batch or waiting >= WAITING_BYTES:
             yield window
             window, waiting = [], 0
     yield window
@@ -133,10 +143,10 @@ def _of(argument: str) -> list[Source]:
     if storage.is_remote(argument):
         base = argument.rstrip("/")
         names = [file.name for file in storage.list_files(argument)]
-        found = [Source(f"{base}/{name}") for name in names if is_video_name(name)]
-        if names and not found:
+        videos = [Source(f"{base}/{name}") for name in names if is_video_name(name)]
+        if names and not videos:
             return [Source(argument, f"{shown(argument)}: no video under this prefix")]
-        return found or [Source(argument)]
+        return videos or [Source(argument)]
     path = storage.local_path(argument)
     if not os.path.isdir(path):
         return [Source(str(path))]
@@ -158,33 +168,22 @@ def _unlisted(error: OSError) -> Source:
     return Source(name, f"{shown(name)}: cannot be listed ({(error.strerror or str(error)).lower()})")
 
 
-def _decoded(files: Sequence[Source], reading: Reading) -> Iterator[Clip | str]:
+def _decoded(files: Sequence[Source], spec: InputSpec) -> Iterator[Clip | str]:
     """Each file's clip, or the line that says what is wrong with it; a few are decoded ahead."""
-    workers = min(WORKERS, available_cpus())
-    ahead: deque[Future[Clip | str]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        for file in files:
-            ahead.append(pool.submit(_attempt, file, reading))
-            if len(ahead) > workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    return _ahead(lambda file: _attempt(file, spec), files, min(WORKERS, available_cpus()), "decode")
 
 
-def _attempt(file: Source, reading: Reading) -> Clip | str:
+def _attempt(file: Source, spec: InputSpec) -> Clip | str:
     if file.problem is not None:
         return file.problem
     try:
         if not storage.is_remote(file.name):
-            return _read(storage.local_path(file.name), file.name, reading)
+            return _read(storage.local_path(file.name), file.name, spec)
         with tempfile.TemporaryDirectory(prefix="onlinevpo-") as folder:
             # The ending may be all that tells a raw stream's format.
             local = Path(folder) / f"video{PurePosixPath(file.name).suffix}"
             storage.fetch_file(file.name, local)
-            return _read(local, file.name, reading)
+            return _read(local, file.name, spec)
     except InputError as error:
         return _line(file.name, file.name, error)
     except Exception as error:
@@ -192,7 +191,7 @@ def _attempt(file: Source, reading: Reading) -> Clip | str:
         return _line(file.name, file.name, f"cannot be read ({type(error).__name__}: {error})")
 
 
-def _read(path: Path, name: str, reading: Reading) -> Clip:
+def _read(path: Path, name: str, spec: InputSpec) -> Clip:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path}: not a regular file")
@@ -201,7 +200,7 @@ def _read(path: Path, name: str, reading: Reading) -> Clip:
         frames = min(info.frames or LONGEST, LONGEST)
         least, most = sorted((info.height, info.width))
         fitting = math.isqrt(max(1, CLIP_PIXELS * least // (frames * most)))
-        side = max(16, min(reading.short_side, fitting))
+        side = max(16, min(spec.short_side, fitting))
         clip = read_video(path, max_frames=LONGEST, max_pixels=2 * CLIP_PIXELS, short_side=side)
         if clip.num_frames < 2:
             raise InputError(f"{path}: has 1 frame only, a video to score needs 2 or more")
@@ -215,7 +214,7 @@ def _read(path: Path, name: str, reading: Reading) -> Clip:
 def _line(name: str, path: str, error: Exception | str) -> str:
     """One line that begins with the file's name, once, whatever path the error speaks of."""
     text = str(error).removeprefix(f"{path}: ").removeprefix(f"{shown(name)}: ")
-    return f"{shown(name)}: {' '.join(text.split())}"
+    return f"{shown(name)}: {one_line(text)}"
 
 
 def _scored(
@@ -223,47 +222,41 @@ def _scored(
     files: Sequence[Source],
     window: Sequence[tuple[int, Clip | str]],
     prompts: Sequence[str] | None,
-) -> list[Result]:
+) -> list[FileScore]:
     """The window's results in order; clips of one shape and rate are scored together."""
-    done: dict[int, Result] = {}
-    alike: dict[tuple[tuple[int, ...], float], list[int]] = {}
-    clips: dict[int, Clip] = {}
-    for place, found in window:
-        if isinstance(found, str):
-            done[place] = Result(files[place].name, error=found)
+    done: dict[int, FileScore] = {}
+    alike: dict[tuple[tuple[int, ...], float], dict[int, Clip]] = {}
+    for place, clip in window:
+        if isinstance(clip, str):
+            done[place] = FileScore(files[place].name, error=clip)
         else:
-            clips[place] = found
-            alike.setdefault((tuple(found.frames.shape), found.fps), []).append(place)
-    for places in alike.values():
+            alike.setdefault((tuple(clip.frames.shape), clip.fps), {})[place] = clip
+    for clips in alike.values():
         try:
-            done |= _rated(reward, files, clips, places, prompts)
+            done |= _rated(reward, files, clips, prompts)
         except InputError:
-            for place in places:
+            for place, clip in clips.items():
                 try:
-                    done |= _rated(reward, files, clips, [place], prompts)
+                    done |= _rated(reward, files, {place: clip}, prompts)
                 except InputError as error:
                     name = files[place].name
-                    done[place] = Result(name, error=_line(name, name, error))
+                    done[place] = FileScore(name, error=_line(name, name, error))
     return [done[place] for place, _ in window]
 
 
 def _rated(
-    reward: Reward,
-    files: Sequence[Source],
-    clips: dict[int, Clip],
-    places: Sequence[int],
-    prompts: Sequence[str] | None,
-) -> dict[int, Result]:
-    texts = None if prompts is None else [prompts[place] for place in places]
-    frames = torch.stack([clips[place].frames for place in places])
-    rating = reward.rate(frames, clips[places[0]].fps, texts)
-    found = {}
-    for row, place in enumerate(places):
+    reward: Reward, files: Sequence[Source], clips: dict[int, Clip], prompts: Sequence[str] | None
+) -> dict[int, FileScore]:
+    texts = None if prompts is None else [prompts[place] for place in clips]
+    frames = torch.stack([clip.frames for clip in clips.values()])
+    rating = reward.rate(frames, next(iter(clips.values())).fps, texts)
+    scores = {}
+    for row, place in enumerate(clips):
         name = files[place].name
         aspects = {aspect: round(float(values[row]), DIGITS) for aspect, values in rating.aspects.items()}
-        score, spread = round(float(rating.score[row]), DIGITS), round(float(rating.spread[row]), DIGITS)
-        if all(math.isfinite(figure) for figure in (score, spread, *aspects.values())):
-            found[place] = Result(name, score, spread, aspects)
+        score, std = (round(float(values[row]), DIGITS) for values in (rating.score, rating.uncertainty))
+        if all(math.isfinite(figure) for figure in (score, std, *aspects.values())):
+            scores[place] = FileScore(name, score, std, aspects)
         else:
-            found[place] = Result(name, error=f"{shown(name)}: the reward gives it no finite score")
-    return found
+            scores[place] = FileScore(name, error=f"{shown(name)}: the reward gives it no finite score")
+    return scores

@@ -12,26 +12,34 @@ The centre, the mean over the same clips, only makes the level readable: an aver
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, FiniteFloat
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from components.reward.base import Reading, Reward, check_clips, open_reward, read_config, reading_of
-from components.reward.scoring.trained import CONFIG, Rating
+from components.reward.base import (
+    InputSpec,
+    Rating,
+    Reward,
+    check_clips,
+    description_of,
+    input_spec_of,
+)
 from components.runtime.errors import InputError
 
+#: The folder of the parts inside the reward's, each a whole reward by its name.
 PARTS = "parts"
-"""The folder of the parts inside the reward's, each a whole reward by its name."""
+#: Least degrees of freedom of a unit: from 8 clips it is known to about a quarter.
 LEAST_FREEDOM = 7
-"""Least degrees of freedom of a unit: from 8 clips it is known to about a quarter."""
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightedTerm:
     """One reward of a sum.
 
     Attributes:
@@ -41,18 +49,18 @@ class Part:
         unit: its standard deviation there, in its own units, above 0.
     """
 
-    name: str
-    weight: float
-    centre: float
-    unit: float
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+    weight: FiniteFloat
+    centre: FiniteFloat
+    unit: Annotated[FiniteFloat, Field(gt=0)]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A sum: its parts, and what their units were measured on."""
 
-    parts: tuple[Part, ...]
-    calibration: dict[str, Any]
+    parts: Annotated[tuple[WeightedTerm, ...], Field(min_length=1)]
+    calibration: dict[str, Any] = field(default_factory=dict)
     measured: bool = False
 
     def as_json(self) -> dict[str, Any]:
@@ -63,40 +71,32 @@ class Recipe:
 class WeightedSum:
     """See the module. Aspects are the parts' standardised scores before their weights.
 
-    The spread is that of the sum if the parts err independently: the root of the sum of (weight * spread /
-    unit) squared. A part that knows no spread adds nothing to it.
+    The uncertainty is that of the sum if the parts err independently: the root of the sum of
+    (weight * uncertainty / unit) squared. A part without an ensemble adds nothing to it.
     """
 
-    def __init__(self, parts: Sequence[tuple[Part, Reward]]) -> None:
+    def __init__(self, parts: Sequence[tuple[WeightedTerm, Reward]]) -> None:
         self.parts = tuple(parts)
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu") -> WeightedSum:
+    def load(cls, folder: str | Path, device: str, open_reward: Callable[[Path, str], Reward]) -> WeightedSum:
         """Loads what `combine` published.
+
+        Args:
+            open_reward: opens a part, as `load.open_reward`.
 
         Raises:
             InputError: a file is missing or not what it should be; the message names it.
         """
         folder = Path(folder)
-        try:
-            parts = [Part(**part) for part in read_config(folder)["parts"]]
-            sound = parts and all(
-                Path(part.name).name == part.name
-                and math.isfinite(part.weight + part.centre)
-                and part.unit > 0
-                for part in parts
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / CONFIG}: not the description of a sum ({error})") from error
-        if not sound:
-            raise InputError(f"{folder / CONFIG}: a part has no usable name, weight, centre or unit")
-        return cls([(part, open_reward(folder / PARTS / part.name, device)) for part in parts])
+        recipe = description_of(Recipe, folder, "a sum")
+        return cls([(term, open_reward(folder / PARTS / term.name, device)) for term in recipe.parts])
 
     @property
-    def reading(self) -> Reading:
+    def input_spec(self) -> InputSpec:
         """The largest size that a part looks at, the smallest batch that suits one."""
-        found = [reading_of(reward) for _, reward in self.parts]
-        return Reading(max(one.short_side for one in found), min(one.batch for one in found))
+        specs = [input_spec_of(reward) for _, reward in self.parts]
+        return InputSpec(max(spec.short_side for spec in specs), min(spec.batch for spec in specs))
 
     def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
         """See `Reward`."""
@@ -105,16 +105,13 @@ class WeightedSum:
     def rate(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Rating:
         """See `Reward`."""
         check_clips(frames, fps, prompts)
-        total, variance = (
-            torch.zeros(len(frames), dtype=torch.float64),
-            torch.zeros(len(frames), dtype=torch.float64),
-        )
+        total, variance = torch.zeros(2, len(frames), dtype=torch.float64)
         aspects = {}
         for part, reward in self.parts:
             rating = reward.rate(frames, fps, prompts)
             standard = (rating.score.double() - part.centre) / part.unit
             total += part.weight * standard
-            variance += (part.weight * rating.spread.double() / part.unit) ** 2
+            variance += (part.weight * rating.uncertainty.double() / part.unit) ** 2
             aspects[part.name] = standard.float()
         return Rating(total.float(), variance.sqrt().float(), aspects)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from components.alignment.params import AlignmentParams
 from components.generator.generator import Generator
-from components.reward.scoring.trained import Rating
+from components.reward.base import Rating
 from components.runtime.errors import Interrupted
 from tests.alignment.tiny import PARAMS, Brightness, make_trainer
 

@@ -17,7 +17,7 @@ from components.alignment.ledger.schema import KeepLatents
 from components.corpus.prompts import Prompt
 from components.generator.generator import Generator
 from components.generator.params import SamplingParams
-from components.reward.scoring.trained import Rating
+from components.reward.base import Rating
 from components.runtime.artifacts.artifact import Artifact, open_artifact
 from components.runtime.artifacts.publish import publish
 from components.runtime.params import StepParams

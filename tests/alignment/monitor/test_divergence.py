@@ -18,7 +18,7 @@ from components.alignment.outcome import load_best, refusal_of
 from components.alignment.params import AlignmentParams
 from components.alignment.policy import FullPolicy, LoraPolicy, Policy
 from components.generator.generator import Generator
-from components.reward.scoring.trained import Rating
+from components.reward.base import Rating
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.publish import publish
 from components.runtime.errors import GateRefused, InputError

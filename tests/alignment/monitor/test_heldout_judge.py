@@ -33,7 +33,7 @@ from components.corpus.prompts import Prompt, world_prompts
 from components.corpus.world.render import render
 from components.corpus.world.scene import parse_caption
 from components.generator.generator import Generator
-from components.reward.refresh.versions import digest_of
+from components.reward.base import digest_of
 from components.runtime.compute.distributed import Ranks
 from components.runtime.errors import InputError
 from tests.alignment.ledger.made import Light, make_reward

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from components.alignment.candidates.rollout import candidate_seed
 from components.generator.generator import Generator
-from components.reward.scoring.trained import Rating
+from components.reward.base import Rating
 from tests.alignment.tiny import PARAMS, PROMPTS, Brightness, ledger_rows, make_trainer
 
 ONE = PARAMS.model_copy(update={"iterations": 1, "prompts_per_iteration": len(PROMPTS)})

@@ -114,10 +114,10 @@ def card(folder: Path) -> Path:
                 {"name": "frozen_below_original", "value": None, "least": 0.93, "passed": None, "line": ""},
             ],
         },
-        "backward": [
-            {"name": "desaturate", "source": "footage", "srcc": -0.3, "pairs": 0.41},
-            {"name": "ghost", "source": "generated", "srcc": None, "pairs": 0.37},
-        ],
+        "by_type": {
+            "desaturate": {"srcc_footage": -0.3, "pairs_footage": 0.31},
+            "ghost": {"pairs_generated": 0.37},
+        },
         "unavailable": {"spread": "one member only"},
         "of_a_later_version": [1, 2],
     }

@@ -13,7 +13,7 @@ from components.alignment.objectives import OBJECTIVES
 from components.alignment.objectives.base import PairErrors
 from components.evaluation.report import charts
 from components.evaluation.report import svg_marks as marks
-from components.evaluation.report.reward_section import Share
+from components.reward.card.card import Wins
 from components.runtime.stats import Interval
 
 
@@ -64,7 +64,7 @@ def test_a_flat_curve_and_a_single_point_are_drawn() -> None:
 
 
 def test_texts_are_escaped() -> None:
-    share = Share(won=1, clips=2, share=0.5, low=0.1, high=0.9)
+    share = Wins(won=1, clips=2, low=0.1, high=0.9)
     for drawn in (
         charts.line_chart('<b>"', [0.0, 1.0], {"<i>": [0.0, 1.0]}, "<u>"),
         marks.spans({'<b>"': share}, ['<b>"'], marks.Axis(0, 1), 0.5),
@@ -114,8 +114,8 @@ def test_intervals_share_an_axis_around_zero_and_say_which_way_they_point() -> N
 
 
 def test_a_source_keeps_its_colour_where_others_are_missing() -> None:
-    share = Share(won=9, clips=10, share=0.9, low=0.6, high=1.0)
-    empty = Share(won=0, clips=0, share=None)
+    share = Wins(won=9, clips=10, low=0.6, high=1.0)
+    empty = Wins(won=0, clips=0)
     picture = tree(marks.spans({"c": share, "a": empty}, ["a", "b", "c"], marks.Axis(0.5, 1.0), 0.9))
     spans = [line for line in picture.findall("line") if line.attrib["class"].startswith("span")]
     assert [(line.attrib["class"], line.attrib["x1"], line.attrib["x2"]) for line in spans] == [
@@ -190,7 +190,7 @@ def test_notes_say_what_the_curve_does() -> None:
 
 
 def test_a_share_without_an_interval_is_a_point() -> None:
-    share = Share(won=17, clips=20, share=0.85, low=None, high=None)
+    share = Wins(won=17, clips=20, low=None, high=None)
     drawn = tree(marks.spans({"footage": share}, ["footage"], marks.Axis(0.5, 1.0), None))
     assert [line.attrib["x1"] for line in drawn.findall("line")] == ["70.00"]
     assert drawn.attrib["aria-label"] == "footage 0.85 (no interval)"

@@ -14,7 +14,8 @@ import pytest
 
 from components.evaluation.report import page
 from components.evaluation.report.page import render
-from components.evaluation.report.reward_section import LARGEST_PLOT, read_log, read_reward, read_versions
+from components.evaluation.report.reward_section import LARGEST_PLOT, read_log, read_reward
+from components.reward.refresh.versions import read_versions
 from components.runtime.errors import InputError
 from components.runtime.io.page_slots import DECISION, OUTCOME, fill
 from components.runtime.tracking import step_run as tracking
@@ -115,18 +116,20 @@ def test_what_is_not_a_card_is_one_clear_line(tmp_path: Path, content: str) -> N
 
 
 def test_versions_of_the_reward(tmp_path: Path, reward: Path) -> None:
-    assert read_versions(tmp_path) == []
+    assert read_versions(tmp_path / "reward") == []
     (tmp_path / "reward").mkdir()
     file = tmp_path / "reward" / "versions.json"
     file.write_text(
         '{"versions": [{"number": 0, "digest": "x"},'
         ' {"number": 1, "iteration": 7, "adopted": false, "reasons": ["srcc_all fell"]}]}'
     )
-    words = text(render(page_content(reward, shown=[], versions=read_versions(tmp_path)), *counted(), FPS))
+    words = text(
+        render(page_content(reward, shown=[], versions=read_versions(tmp_path / "reward")), *counted(), FPS)
+    )
     assert "refused version 1, iteration 7: srcc all fell" in words
     file.write_text("{}")
     with pytest.raises(InputError, match=r"versions\.json: not a record of reward versions"):
-        read_versions(tmp_path)
+        read_versions(tmp_path / "reward")
 
 
 def test_a_judge_that_neither_could_ask_is_listed_once(tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ def test_a_log_with_odd_cells_is_read(tmp_path: Path) -> None:
     assert log["iteration"] == [1, 2, 3]
     assert log["loss"][0] == 0.7
     assert np.isnan(log["loss"][1])
-    assert read_log(None) == read_log(tmp_path / "none.csv") == {}
+    assert read_log(tmp_path / "none.csv") == {}
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from components.registry.__main__ import app
 from components.registry.params import RegistryParams
 from components.registry.promotion_log import CANDIDATE, CHAMPION, PREVIOUS
 from components.registry.step import run
 from components.registry.versions.store import RegisteredModel
-from components.runtime.step import main
-
-Candidate = Callable[..., dict[str, Path]]
+from tests.registry.conftest import Candidate, command
 
 pytestmark = pytest.mark.usefixtures("mlflow_home")
 
@@ -25,13 +21,10 @@ pytestmark = pytest.mark.usefixtures("mlflow_home")
 class Registry:
     """A registry with a step and its commands, as a person uses them, and MLflow's own client beside."""
 
-    def __init__(self, name: str, candidate: Candidate, folder: Path, capsys: Any) -> None:
+    def __init__(self, params: RegistryParams, candidate: Candidate, folder: Path, capsys: Any) -> None:
         from mlflow import MlflowClient
 
-        self.params = RegistryParams.model_validate(
-            {"model": name, "reward_model": f"{name}-reward", "run": {"device": "cpu"}}
-        )
-        self.name, self.client = name, MlflowClient()
+        self.params, self.name, self.client = params, params.model, MlflowClient()
         self._candidate, self._folder, self._capsys = candidate, folder, capsys
 
     def step(self, name: str, judge: float, out: str = "registry", **more: Any) -> Any:
@@ -42,11 +35,9 @@ class Registry:
     def command(self, *words: str, code: int = 0) -> str:
         """What a command prints, both streams; it must end with `code`."""
         self._capsys.readouterr()
-        settings = [f"registry.model={self.name}", f"registry.reward_model={self.name}-reward"]
-        with pytest.raises(SystemExit) as ended:
-            main(app, [*words, *(part for setting in settings for part in ("--set", setting))])
+        ended = command(self.params, *words)
         said = self._capsys.readouterr()
-        assert int(str(ended.value.code)) == code, said
+        assert ended == code, said
         return str(said.out + said.err)
 
     def aliases(self) -> dict[str, str]:
@@ -60,10 +51,10 @@ class Registry:
 
 @pytest.fixture
 def registry(
-    request: pytest.FixtureRequest, candidate: Candidate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    params: RegistryParams, candidate: Candidate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Registry:
     """A registry of the test's own in the session's database."""
-    return Registry(request.node.name[:60], candidate, tmp_path, capsys)
+    return Registry(params, candidate, tmp_path, capsys)
 
 
 def three(registry: Registry) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,9 @@ from components.registry.versions.store import RegisteredModel
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.errors import InputError
 from components.runtime.step import main
+from tests.registry.conftest import Candidate
 from tests.registry.test_two_at_once import server
 
-Candidate = Callable[..., dict[str, Path]]
 PARAMS = RegistryParams.model_validate({"model": "m", "reward_model": "m-reward", "run": {"device": "cpu"}})
 
 

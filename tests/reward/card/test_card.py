@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from components.reward.card.card import Card, Certainty, Column, Slowed, Stillness, Wins
+from components.reward.card.card import Card, Column, Slowed, Stillness, Uncertainty, Wins
+from components.runtime.errors import InputError
 
 NAN = float("nan")
 
@@ -19,7 +23,7 @@ def test_wins_count_what_can_be_told_apart() -> None:
     wins = Wins.of(above, seen)
     assert (wins.won, wins.clips, wins.same) == (2, 3, 2)
     assert wins.share == pytest.approx(2 / 3)
-    assert math.isnan(Wins(0, 0).share)
+    assert Wins(0, 0).share is None
 
 
 def test_pooled_wins_weigh_pairs_not_sources() -> None:
@@ -73,7 +77,7 @@ def test_the_verdict_on_stillness_is_the_worst_probe() -> None:
     assert found.verdict == 0.1 and found.worst == "b"
     found.slowed["c"] = Slowed(Wins(0, 0, 4), NAN)
     assert found.verdict == 0.1
-    assert math.isnan(Stillness().verdict)
+    assert Stillness().verdict is None
 
 
 def test_metrics_are_flat_and_finite_and_json_has_null_for_unknown() -> None:
@@ -82,19 +86,57 @@ def test_metrics_are_flat_and_finite_and_json_has_null_for_unknown() -> None:
         baselines={"niqe": {"world": Column(3, srcc=0.25)}},
         attacks={"world": {"frozen": Wins(0, 0)}},
         stillness=Stillness({"world": 0.125}, {"pan": Slowed(Wins(3, 4), -0.5)}),
-        certainty=Certainty(NAN, {"world_ladders": {"beyond": Wins(9, 10), "within": Wins(1, 2)}}),
+        uncertainty=Uncertainty(NAN, {"world_ladders": {"beyond": Wins(9, 10), "within": Wins(1, 2)}}),
     )
     metrics = card.metrics()
     assert metrics["srcc_world"] == 0.5 and metrics["two_apart_ordered_world"] == 0.9
     assert metrics["baseline_niqe_srcc_world"] == 0.25
     assert metrics["stillness_gain"] == -0.5 and metrics["moving_above_pan"] == 0.75
-    assert metrics["pairs_beyond_spread_world_ladders"] == 0.9
+    assert metrics["pairs_beyond_uncertainty_world_ladders"] == 0.9
     assert all(isinstance(value, float) and math.isfinite(value) for value in metrics.values())
-    assert not {"krcc_world", "frozen_below_original_world", "spread_error_srcc"} & set(metrics)
+    assert not {"krcc_world", "frozen_below_original_world", "uncertainty_error_srcc"} & set(metrics)
     found = json.loads(json.dumps(card.as_json(), allow_nan=False))
     assert found["columns"]["world"]["krcc"] is None
     assert found["attacks"]["pooled"]["frozen"]["share"] is None
     assert found["stillness"]["verdict"] == -0.5
-    assert found["stillness"]["slowed"]["pan"]["wins"] | {"low": 0, "high": 0} == {
-        "won": 3, "clips": 4, "same": 0, "share": 0.75, "low": 0, "high": 0,
+    assert found["stillness"]["slowed"]["pan"]["wins"] == {
+        "won": 3, "clips": 4, "same": 0, "share": 0.75, "low": None, "high": None, "contents": 0,
     }  # fmt: skip
+
+
+def test_a_card_comes_back_from_its_file(tmp_path: Path) -> None:
+    card = Card(
+        columns={"world": Column(3, srcc=0.5, krcc=NAN)},
+        by_type={"blur": {"srcc_world": -0.5, "pairs_world": 0.25}},
+        attacks={"world": {"frozen": Wins.counted(3, 4, 1)}},
+        stillness=Stillness({"world": NAN}, {"pan": Slowed(Wins(3, 4), -0.5)}),
+        score_per_level=0.25,
+        time_reversal_change=0.125,
+        uncertainty=Uncertainty(0.5),
+    )
+    file = tmp_path / "card.json"
+    file.write_text(json.dumps(card.as_json(), allow_nan=False))
+    read = Card.read(file)
+    assert read == card and read.as_json() == card.as_json()
+    assert read.attacks["world"]["frozen"].low == card.attacks["world"]["frozen"].low
+    # The last release's names, and figures that it did not have.
+    old = card.as_json()
+    for before, after in (("level", "score_per_level"), ("reversed_change", "time_reversal_change")):
+        old[before] = old.pop(after)
+    old["certainty"] = old.pop("uncertainty")
+    old["attacks"]["world"]["frozen"].pop("contents")
+    file.write_text(json.dumps(old))
+    assert Card.read(file) == card
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"attacks": 3}', '{"columns": {"world": {"clips": "x"}}}'])
+def test_what_is_no_card_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(InputError, match=r"card\.json: not a reward card") as caught:
+        Card.read(tmp_path / "card.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_card_opens_without_torch() -> None:
+    code = "import sys, components.reward.card.card; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,4 +1,4 @@
-"""Spread and aspects on made-up rewards whose errors are known."""
+"""Uncertainty and aspects on made-up rewards whose errors are known."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from components.reward.card.card import Wins
-from components.reward.card.ensemble import aspect_falls, certainty, error_srcc, split_by_spread
+from components.reward.card.ensemble import aspect_falls, error_srcc, split_by_uncertainty, uncertainty
 from components.reward.ladders.ladder import Ladders
 
 
 def ladders(recipes: list[str], labels: np.ndarray, sources: list[str] | None = None) -> Ladders:
-    count, rungs = labels.shape
+    count, levels = labels.shape
     return Ladders(
-        frames=torch.zeros(count, rungs, 0, dtype=torch.uint8),
-        levels=torch.arange(rungs).expand(count, -1).float(),
+        frames=torch.zeros(count, levels, 0, dtype=torch.uint8),
+        levels=torch.arange(levels).expand(count, -1).float(),
         labels=torch.from_numpy(labels).float(),
         similarity=torch.from_numpy(labels).float(),
-        statistics=torch.zeros(count, rungs, 1),
-        seen=torch.triu(torch.ones(count, rungs, rungs), 1),
+        statistics=torch.zeros(count, levels, 1),
+        seen=torch.triu(torch.ones(count, levels, levels), 1),
         recipes=[(name,) for name in recipes],
         sources=sources or ["world"] * count,
         contents=[f"c{i}" for i in range(count)],
@@ -42,15 +42,12 @@ def test_pairs_split_by_hand() -> None:
     """Scores 3 2.9 1 with spreads .4 .2 .2, truth a > b > c: a-b lies within (.1 < .3), the others beyond."""
     better = np.triu(np.ones((1, 3, 3)), 1)
     spread = np.array([[0.4, 0.2, 0.2]])
-    assert split_by_spread(np.array([[3.0, 2.9, 1.0]]), spread, better) == {
+    assert split_by_uncertainty(np.array([[3.0, 2.9, 1.0]]), spread, better) == {
         "beyond": Wins(2, 2),
         "within": Wins(1, 1),
     }
-    swapped = split_by_spread(np.array([[2.9, 3.0, 1.0]]), spread, better)
+    swapped = split_by_uncertainty(np.array([[2.9, 3.0, 1.0]]), spread, better)
     assert swapped == {"beyond": Wins(2, 2), "within": Wins(0, 1)}
-    known = np.ones((1, 3, 3))
-    known[0, 0, 1] = 0
-    assert split_by_spread(np.array([[3.0, 2.9, 1.0]]), spread, better, known)["within"].clips == 0
 
 
 def test_an_aspect_is_measured_against_its_own_family() -> None:
@@ -74,7 +71,7 @@ def test_pairs_are_told_by_source_and_by_the_judge() -> None:
     scores[1] = -scores[1]
     spread = np.full((2, 6), 0.1)
     verdicts = np.array([[3.0, 2.0, 2.0]])
-    found = certainty(
+    found = uncertainty(
         held,
         scores,
         spread,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.reward.card.card import Card, Column, Slowed, Stillness, Wins
+from components.reward.card.card import Agreement, Card, Column, Slowed, Stillness, Wins
 from components.reward.card.gate import checks, least_room, line, refusals
 from components.reward.params import GateParams
 from components.runtime.gate.rules import Check, Rule, apply
 from components.runtime.gate.thresholds import shipped
-from components.runtime.stats import ClusterMean, Interval, mean_over_clusters, without_interval
+from components.runtime.stats import Interval, mean_over_clusters, without_interval
 
 GOOD = Column(clips=100, srcc=0.9, reference_above=0.97, adjacent_ordered=0.9, two_apart_ordered=0.97)
 WINS = {"frozen": 100, "blurred": 95, "blank": 100, "erased": 92}
@@ -25,15 +24,15 @@ WINS = {"frozen": 100, "blurred": 95, "blank": 100, "erased": 92}
 
 def wins(**won: int) -> dict[str, Wins]:
     """Of 100 pairs each."""
-    return {name: Wins(count, 100) for name, count in won.items()}
+    return {name: Wins.counted(count, 100) for name, count in won.items()}
 
 
 def card() -> Card:
     return Card(
         columns={name: GOOD for name in ("world", "footage", "all", "heldout_types", "generated")},
         attacks={"world": wins(**WINS), "generated": wins(**WINS, few_steps=96)},
-        stillness=Stillness(slowed={"pan": Slowed(Wins(60, 100), -0.2)}),
-        judge=ClusterMean(0.3, 0.1, 0.5, 20),
+        stillness=Stillness(slowed={"pan": Slowed(Wins.counted(60, 100), -0.2)}),
+        judge=Agreement(0.3, 0.1, 0.5, 20),
     )
 
 
@@ -63,7 +62,7 @@ def test_each_column_can_refuse(column: str, field: str, value: float, named: st
 @pytest.mark.parametrize("attack", sorted(WINS))
 def test_each_attack_can_refuse(attack: str) -> None:
     bad = card()
-    bad.attacks["generated"][attack] = Wins(50, 100)
+    bad.attacks["generated"][attack] = Wins.counted(50, 100)
     # Once by itself, and once with all sources together.
     pooled = (WINS[attack] + 50) / 200
     assert refusals(checks(bad, GateParams())) == [
@@ -76,19 +75,19 @@ def test_footage_counts_through_all_sources_together() -> None:
     weak = card()
     weak.attacks = {"world": wins(erased=100), "footage": wins(erased=80), "generated": wins(erased=99)}
     assert refusals(checks(weak, GateParams())) == []
-    weak.attacks["footage"]["erased"] = Wins(60, 100)
+    weak.attacks["footage"]["erased"] = Wins.counted(60, 100)
     assert refusals(checks(weak, GateParams())) == ["erased_below_original is 0.863, must be at least 0.9"]
 
 
 def test_pairs_count_alike_whatever_their_source() -> None:
     weak = card()
-    weak.attacks = {"world": {"erased": Wins(300, 300)}, "footage": {"erased": Wins(0, 20)}}
+    weak.attacks = {"world": {"erased": Wins.counted(300, 300)}, "footage": {"erased": Wins.counted(0, 20)}}
     assert refusals(checks(weak, GateParams())) == []
 
 
 def test_an_attack_of_the_generator_alone_is_asked_for_once() -> None:
     bad = card()
-    bad.attacks["generated"]["few_steps"] = Wins(20, 32)
+    bad.attacks["generated"]["few_steps"] = Wins.counted(20, 32)
     assert refusals(checks(bad, GateParams())) == [
         "few_steps_below_original_generated is 0.625, must be at least 0.9"
     ]
@@ -104,13 +103,14 @@ def test_a_score_that_rewards_stillness_refuses() -> None:
 
 def test_a_judge_no_better_than_chance_refuses() -> None:
     bad = card()
-    bad.judge = ClusterMean(0.1, 0.0, 0.2, 20)
+    bad.judge = Agreement(0.1, 0.0, 0.2, 20)
     assert refusals(checks(bad, GateParams())) == ["judge_srcc_low is 0.000, must be above 0"]
 
 
 def test_a_judge_of_few_prompts_shows_nothing() -> None:
     few = card()
-    few.judge = mean_over_clusters([0.8, 0.7, 0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.75], bound=1.0)
+    found = mean_over_clusters([0.8, 0.7, 0.9, 0.6, 0.8, 0.7, 0.9, 0.6, 0.75], bound=1.0)
+    few.judge = Agreement(found.value, *found.ends, found.clusters)
     assert "judge_srcc_low: unavailable" in [line(check) for check in checks(few, GateParams())]
 
 
@@ -121,12 +121,14 @@ def test_an_attacks_interval_goes_by_content() -> None:
     seen = np.ones(90, bool)
     by_content, alone = Wins.of(won, seen, contents), Wins.of(won, seen)
     assert by_content == alone  # the counts are the same
-    assert alone.interval[1] < 0.9 < by_content.interval[1]
+    assert alone.high is not None and by_content.high is not None
+    assert alone.high < 0.9 < by_content.high
     trials = 14 * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 14)) ** 2
-    assert by_content.interval[1] == pytest.approx(stats.beta.ppf(0.975, 0.8 * trials + 1, 0.2 * trials))
+    assert by_content.high == pytest.approx(stats.beta.ppf(0.975, 0.8 * trials + 1, 0.2 * trials))
     distinct = Wins.of(won, seen, [f"c{number}" for number in range(90)])
-    assert distinct.interval == alone.interval
-    assert all(map(math.isnan, Wins.of(won, seen, ["one"] * 90).interval))
+    assert (distinct.low, distinct.high) == (alone.low, alone.high)
+    few = Wins.of(won, seen, ["one"] * 90)
+    assert few.low is few.high is None and few.contents == 1
 
 
 ROOM = 0.015
@@ -188,9 +190,9 @@ def test_an_empty_card_is_refused() -> None:
 def test_few_generated_clips_refuse_only_where_their_interval_says_so() -> None:
     """52 of 60 are .867 [.76, .93]; 46 of 60 are .767 [.65, .86] (Wilson, by hand)."""
     some = card()
-    some.attacks["generated"]["erased"] = Wins(52, 60)
+    some.attacks["generated"]["erased"] = Wins.counted(52, 60)
     assert refusals(checks(some, GateParams())) == []
-    some.attacks["generated"]["erased"] = Wins(46, 60)
+    some.attacks["generated"]["erased"] = Wins.counted(46, 60)
     assert "erased_below_original_generated is 0.767, must be at least 0.9" in refusals(
         checks(some, GateParams())
     )

@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.reward.card.card import Card, Certainty, Column, Slowed, Stillness, Wins
-from components.reward.card.gate import checks, refusals
+from components.reward.card.card import (
+    Agreement,
+    Card,
+    Column,
+    GateCheck,
+    GateResult,
+    Slowed,
+    Stillness,
+    Uncertainty,
+    Wins,
+)
+from components.reward.card.gate import checks, decide
 from components.reward.card.markdown import _share, as_markdown
 from components.reward.params import GateParams
-from components.runtime.stats import ClusterMean
 
 NAN = float("nan")
 
@@ -29,18 +38,18 @@ def card() -> Card:
             "ghost": {"above_world": 0.25},
         },
         attacks={
-            "world": {"frozen": Wins(59, 60, 3)},
-            "generated": {"frozen": Wins(0, 0), "few_steps": Wins(31, 32)},
+            "world": {"frozen": Wins.counted(59, 60, 3)},
+            "generated": {"frozen": Wins.counted(0, 0), "few_steps": Wins.counted(31, 32)},
         },
-        stillness=Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins(45, 60), 0.125)}),
-        certainty=Certainty(
+        stillness=Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins.counted(45, 60), 0.125)}),
+        uncertainty=Uncertainty(
             0.321,
-            {"world_ladders": {"beyond": Wins(90, 100), "within": Wins(30, 50)}},
+            {"world_ladders": {"beyond": Wins.counted(90, 100), "within": Wins.counted(30, 50)}},
             {"spatial": {"spatial": 1.0, "temporal": 0.111}, "temporal": {"spatial": 0.222, "temporal": 1.0}},
         ),
-        judge=ClusterMean(0.523, 0.381, 0.652, 24),
+        judge=Agreement(0.523, 0.381, 0.652, 24),
         judge_pairs=0.777,
-        reversed_change=0.055,
+        time_reversal_change=0.055,
         data={
             "sources": {"world": {"clips": 100, "contents": 99, "ladders": 62}},
             "training": {"drawn": {"contents": 777, "ladders": 888}},
@@ -51,12 +60,18 @@ def card() -> Card:
     )
 
 
+def page_of(found: Card, **bounds: float) -> str:
+    """The page with the decision of a gate of these bounds."""
+    found.gate = decide(found, GateParams(**bounds))
+    return as_markdown(found)
+
+
 def rows(page: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split(" | ")] for line in page.splitlines() if line[:1] == "|"]
 
 
 def test_the_page_tells_what_the_card_holds() -> None:
-    page = as_markdown(card(), checks(card(), GateParams()), [])
+    page = page_of(card(), reference_above=0.8, attacks=0.5, stillness_gain=1)
     assert "**Passed**" in page
     assert "| miniature world | 100 | 0.910 | 0.720 | 0.930 | 0.140 | 0.900 |" in page
     assert "| miniature world | 30 | 0.975 | 0.965 | 0.990 | 0.980 | 0.700 |" in page
@@ -71,7 +86,7 @@ def test_the_page_tells_what_the_card_holds() -> None:
 
 
 def test_attacks_stand_with_interval_and_number() -> None:
-    page = as_markdown(card(), [], [])
+    page = as_markdown(card())
     low, high = stats.binomtest(59, 60).proportion_ci(method="wilson")
     cell = f"0.983 [{low:.2f}, {high:.2f}] of 60"
     assert f"| frozen | 0.983, world | {cell} | - |" in page
@@ -81,8 +96,11 @@ def test_attacks_stand_with_interval_and_number() -> None:
 
 def test_the_worst_source_of_an_attack_is_shown_and_never_the_pool() -> None:
     found = card()
-    found.attacks = {"world": {"erased": Wins(600, 600)}, "footage": {"erased": Wins(10, 12, 1)}}
-    page = as_markdown(found, [], [])
+    found.attacks = {
+        "world": {"erased": Wins.counted(600, 600)},
+        "footage": {"erased": Wins.counted(10, 12, 1)},
+    }
+    page = as_markdown(found)
     assert "| erased | 0.833, footage |" in page
     assert "erased on footage clips succeeds most often" in page.split("## ")[0]
     assert f"{610 / 612:.3f}" not in page and "together" not in page
@@ -99,18 +117,18 @@ def test_the_worst_source_of_an_attack_is_shown_and_never_the_pool() -> None:
 )
 def test_what_is_said_of_stillness_is_the_gates_verdict(gain: float, allowed: float, said: str) -> None:
     found = card()
-    found.stillness = Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins(45, 60), gain)})
+    found.stillness = Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins.counted(45, 60), gain)})
     tried = checks(found, GateParams(stillness_gain=allowed))
     passed = next(check.passed for check in tried if check.metric == "stillness_gain")
-    page = as_markdown(found, tried, [])
+    page = page_of(found, stillness_gain=allowed)
     assert said in page and ("The score rewards stillness" in page) == (not passed)
     assert "| pan world 2x slower | 0.750 [" in page and "world 0.250." in page
 
 
 def test_without_a_probe_of_stillness_nothing_is_claimed() -> None:
     found = card()
-    found.stillness = Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins(0, 0, 4), NAN)})
-    page = as_markdown(found, checks(found, GateParams()), [])
+    found.stillness = Stillness({"world": 0.25}, {"pan_world_2x_slower": Slowed(Wins.counted(0, 0, 4), NAN)})
+    page = page_of(found)
     assert "No probe of stillness could be made." in page and "stillness:" not in page
 
 
@@ -125,50 +143,50 @@ def test_what_is_ranked_backwards_is_named_beside_the_verdict() -> None:
         "ghost": {"srcc": 0.9, "srcc_world": 0.9, "pairs_world": 0.95, "pairs_generated": 0.4},
         "blur": {"srcc": 0.9, "srcc_world": 0.9, "pairs_world": 0.95},
     }  # fmt: skip
-    top = as_markdown(found, checks(found, GateParams()), []).split("## ")[0]
+    top = page_of(found).split("## ")[0]
     assert "Distortions ranked backwards" in top and "Families" not in top
     assert "desaturate on footage (SRCC -0.300, 0.550 of pairs in order)" in top
     assert "ghost on generated (0.400 of pairs in order)" in top
     assert "blur" not in top and "desaturate on world" not in top
-    page = as_markdown(found, [], [])
+    page = as_markdown(found)
     assert "| spatial | 0.900 | 0.900 |" in page and "0.430" not in page
     found.by_family["temporal"] = {"srcc_world": 0.9, "pairs_world": 0.9, "pairs_generated": 0.3}
-    assert "Families ranked backwards" in as_markdown(found, [], []).split("## ")[0]
+    assert "Families ranked backwards" in as_markdown(found).split("## ")[0]
 
 
 def test_a_requirement_that_was_not_measured_was_not_passed() -> None:
     tried = checks(card(), GateParams(reference_above=0.8, attacks=0.5, stillness_gain=1))
     unknown = [check for check in tried if check.passed is None]
     assert unknown and all(check.passed in (True, None) for check in tried)
-    page = as_markdown(card(), tried, [])
+    page = page_of(card(), reference_above=0.8, attacks=0.5, stillness_gain=1)
     assert f"that could be measured; {len(unknown)} of {len(tried)} could not be" in page
-    known = [check for check in tried if check.passed is not None]
-    assert "**Passed** every requirement of its gate." in as_markdown(card(), known, [])
+    known = card()
+    known.gate = GateResult(True, [], [GateCheck("srcc_world", 0.9, 0.85, True)])
+    assert "**Passed** every requirement of its gate." in as_markdown(known)
 
 
-def test_spread_and_aspects_have_their_section() -> None:
-    page = as_markdown(card(), [], [])
+def test_uncertainty_and_aspects_have_their_section() -> None:
+    page = as_markdown(card())
     assert "against the label: 0.321" in page
     assert "| ladders in the miniature world | 0.900 [" in page and "| 0.333 |" in page
     assert "| temporal damage | 0.222 | 1.000 |" in page
 
 
 def test_the_hardest_distortion_comes_first_and_unknown_ones_last() -> None:
-    page = as_markdown(card(), [], [])
+    page = as_markdown(card())
     table = [row for row in rows(page) if row[0].lstrip("| ") in ("freeze*", "blur", "ghost")]
     assert [row[0].lstrip("| ") for row in table] == ["freeze*", "blur", "ghost"]
     assert table[0][1:4] == ["temporal", "0.900", "0.400"] and table[2][2] == "-"
 
 
 def test_a_refusal_leads_the_page() -> None:
-    found = checks(card(), GateParams(srcc_world=0.95))
-    page = as_markdown(card(), found, refusals(found))
+    page = page_of(card(), srcc_world=0.95)
     assert page.splitlines()[2].startswith("**Refused**: srcc_world is 0.910, must be at least 0.95")
     assert "| srcc_world 0.910 >= 0.95 | NO |" in page
 
 
 def test_every_table_is_rectangular() -> None:
-    page = as_markdown(card(), checks(card(), GateParams()), [])
+    page = page_of(card())
     for block in page.split("\n\n"):
         if block.startswith("|"):
             assert len({len(row) for row in rows(block)}) == 1, block

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from components.corpus.dataset import Corpus
 from components.generator.generator import Generator, load_family
 from components.generator.params import SamplingParams
-from components.reward.card.agreement import by_family, by_type, columns, masks, measure_column
-from components.reward.card.measure import measure, throughput, within_groups
+from components.reward.base import Rating
+from components.reward.card.agreement import by_family, by_type, columns, masks, measure_column, within_groups
+from components.reward.card.measure import measure, throughput
 from components.reward.ladders.ladder import Ladders, build
-from components.reward.ladders.sources import LadderSources, gather, judge_of
+from components.reward.ladders.sources import LadderSources, gather
 from components.reward.params import CardParams
-from components.reward.scoring.trained import Rating
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.compute.signals import StopSignal
 from components.runtime.errors import InputError
@@ -62,9 +62,9 @@ def test_a_scorer_upside_down_is_perfectly_wrong(ladders: Ladders) -> None:
 
 def test_a_constant_scorer_wins_nothing(ladders: Ladders) -> None:
     column = measure_column(np.zeros(ladders.labels.shape), ladders)
-    assert math.isnan(column.srcc)
+    assert column.srcc is None
     assert column.reference_above == column.pairs_ordered == 0.0  # a tie is not an order
-    assert math.isnan(column.pairs_ordered_untied)
+    assert column.pairs_ordered_untied is None
 
 
 def test_column_by_hand(ladders: Ladders) -> None:
@@ -112,7 +112,7 @@ def test_generated_ladders_have_an_order_but_no_correlation(ladders: Ladders) ->
     unlabelled = ladders.where([True] * 6)
     unlabelled.labels = torch.full_like(unlabelled.labels, float("nan"))
     column = measure_column(-np.tile(np.arange(6.0), (6, 1)), unlabelled)
-    assert column.reference_above == 1.0 and math.isnan(column.srcc)
+    assert column.reference_above == 1.0 and column.srcc is None
 
 
 def test_columns_part_the_ladders_by_source_and_by_what_was_trained_on(ladders: Ladders) -> None:
@@ -123,8 +123,7 @@ def test_columns_part_the_ladders_by_source_and_by_what_was_trained_on(ladders: 
         "world": [0, 3], "footage": [1, 5], "all": [0, 1, 3, 5], "heldout_types": [], "generated": [2],
         "heldout_types_generated": [4],
     }  # fmt: skip
-    found: dict = {}
-    columns(found, labels(mixed), mixed, rows)
+    found = columns(labels(mixed), mixed, rows)
     assert "heldout_types" not in found and found["all"].ladders == 4
 
 
@@ -177,11 +176,16 @@ def bright(frames: Tensor, statistics: Tensor | None) -> Rating:
     return Rating(score, torch.full_like(score, 0.01), {"spatial": score, "temporal": -score})
 
 
+def alone(frames: Tensor, statistics: Tensor | None) -> Rating:
+    """Without an ensemble."""
+    return Rating(brightness(frames, statistics), torch.zeros(len(frames)), {})
+
+
 def test_everything_is_measured_on_real_material(material: LadderSources, tmp_path: Path) -> None:
     """A reward that is brightness: darkening is seen through, brightening is not."""
     found = measure(
-        brightness, material, CardParams(contents_per_type=1, attacks=4), heldout_types=("darken",), seed=0,
-        stop=StopSignal(), judged=judge_of(material.samples_card), rate=bright, cache=tmp_path / "labels",
+        bright, material, CardParams(contents_per_type=1, attacks=4), heldout_types=("darken",), seed=0,
+        stop=StopSignal(), cache=tmp_path / "labels",
     )  # fmt: skip
     card, held = found.card, found.ladders
     assert found.scores.shape == (len(held), 6) and held.frames.numel() == 0
@@ -194,8 +198,8 @@ def test_everything_is_measured_on_real_material(material: LadderSources, tmp_pa
     assert all(set(rival) == set(card.columns) for rival in card.baselines.values())
     assert card.baselines["niqe"]["world"].clips == card.columns["world"].clips
     assert set(card.attacks) == {"world", "footage", "generated"}
-    assert card.reversed_change == pytest.approx(0.0, abs=1e-4)
-    assert card.judge is not None and card.certainty is not None and card.stillness is not None
+    assert card.time_reversal_change == pytest.approx(0.0, abs=1e-4)
+    assert card.judge is not None and card.uncertainty is not None and card.stillness is not None
     assert "few_steps" in " ".join(card.unavailable)
     assert card.data["heldout_types"] == ["darken"] and card.data["sources"]["world"]["contents"] == 6
     # The scores are those of the ladders' own clips: the darkest level is the darkest.
@@ -205,13 +209,11 @@ def test_everything_is_measured_on_real_material(material: LadderSources, tmp_pa
 
 def test_a_small_budget_and_one_source(material: LadderSources) -> None:
     params = CardParams(contents_per_type=1, attacks=4, baselines=False)
-    found = measure(
-        brightness, material, params, heldout_types=(), seed=0, stop=StopSignal(), sources=("generated",)
-    )
+    found = measure(alone, replace(material, test={}), params, heldout_types=(), seed=0, stop=StopSignal())
     assert set(found.card.columns) == {"generated"} and not found.card.baselines
-    assert found.card.certainty is None and set(found.card.attacks) == {"generated"}
+    assert found.card.uncertainty is None and set(found.card.attacks) == {"generated"}
     assert set(found.ladders.sources) == {"generated"}
-    assert "world" not in found.card.unavailable
+    assert "no world clips" in found.card.unavailable["world"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -219,8 +221,8 @@ def test_a_score_that_is_no_number_is_one_clear_line(material: LadderSources, va
     params = CardParams(contents_per_type=1, attacks=4, baselines=False)
     with pytest.raises(InputError, match="held-out clips got a score that is not a finite number") as caught:
         measure(
-            lambda clips, statistics: torch.full((len(clips),), value), material, params, heldout_types=(),
-            seed=0, stop=StopSignal(), sources=("generated",),
+            lambda clips, _: Rating(torch.full((len(clips),), value), torch.zeros(len(clips)), {}),
+            replace(material, test={}), params, heldout_types=(), seed=0, stop=StopSignal(),
         )  # fmt: skip
     assert "\n" not in str(caught.value)
 
@@ -228,19 +230,19 @@ def test_a_score_that_is_no_number_is_one_clear_line(material: LadderSources, va
 def test_constant_scores_are_measured_and_pass_nothing(ladders: Ladders) -> None:
     flat = np.full((len(ladders), 6), 3.0)
     column = measure_column(flat, ladders)
-    assert math.isnan(column.srcc) and math.isnan(column.plcc) and column.pairs_ordered == 0.0
+    assert column.srcc is None and column.plcc is None and column.pairs_ordered == 0.0
     assert {row["pairs_world"] for row in by_type(flat, ladders).values()} == {0.0}
     equal = ladders.where([True] * 6)
     equal.labels[:] = 0.5
     found = measure_column(labels(ladders), equal)
-    assert math.isnan(found.srcc) and math.isnan(found.plcc) and found.pairs_ordered == 1.0
+    assert found.srcc is None and found.plcc is None and found.pairs_ordered == 1.0
 
 
 def test_the_generators_own_attacks_stand_with_its_samples(material: LadderSources, repository: Path) -> None:
     family = load_family(repository / "models" / "miniature", torch.device("cpu"))
     params = CardParams(contents_per_type=1, attacks=4, generator_attacks=3, baselines=False)
     found = measure(
-        brightness, material, params, heldout_types=(), seed=0, stop=StopSignal(), sources=("generated",),
+        alone, replace(material, test={}), params, heldout_types=(), seed=0, stop=StopSignal(),
         generator=Generator(family, SamplingParams()),
     )  # fmt: skip
     tried = found.card.attacks["generated"]

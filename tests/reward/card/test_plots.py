@@ -14,8 +14,8 @@ from PIL import Image
 from components.reward.card import plots
 from components.reward.card.agreement import by_family, by_type, columns, masks
 from components.reward.card.card import Card, Wins
-from components.reward.card.gate import checks
-from components.reward.card.measure import Measured
+from components.reward.card.gate import decide
+from components.reward.card.measure import CardMeasurements
 from components.reward.distortions import REGISTRY
 from components.reward.ladders.ladder import Ladders
 from components.reward.params import GateParams
@@ -23,7 +23,9 @@ from components.reward.params import GateParams
 HELD_OUT = "crawl"
 
 
-def measured(sources: tuple[str, ...] = ("world", "footage", "generated"), every: int = 1) -> Measured:
+def measured(
+    sources: tuple[str, ...] = ("world", "footage", "generated"), every: int = 1
+) -> CardMeasurements:
     """A card of every `every`-th distortion."""
     rng = np.random.default_rng(0)
     types = list(REGISTRY)[::every]
@@ -46,11 +48,13 @@ def measured(sources: tuple[str, ...] = ("world", "footage", "generated"), every
     scores = 10 * labels + rng.normal(size=labels.shape)
     card = Card(data={"heldout_types": [HELD_OUT]})
     rows = masks(ladders, set(REGISTRY) - {HELD_OUT})
-    columns(card.columns, scores, ladders, rows)
-    columns(card.baselines.setdefault("niqe", {}), rng.normal(size=scores.shape), ladders, rows)
+    card.columns = columns(scores, ladders, rows)
+    card.baselines = {"niqe": columns(rng.normal(size=scores.shape), ladders, rows)}
     card.by_type, card.by_family = by_type(scores, ladders), by_family(scores, ladders)
-    card.attacks = {source: {"frozen": Wins(57, 60), "blank": Wins(60, 60)} for source in sources}
-    return Measured(card, ladders, scores)
+    card.attacks = {
+        source: {"frozen": Wins.counted(57, 60), "blank": Wins.counted(60, 60)} for source in sources
+    }
+    return CardMeasurements(card, ladders, scores, None)
 
 
 CURVE = [{"step": float(s), "rank": 1 / s, "correlation": 0.5 / s, "aspects": 0.7} for s in (10, 20, 30)]
@@ -113,12 +117,13 @@ def test_the_line_beside_the_attacks_is_what_the_gate_asks_for(
     monkeypatch.setattr(plots, "_save", lambda figure, file: figures.update({file.stem: figure}))
     found = measured(every=20)
     for asked in (0.9, 0.75):
-        tried = checks(found.card, GateParams(attacks=asked))
-        plots.draw(tmp_path, found, None, tried)
+        found.card.gate = decide(found.card, GateParams(attacks=asked))
+        plots.draw(tmp_path, found)
         (axes,) = figures["attacks"].axes
         dashed = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
         assert dashed == [asked] and f"asks for {asked:g}" in axes.get_xlabel()
         assert axes.get_xlim()[0] <= asked
+    found.card.gate = None
     plots.draw(tmp_path, found)
     (axes,) = figures["attacks"].axes
     assert not [line for line in axes.lines if line.get_linestyle() == "--"]

@@ -10,7 +10,7 @@ from components.reward.ladders.replay import Kept
 from components.reward.model.network import RewardNet
 from components.reward.params import LadderParams, NetworkParams, RewardParams, TrainingParams
 from components.reward.refresh.refresher import Effort, Refresher
-from components.reward.scoring.trained import Scorer
+from components.reward.scoring.trained import TrainedReward
 from components.video.clip import ClipFormat
 from tests.reward.conftest import textured
 
@@ -43,4 +43,4 @@ def make_refresher() -> Refresher:
     network.coding.fit(replay.statistics.flatten(0, 1))
     kept = Kept(replay, heldout, None)
     effort = Effort(ladders=24, compared=24, steps=60)
-    return Refresher(Scorer(network, geometry), params, kept, effort)
+    return Refresher(TrainedReward(network, geometry), params, kept, effort)

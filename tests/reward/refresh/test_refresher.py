@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward.base import open_reward
+from components.reward.base import digest_of_folder
 from components.reward.card.agreement import measure_column
 from components.reward.ladders.replay import Kept, keep
 from components.reward.ladders.sources import Groups, SourceClips
 from components.reward.params import NetworkParams, RewardParams
 from components.reward.refresh.recheck import score_ladders
 from components.reward.refresh.refresher import Refresher, Samples
-from components.reward.refresh.versions import Version, digest_of_folder
-from components.reward.scoring.trained import Scorer
+from components.reward.refresh.versions import RewardVersion
+from components.reward.scoring.load import open_reward
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.publish import publish
 from components.runtime.errors import InputError
@@ -26,14 +27,16 @@ from components.runtime.params import Section, StepParams
 from tests.reward.conftest import textured, write_reward
 from tests.reward.refresh.refreshing import make_refresher, small_ladders
 
-FIRST = [Version(0, "digest of the first")]
+FIRST = [RewardVersion(0, "digest of the first")]
 
 
 def samples(seed: int = 5) -> Samples:
     return Samples(textured(12, side=24, seed=seed), tuple(f"p{i // 3}" for i in range(12)))
 
 
-def made(folder: Path, refresher: Refresher | None = None, seed: int = 5) -> tuple[Version, Scorer]:
+def made(
+    folder: Path, refresher: Refresher | None = None, seed: int = 5
+) -> tuple[RewardVersion, TrainedReward]:
     refresher = refresher or make_refresher()
     return refresher.refresh(folder, FIRST, refresher.first, samples(seed), iteration=4)
 
@@ -44,8 +47,8 @@ class Once:
 
     folder: Path
     refresher: Refresher
-    version: Version
-    scorer: Scorer
+    version: RewardVersion
+    scorer: TrainedReward
     weights_before: dict[str, Tensor]
     kept_random_state: bool
 
@@ -130,7 +133,7 @@ def test_a_refresh_that_diverges_leaves_the_reward_that_judges(tmp_path: Path) -
     assert scorer is refresher.first and not version.adopted
     assert version.number == 1 and version.parent == 0 and version.iteration == 2
     assert len(version.reasons) == 1 and "diverged at step" in version.reasons[0]
-    assert list(tmp_path.iterdir()) == [] and Version.of(version.as_json()) == version
+    assert list(tmp_path.iterdir()) == [] and RewardVersion.of(version.as_json()) == version
 
 
 def test_one_prompt_leaves_nothing_to_hold_out(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components.reward.refresh.versions import Version, digest_of, digest_of_folder, judging, write_versions
+from components.reward.base import digest_of, digest_of_folder
+from components.reward.refresh.versions import RewardVersion, judging, write_versions
 
 
 @pytest.fixture
@@ -35,18 +36,22 @@ def test_the_digest_follows_weights_and_config_alone(folder: Path) -> None:
 
 
 def test_the_last_adopted_version_judges() -> None:
-    versions = [Version(0, "a"), Version(1, "b", 0, 3, 100), Version(2, "c", 1, 5, 100, False, ("worse",))]
+    versions = [
+        RewardVersion(0, "a"),
+        RewardVersion(1, "b", 0, 3, 100),
+        RewardVersion(2, "c", 1, 5, 100, False, ("worse",)),
+    ]
     assert judging(versions).number == 1 and judging(versions[:1]).number == 0
     assert versions[2].folder == "v2"
 
 
 def test_versions_come_back_from_json(tmp_path: Path) -> None:
     versions = [
-        Version(0, "a"),
-        Version(
+        RewardVersion(0, "a"),
+        RewardVersion(
             1, "b", 0, 3, 100, False, ("x is 0.1, was 0.3",), {"x": {"before": 0.3, "after": 0.1}}, {"y": 2.0}
         ),
     ]
     write_versions(tmp_path, versions)
     read = json.loads((tmp_path / "versions.json").read_text())["versions"]
-    assert [Version.of(values) for values in read] == versions
+    assert [RewardVersion.of(values) for values in read] == versions

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward import Scorer
 from components.reward.features.fragments import fragments
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.model.backbone import Backbone
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.errors import InputError
 from components.video.clip import ClipFormat
 from components.video.filters import resize
@@ -24,7 +24,7 @@ from tests.reward.model.tiny_backbones import write
 GEOMETRY = ClipFormat(5, 32, 32, 8.0)
 
 
-def scorer_of(kind: str, folder: Path) -> Scorer:
+def scorer_of(kind: str, folder: Path) -> TrainedReward:
     source = write(folder / "source", kind)
     params = NetworkParams(members=3, hidden=8, embedding=8, bins=2, backbone=str(source))
     backbone = Backbone.load(source)
@@ -37,15 +37,15 @@ def scorer_of(kind: str, folder: Path) -> Scorer:
     assert network.temporal is not None
     with torch.no_grad():
         network.temporal.fit(backbone(fragments(clips, backbone.canvas)))
-    return Scorer(network, GEOMETRY)
+    return TrainedReward(network, GEOMETRY)
 
 
 @pytest.fixture(scope="module", params=["videomae", "dinov2", "siglip"])
-def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TrainedReward:
     return scorer_of(request.param, tmp_path_factory.mktemp("model"))
 
 
-def seeing(scorer: Scorer) -> Scorer:
+def seeing(scorer: TrainedReward) -> TrainedReward:
     """The same, told by the backbone alone."""
     network = scorer.network
     own = network.coding.knots.shape[0] * (network.params.bins + 1)
@@ -61,10 +61,10 @@ def test_a_saved_reward_needs_nothing_but_its_folder(tmp_path: Path) -> None:
         folder.mkdir()
         scorer.save(folder, scorer.params)
         shutil.rmtree(tmp_path / kind)
-        loaded = Scorer.load(folder, "cpu")
+        loaded = TrainedReward.load(folder, "cpu")
         clips = torch.cat((world(3), textured(2)))
         before, after = scorer.rate(clips, 8.0), loaded.rate(clips, 8.0)
-        assert torch.equal(before.score, after.score) and torch.equal(before.spread, after.spread)
+        assert torch.equal(before.score, after.score) and torch.equal(before.uncertainty, after.uncertainty)
         assert loaded.params == scorer.params and loaded.network.backbone is not None
         # Saved once more it is the same files.
         again = tmp_path / f"{kind} again"
@@ -74,7 +74,7 @@ def test_a_saved_reward_needs_nothing_but_its_folder(tmp_path: Path) -> None:
             assert (again / file.relative_to(folder)).read_bytes() == file.read_bytes()
 
 
-def test_a_score_has_the_same_bits_in_any_batch(scorer: Scorer) -> None:
+def test_a_score_has_the_same_bits_in_any_batch(scorer: TrainedReward) -> None:
     clips = torch.cat((world(6), textured(3)))
     together = scorer.score(clips, 8.0)
     assert len(set(together.tolist())) == 9
@@ -82,7 +82,7 @@ def test_a_score_has_the_same_bits_in_any_batch(scorer: Scorer) -> None:
     assert torch.equal(scorer.score(clips.flip(0), 8.0).flip(0), together)
 
 
-def test_a_score_is_what_the_network_says_of_centred_fragments(scorer: Scorer) -> None:
+def test_a_score_is_what_the_network_says_of_centred_fragments(scorer: TrainedReward) -> None:
     clips = textured(3, side=75)
     assert scorer.network.backbone is not None
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_damage_of_single_pixels_is_seen_in_a_large_clip(kind: str, tmp_path: Pa
     assert float(apart) > 2e-4
 
 
-def test_longer_and_faster_clips_are_scored_in_windows(scorer: Scorer) -> None:
+def test_longer_and_faster_clips_are_scored_in_windows(scorer: TrainedReward) -> None:
     clip = world(1)
     slow_motion = clip.repeat_interleave(3, 1)
     assert torch.allclose(scorer.score(slow_motion, 24.0), scorer.score(clip, 8.0), atol=1e-4)
@@ -128,7 +128,7 @@ def test_a_broken_backbone_names_its_file(tmp_path: Path) -> None:
     scorer.save(tmp_path, scorer.params)
     (tmp_path / "backbone" / "config.json").unlink()
     with pytest.raises(InputError, match=r"backbone/config\.json"):
-        Scorer.load(tmp_path)
+        TrainedReward.load(tmp_path)
     shutil.rmtree(tmp_path / "backbone")
     with pytest.raises(InputError, match=r"backbone/config\.json"):
-        Scorer.load(tmp_path)
+        TrainedReward.load(tmp_path)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.reward.base import open_reward
 from components.reward.scoring import mlflow_model as serving
+from components.reward.scoring.load import open_reward
 from components.reward.scoring.videos import Source, score_files
 from components.runtime.errors import InputError
 from components.video.clip import Clip
@@ -74,11 +74,17 @@ def test_a_new_process_gives_the_scores_of_the_verb_and_unpickles_nothing(
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     aspects = ["spatial", "codec", "temporal", "diffusion"]
-    assert found["columns"] == ["path", "score", "spread", *(f"aspect_{name}" for name in aspects), "error"]
+    assert found["columns"] == [
+        "path",
+        "score",
+        "uncertainty",
+        *(f"aspect_{name}" for name in aspects),
+        "error",
+    ]
     known = list(score_files(open_reward(untrained, "cpu"), [Source(file) for file in files]))
     for row, result in zip(found["rows"], known, strict=True):
         assert (row["path"], row["error"]) == (result.path, result.error)
-        assert row["score"] == result.score and row["spread"] == result.spread
+        assert row["score"] == result.score and row["uncertainty"] == result.uncertainty
         assert [row[f"aspect_{name}"] for name in aspects] == [result.aspects.get(name) for name in aspects]
     assert [result.error is None for result in known] == [True, False, True]
 
@@ -150,3 +156,15 @@ def test_what_cannot_be_written_is_one_line(untrained: Path, model: Path, tmp_pa
         serving.save(untrained, model)
     with pytest.raises(InputError, match="no artifact there"):
         serving.save(tmp_path / "none", tmp_path / "m")
+
+
+def test_what_registered_versions_import_is_still_there() -> None:
+    """Versions in a registry hold a file with these import lines."""
+    from mlflow.pyfunc import PythonModel
+
+    from components.generator.serving import GeneratorModel
+    from components.reward.scoring import pyfunc
+    from components.reward.serving.pyfunc import RewardModel
+
+    assert RewardModel is pyfunc.RewardModel
+    assert issubclass(RewardModel, PythonModel) and issubclass(GeneratorModel, PythonModel)

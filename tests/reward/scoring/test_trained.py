@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward import Scorer
 from components.reward.features.handcrafted import clip_statistics
 from components.reward.model.network import RewardNet
 from components.reward.params import NetworkParams
+from components.reward.scoring.trained import TrainedReward
 from components.runtime.errors import InputError
 from components.video.clip import ClipFormat
 from tests.reward.conftest import textured, world
@@ -21,22 +21,22 @@ SIZES = NetworkParams(members=3, hidden=8, embedding=8, bins=2)
 
 
 @pytest.fixture(scope="module")
-def scorer() -> Scorer:
+def scorer() -> TrainedReward:
     torch.manual_seed(0)
     statistics = clip_statistics(world(8).float() / 255.0)
     network = RewardNet(SIZES, statistics.shape[1])
     network.coding.fit(statistics)
-    return Scorer(network, ClipFormat(5, 32, 32, 8.0))
+    return TrainedReward(network, ClipFormat(5, 32, 32, 8.0))
 
 
-def test_save_and_load_score_the_same_bits(scorer: Scorer, tmp_path: Path) -> None:
+def test_save_and_load_score_the_same_bits(scorer: TrainedReward, tmp_path: Path) -> None:
     scorer.save(tmp_path, SIZES)
     clips = world(3)
-    assert torch.equal(Scorer.load(tmp_path, "cpu").score(clips, 8.0), scorer.score(clips, 8.0))
+    assert torch.equal(TrainedReward.load(tmp_path, "cpu").score(clips, 8.0), scorer.score(clips, 8.0))
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "config.json"}
 
 
-def test_a_score_has_the_same_bits_in_any_batch(scorer: Scorer) -> None:
+def test_a_score_has_the_same_bits_in_any_batch(scorer: TrainedReward) -> None:
     clips = torch.cat((world(18), textured(5)))
     together = scorer.score(clips, 8.0)
     alone = torch.cat([scorer.score(clip[None], 8.0) for clip in clips])
@@ -44,18 +44,18 @@ def test_a_score_has_the_same_bits_in_any_batch(scorer: Scorer) -> None:
     assert torch.equal(scorer.score(clips.flip(0), 8.0).flip(0), together)
 
 
-def test_bytes_and_floats_score_alike(scorer: Scorer) -> None:
+def test_bytes_and_floats_score_alike(scorer: TrainedReward) -> None:
     clips = world(4)
     assert torch.allclose(scorer.score(clips, 8.0), scorer.score(clips.float() / 255.0, 8.0), atol=1e-4)
 
 
-def test_known_statistics_change_nothing(scorer: Scorer) -> None:
+def test_known_statistics_change_nothing(scorer: TrainedReward) -> None:
     clips = world(4)
     known = clip_statistics(clips.float() / 255.0)
     assert torch.allclose(scorer.score_prepared(clips, known), scorer.score_prepared(clips), atol=1e-4)
 
 
-def test_larger_faster_and_longer_clips_are_brought_to_the_training_geometry(scorer: Scorer) -> None:
+def test_larger_faster_and_longer_clips_are_brought_to_the_training_geometry(scorer: TrainedReward) -> None:
     clip = world(1)
     enlarged = clip.repeat_interleave(2, -1).repeat_interleave(2, -2)
     assert torch.isfinite(scorer.score(enlarged, 8.0)).all()
@@ -67,20 +67,23 @@ def test_larger_faster_and_longer_clips_are_brought_to_the_training_geometry(sco
     assert torch.isfinite(scorer.score(world(1, frames=2), 8.0)).all()
 
 
-def test_a_rating_is_mean_and_deviation_of_the_members(scorer: Scorer) -> None:
+def test_a_rating_is_mean_and_deviation_of_the_members(scorer: TrainedReward) -> None:
     clips = world(4)
     rating = scorer.rate(clips, 8.0)
     with torch.no_grad():
         outputs = scorer.network(clip_statistics(clips.float() / 255.0)).numpy()
     assert torch.equal(rating.score, scorer.score(clips, 8.0))
     assert np.allclose(rating.score, outputs[:, :, 0].mean(0), atol=1e-4)
-    assert np.allclose(rating.spread, np.std(outputs[:, :, 0], axis=0), atol=1e-4) and rating.spread.min() > 0
+    assert (
+        np.allclose(rating.uncertainty, np.std(outputs[:, :, 0], axis=0), atol=1e-4)
+        and rating.uncertainty.min() > 0
+    )
     assert list(rating.aspects) == ["spatial", "codec", "temporal", "diffusion"]
     for place, aspect in enumerate(rating.aspects.values()):
         assert np.allclose(aspect, outputs[:, :, 1 + place].mean(0), atol=1e-4)
 
 
-def test_nothing_to_score_gives_nothing(scorer: Scorer) -> None:
+def test_nothing_to_score_gives_nothing(scorer: TrainedReward) -> None:
     assert scorer.score(world(1)[:0], 8.0).shape == (0,)
     assert scorer.rate(world(1)[:0], 8.0).aspects["codec"].shape == (0,)
 
@@ -94,19 +97,19 @@ def test_nothing_to_score_gives_nothing(scorer: Scorer) -> None:
         (torch.full((1, 5, 3, 32, 32), float("nan")), 8.0, "not finite"),
     ],
 )
-def test_bad_clips_are_refused(scorer: Scorer, frames: Tensor, fps: float, said: str) -> None:
+def test_bad_clips_are_refused(scorer: TrainedReward, frames: Tensor, fps: float, said: str) -> None:
     with pytest.raises(InputError, match=said):
         scorer.score(frames, fps)
 
 
-def test_broken_folders_name_the_file(scorer: Scorer, tmp_path: Path) -> None:
+def test_broken_folders_name_the_file(scorer: TrainedReward, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json"):
-        Scorer.load(tmp_path)
+        TrainedReward.load(tmp_path)
     scorer.save(tmp_path, SIZES)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(InputError, match=r"model\.safetensors"):
-        Scorer.load(tmp_path)
+        TrainedReward.load(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="not the description"):
-        Scorer.load(tmp_path)
+        TrainedReward.load(tmp_path)

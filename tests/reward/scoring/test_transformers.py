@@ -53,7 +53,7 @@ def test_a_vision_language_regressor_gives_what_the_model_gives_by_hand(videosco
         outputs = (load_file(videoscore / "model.safetensors")["score.weight"] @ hidden).numpy()
     assert np.allclose([float(rating.aspects[name]) for name in ASPECTS], outputs, atol=1e-5)
     assert float(rating.score) == pytest.approx(outputs.mean(), abs=1e-5)
-    assert rating.spread.tolist() == [0.0]
+    assert rating.uncertainty.tolist() == [0.0]
 
 
 def test_the_text_and_the_picture_matter(videoscore: Path) -> None:

@@ -17,10 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward import Scorer
-from components.reward.base import Reading
+from components.reward.base import InputSpec, Rating
 from components.reward.scoring import videos as scoring
-from components.reward.scoring.trained import Rating
+from components.reward.scoring.trained import TrainedReward
 from components.reward.scoring.videos import Source, score_files, sources
 from components.runtime.errors import InputError
 from components.runtime.io import storage
@@ -121,13 +120,13 @@ def test_a_folder_with_good_broken_and_other_files(untrained: Path, folder: Path
     assert done.returncode == 2
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["path"] for row in rows] == [str(folder / name) for name in GOOD]
-    scorer = Scorer.load(untrained, "cpu")
+    scorer = TrainedReward.load(untrained, "cpu")
     for row in rows:
         clip = read_video(row["path"])
         rating = scorer.rate(clip.frames[None], clip.fps)
-        assert set(row) == {"path", "score", "spread", "aspects"}
+        assert set(row) == {"path", "score", "uncertainty", "aspects"}
         assert row["score"] == pytest.approx(float(rating.score), abs=1e-5)
-        assert row["spread"] == pytest.approx(float(rating.spread), abs=1e-5)
+        assert row["uncertainty"] == pytest.approx(float(rating.uncertainty), abs=1e-5)
         known = {name: float(values) for name, values in rating.aspects.items()}
         assert row["aspects"] == pytest.approx(known, abs=1e-5)
     errors = done.stderr.strip().splitlines()
@@ -189,7 +188,7 @@ def test_names_that_hurt(
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 64), (17, 33), (720, 3)])
 def test_odd_sizes_get_a_finite_score(untrained: Path, tmp_path: Path, height: int, width: int) -> None:
     file = raw_video(tmp_path / "odd.avi", 6, height, width)
-    (result,) = score_files(Scorer.load(untrained, "cpu"), [Source(str(file))])
+    (result,) = score_files(TrainedReward.load(untrained, "cpu"), [Source(str(file))])
     assert result.error is None and result.score is not None and np.isfinite(result.score)
 
 
@@ -202,7 +201,7 @@ def test_ten_bit_hdr_is_read(untrained: Path, tmp_path: Path) -> None:
             picture = av.VideoFrame.from_ndarray(frame.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
             container.mux(stream.encode(picture.reformat(format="yuv420p10le")))
         container.mux(stream.encode(None))
-    (result,) = score_files(Scorer.load(untrained, "cpu"), [Source(str(tmp_path / "hdr.mkv"))])
+    (result,) = score_files(TrainedReward.load(untrained, "cpu"), [Source(str(tmp_path / "hdr.mkv"))])
     assert result.error is None, result.error
 
 
@@ -210,7 +209,7 @@ def test_ten_bit_hdr_is_read(untrained: Path, tmp_path: Path) -> None:
 def test_what_may_not_be_read_says_so(untrained: Path, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     (tmp_path / "closed.mp4").touch(mode=0)
-    results = list(score_files(Scorer.load(untrained, "cpu"), sources([str(tmp_path)])))
+    results = list(score_files(TrainedReward.load(untrained, "cpu"), sources([str(tmp_path)])))
     assert ["permission denied" in str(result.error) for result in results] == [True, True]
 
 
@@ -220,7 +219,7 @@ def test_a_refusing_system_call_becomes_a_line(
     def refuse(self: Path, *arguments: object, **named: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))
 
-    scorer = Scorer.load(untrained, "cpu")
+    scorer = TrainedReward.load(untrained, "cpu")
     monkeypatch.setattr(Path, "open", refuse)
     (result,) = score_files(scorer, [Source(str(folder / "a.mp4"))])
     assert result.error == f"{folder / 'a.mp4'}: permission denied"
@@ -230,7 +229,7 @@ class Watching:
     """Notes the batches it is given and how many clips are decoded while it scores."""
 
     def __init__(self, batch: int) -> None:
-        self.reading = Reading(64, batch)
+        self.input_spec = InputSpec(64, batch)
         self.batches: list[tuple[int, ...]] = []
         self.prompts: list[str] = []
 
@@ -284,7 +283,7 @@ def decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     began: list[float] = []
     lock = threading.Lock()
 
-    def slow(path: Path, name: str, reading: Reading) -> Clip:
+    def slow(path: Path, name: str, spec: InputSpec) -> Clip:
         with lock:
             began.append(time.monotonic())
         time.sleep(0.05)
@@ -325,7 +324,7 @@ def test_a_long_large_video_is_decoded_small_and_in_part(
     file = raw_video(tmp_path / "long.avi", 40, 480, 640, "mpeg4")
     monkeypatch.setattr(scoring, "CLIP_PIXELS", 100_000)
     monkeypatch.setattr(scoring, "LONGEST", 16)
-    clip = scoring._read(file, "long", Reading(360, 1))
+    clip = scoring._read(file, "long", InputSpec(360, 1))
     assert clip.num_frames == 16
     assert 0.8 * 100_000 < clip.num_frames * clip.height * clip.width <= 1.05 * 100_000
     assert clip.width / clip.height == pytest.approx(4 / 3, rel=0.03)
@@ -334,7 +333,7 @@ def test_a_long_large_video_is_decoded_small_and_in_part(
 def test_objects_and_prefixes_of_a_store(untrained: Path, folder: Path, store: Store) -> None:
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         storage.write_file(folder / name, f"s3://bucket/runs/clips/{name}")
-    scorer = Scorer.load(untrained, "cpu")
+    scorer = TrainedReward.load(untrained, "cpu")
     found = list(
         score_files(
             scorer, sources(["s3://bucket/runs/clips", "s3://bucket/runs/clips/c.mp4", "s3://bucket/no.mp4"])

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.reward.base import Reading, reading_of
-from components.reward.scoring.trained import Rating
-from components.reward.scoring.weighted_sum import Part, WeightedSum, scale_of
+from components.reward.base import InputSpec, Rating, input_spec_of
+from components.reward.scoring.load import open_reward
+from components.reward.scoring.weighted_sum import WeightedSum, WeightedTerm, scale_of
 from components.runtime.errors import InputError
 from tests.reward.conftest import world
 
@@ -22,8 +22,8 @@ from tests.reward.conftest import world
 class Fixed:
     """Gives each clip of a batch the figures it was made with, whatever the clip shows."""
 
-    def __init__(self, scores: list[float], spread: float, reading: Reading) -> None:
-        self.scores, self.spread, self.reading = scores, spread, reading
+    def __init__(self, scores: list[float], uncertainty: float, spec: InputSpec) -> None:
+        self.scores, self.uncertainty, self.input_spec = scores, uncertainty, spec
         self.told: list[Sequence[str] | None] = []
 
     def score(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Tensor:
@@ -32,19 +32,21 @@ class Fixed:
     def rate(self, frames: Tensor, fps: float, prompts: Sequence[str] | None = None) -> Rating:
         self.told.append(prompts)
         scores = torch.tensor(self.scores[: len(frames)])
-        return Rating(scores, torch.full_like(scores, self.spread), {"own": scores})
+        return Rating(scores, torch.full_like(scores, self.uncertainty), {"own": scores})
 
 
 def test_the_sum_is_of_standardised_scores_and_the_spreads_add_as_independent() -> None:
-    one, two = Fixed([3.0, 5.0], 0.4, Reading(64, 16)), Fixed([100.0, 140.0], 30.0, Reading(224, 1))
-    total = WeightedSum([(Part("one", 2.0, 3.0, 0.5), one), (Part("two", -1.0, 120.0, 10.0), two)])
+    one, two = Fixed([3.0, 5.0], 0.4, InputSpec(64, 16)), Fixed([100.0, 140.0], 30.0, InputSpec(224, 1))
+    total = WeightedSum(
+        [(WeightedTerm("one", 2.0, 3.0, 0.5), one), (WeightedTerm("two", -1.0, 120.0, 10.0), two)]
+    )
     rating = total.rate(world(2), 8.0, ["a", "b"])
     # 2 * (3 - 3) / 0.5 - (100 - 120) / 10 and 2 * (5 - 3) / 0.5 - (140 - 120) / 10
     assert rating.score.tolist() == pytest.approx([2.0, 6.0])
-    assert rating.spread.tolist() == pytest.approx([math.hypot(2 * 0.4 / 0.5, 30.0 / 10.0)] * 2)
+    assert rating.uncertainty.tolist() == pytest.approx([math.hypot(2 * 0.4 / 0.5, 30.0 / 10.0)] * 2)
     assert rating.aspects["one"].tolist() == [0.0, 4.0] and rating.aspects["two"].tolist() == [-2.0, 2.0]
     assert one.told == two.told == [["a", "b"]]
-    assert reading_of(total) == Reading(224, 1)
+    assert input_spec_of(total) == InputSpec(224, 1)
 
 
 def test_the_unit_of_grouped_scores_is_the_deviation_within_groups() -> None:
@@ -85,4 +87,4 @@ def test_a_part_without_a_unit_is_refused(scores: list[float], groups: list[str]
 def test_a_damaged_description_names_its_file(tmp_path: Path, parts: list[dict[str, object]]) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"kind": "weighted", "parts": parts}))
     with pytest.raises(InputError, match=r"config\.json"):
-        WeightedSum.load(tmp_path)
+        WeightedSum.load(tmp_path, "cpu", open_reward)

@@ -37,10 +37,11 @@ def test_the_digest_is_of_the_rules_and_not_of_the_layout(tmp_path: Path) -> Non
         ("- a list", "must hold minimum"),
         ("a: [", "not readable as YAML"),
         ("a: !!python/object/apply:os.system [true]", "not readable as YAML"),
-        ("a: &a [1]\nb: [*a, *a]", "aliases"),
+        ("a: &a [1]\nb: [*a, *a]", "unknown key"),
         ("\x00", "not readable as YAML"),
         ("[" * 400, "not readable as YAML"),
-        ("[" * 3000, "brackets"),
+        ("[" * 3000, "not readable as YAML"),
+        ("a: " + "[" * 200 + "]" * 200, "nested more than"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_the_file(tmp_path: Path, text: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Adopted and combined rewards are artifacts like any other."""
+"""Imported and combined rewards are artifacts like any other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from components.reward.base import open_reward, scoring_files
-from components.reward.external import AdoptParams, CombineParams, adopt, combine
+from components.reward.base import scoring_files
+from components.reward.scoring.external import CombineParams, ImportParams, combine, import_model
+from components.reward.scoring.load import open_reward
 from components.reward.scoring.transformers import Description, Regressor
 from components.reward.scoring.videos import Source, score_files
 from components.runtime.artifacts.artifact import open_artifact
@@ -29,8 +30,8 @@ from tests.s3 import Store
 CPU = {"run": {"device": "cpu"}}
 
 
-def params(**given: object) -> AdoptParams:
-    return AdoptParams.model_validate(CPU | given)
+def params(**given: object) -> ImportParams:
+    return ImportParams.model_validate(CPU | given)
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +48,14 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_adopted_model_is_a_whole_reward(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_imported_model_is_a_whole_reward(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The artifact holds all that scoring needs, says that it is unmeasured, and scores as its source did."""
     source = write_videomae(tmp_path / "source")
     (source / "pytorch_model.bin").write_bytes(b"pickle")
     (source / "train.py").write_text("raise SystemExit")
     clips = world(3)
     before = Regressor.of(source, Description("here", 4, ("sharp", "smooth"))).rate(clips, 8.0)
-    made = adopt(params(model=str(source)), out=tmp_path / "reward")
+    made = import_model(params(model=str(source)), out=tmp_path / "reward")
     shutil.rmtree(source)
     artifact = open_artifact(tmp_path / "reward", step="reward")
     assert artifact.metrics() == made.metrics and made.metrics["measured"] == 0.0
@@ -68,7 +69,7 @@ def test_an_adopted_model_is_a_whole_reward(tmp_path: Path, capsys: pytest.Captu
     assert torch.equal(after.score, before.score) and list(after.aspects) == ["sharp", "smooth"]
 
 
-def test_the_verbs_adopt_and_score_with_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verbs_import_and_score_with_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from components.reward.__main__ import app
 
     write_videoscore(tmp_path / "source")
@@ -85,10 +86,12 @@ def test_the_verbs_adopt_and_score_with_a_prompt(tmp_path: Path, capsys: pytest.
 
     out = str(tmp_path / "reward")
     given = ["--model", str(tmp_path / "source"), "--out", out, "--device", "cpu"]
-    code, _, said = verb("adopt", *given)
+    code, _, said = verb("import", *given)
     assert code == 2 and "--aspects" in said and said.count("\n") == 1
+    code, _, said = verb("adopt", *given)  # the verb of the last release
+    assert code == 2 and "--aspects" in said and "deprecated" in said
     code, told, said = verb(
-        "adopt", *given, "--aspects", ",".join(ASPECTS), "--text", str(tmp_path / "ask.txt")
+        "import", *given, "--aspects", ",".join(ASPECTS), "--text", str(tmp_path / "ask.txt")
     )
     assert code == 0 and "done" in told and "unmeasured" in said
     scores = []
@@ -105,7 +108,7 @@ def test_the_verbs_adopt_and_score_with_a_prompt(tmp_path: Path, capsys: pytest.
 def test_from_a_mirror_in_a_store_and_into_one(tmp_path: Path, store: Store) -> None:
     for file in write_videomae(tmp_path / "mae").iterdir():
         storage.write_file(file, f"s3://bucket/models/mae/{file.name}")
-    adopt(params(model="s3://bucket/models/mae"), out="s3://bucket/runs/reward")
+    import_model(params(model="s3://bucket/models/mae"), out="s3://bucket/runs/reward")
     reward = open_reward(open_artifact("s3://bucket/runs/reward", step="reward"), "cpu")
     known = Regressor.of(tmp_path / "mae", Description("", 4, ("a", "b")))
     assert torch.equal(reward.score(world(2), 8.0), known.score(world(2), 8.0))
@@ -115,7 +118,7 @@ def test_the_hub_is_not_asked_when_offline(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(InputError, match=r"--model 'nobody/nothing'.*hub"):
-        adopt(params(model="nobody/nothing"), out=tmp_path / "reward")
+        import_model(params(model="nobody/nothing"), out=tmp_path / "reward")
     assert not (tmp_path / "reward").exists() and not (tmp_path / "reward.partial").exists()
 
 
@@ -126,7 +129,7 @@ def test_a_processor_that_does_not_fit_its_model_is_found_at_once(tmp_path: Path
     settings |= {"size": {"shortest_edge": 40}, "crop_size": {"height": 40, "width": 40}}
     file.write_text(json.dumps(settings))
     with pytest.raises(InputError, match="cannot score a clip of 4 frames"):
-        adopt(params(model=str(tmp_path / "source")), out=tmp_path / "reward")
+        import_model(params(model=str(tmp_path / "source")), out=tmp_path / "reward")
     assert not (tmp_path / "reward").exists()
 
 
@@ -190,7 +193,7 @@ def test_what_a_sum_lacks_is_said(tmp_path: Path, untrained: Path, generator: Pa
     with pytest.raises(InputError, match="do not differ"):
         combine(lonely, out=tmp_path / "sum")
     with pytest.raises(InputError, match="no effect without --generator"):
-        adopt(params(model=str(write_videomae(tmp_path / "m"))), out=tmp_path / "r", corpus="c")
+        import_model(params(model=str(write_videomae(tmp_path / "m"))), out=tmp_path / "r", corpus="c")
 
 
 def test_parts_that_their_gate_refused_are_not_taken(tmp_path: Path, untrained: Path) -> None:
@@ -215,7 +218,7 @@ def test_a_measured_reward_has_a_card_and_a_gate(tmp_path: Path, inputs: tuple[P
     small = {"card": {"contents_per_type": 1, "attacks": 4, "baselines": False}}
     given = params(model=str(tmp_path / "source"), **small)
     with pytest.raises(GateRefused, match="srcc"):
-        adopt(given, out=tmp_path / "reward", corpus=str(inputs[0]), generator=str(inputs[1]))
+        import_model(given, out=tmp_path / "reward", corpus=str(inputs[0]), generator=str(inputs[1]))
     with pytest.raises(InputError, match="refused"):
         open_artifact(tmp_path / "reward", step="reward")
     refused = open_artifact(tmp_path / "reward", step="reward", allow_refused=True)
