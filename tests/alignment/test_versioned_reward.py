@@ -77,12 +77,12 @@ def test_every_score_can_be_had_again_from_what_is_published(whole: AlignmentLoo
     texts = [str(r["prompt"]) for r in rows]
     # The policy at iteration 2 is not kept; its samples are judged by the kept weights in the run's memory.
     again, before = TrainedReward.load(folder), whole.reward.reward
-    frames = whole.generator.sample(texts, [int(str(r["seed"])) for r in rows])[0]
+    frames = whole.setting.generator.sample(texts, [int(str(r["seed"])) for r in rows])[0]
     assert torch.equal(again.score(frames, 8.0), before.score(frames, 8.0))
 
 
 def test_the_new_version_judges_otherwise(whole: AlignmentLoop) -> None:
-    frames = whole.generator.sample([PROMPTS[0].text] * 4, [1, 2, 3, 4])[0]
+    frames = whole.setting.generator.sample([PROMPTS[0].text] * 4, [1, 2, 3, 4])[0]
     first = make_refresher().first
     assert not torch.equal(first.score(frames, 8.0), whole.reward.reward.score(frames, 8.0))
 
@@ -122,7 +122,7 @@ def test_a_version_that_was_altered_is_named(
     with (tmp_path / "reward" / "v1" / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x7f")
-    with pytest.raises(InputError, match=r"v1: not the version 1 of the reward"):
+    with pytest.raises(InputError, match=r"v1: not version 1 of the reward"):
         trainer.reward.restore(whole.reward.state())
 
 

@@ -40,7 +40,7 @@ def test_the_ledger_is_the_same_byte_for_byte(
         trainers.append(trainer)
     after, beside = trainers
     assert files(tmp_path / "after" / "ledger") == files(tmp_path / "beside" / "ledger")
-    assert len(files(tmp_path / "after" / "ledger")) > 2
+    assert len(files(tmp_path / "after" / "ledger")) >= 2
     assert after.curve == beside.curve
     expected = beside.policy.tensors()
     assert all(torch.equal(value, expected[name]) for name, value in after.policy.tensors().items())
