@@ -82,10 +82,8 @@ def command() -> typer.Typer:
 def _verbs(app: typer.Typer) -> list[str]:
     """Names of an app's commands and groups, hidden ones left out, in the order of its help."""
     commands = [c.name or c.callback.__name__ for c in app.registered_commands if c.callback and not c.hidden]
-    return [
-        *commands,
-        *(g.name or g.typer_instance.info.name for g in app.registered_groups if g.typer_instance),
-    ]
+    groups = [g.name or g.typer_instance.info.name for g in app.registered_groups if g.typer_instance]
+    return [*commands, *map(str, groups)]
 
 
 def run() -> None:

@@ -86,7 +86,10 @@ def gather(params: CorpusParams, stop: StopSignal) -> tuple[list[RecordedClip], 
             sources: list[FootageSource] = []
             unusable: list[FootageReport] = []
             for entry in packaged_sources(params):
-                (sources if isinstance(entry, FootageSource) else unusable).append(entry)
+                if isinstance(entry, FootageSource):
+                    sources.append(entry)
+                else:
+                    unusable.append(entry)
                 stop.raise_if_requested()
             for source, count in _with_counts(sources, params.footage_clips):
                 drawn = draw_clips(source, count, params.run.seed)

@@ -14,7 +14,7 @@ import typer
 from components.reward.params import RewardParams
 from components.runtime.errors import InputError
 from components.runtime.params import validated
-from components.runtime.step import check_out, main, step_app
+from components.runtime.step import check_out, main, report, step_app
 
 if TYPE_CHECKING:
     from components.runtime.artifacts.publish import StepResult
@@ -170,9 +170,7 @@ def export(
 
 
 def _print(made: StepResult) -> None:
-    print(f"reward: done, {made.out}")
-    for name, value in sorted(made.metrics.items()):
-        print(f"  {name}  {value:.6g}")
+    report("reward", made.out, made.metrics)
     if not made.metrics["measured"]:
         print("unmeasured: give --corpus and --generator for a card and a gate", file=sys.stderr)
 

@@ -7,15 +7,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from components.runtime.errors import InputError
 from components.runtime.io.files import sha256_file
 from components.runtime.params import canonical_json
 
+T = TypeVar("T")
 #: The file in every reward's folder that says what kind it is, and how to open it.
 CONFIG = "config.json"
 #: Folders of a reward that decide no score.
@@ -90,11 +92,28 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; every reward folder holds it") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not the description of a reward ({error})") from error
     if not isinstance(config, dict):
         raise InputError(f"{file}: not the description of a reward (a JSON object is needed)")
     return config
+
+
+def description_of(kind: type[T], folder: Path, what: str) -> T:
+    """The config.json of a reward's folder as a dataclass; `what` it describes, for the error.
+
+    Raises:
+        InputError: missing, or not such a description; the message names the file and the first wrong key.
+    """
+    config = read_config(folder)
+    try:
+        return TypeAdapter(kind).validate_python(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{folder / CONFIG}: not the description of {what} ({key}: {first['msg']})"
+        ) from error
 
 
 def scoring_files(names: Iterable[str]) -> list[str]:

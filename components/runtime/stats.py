@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
+#: Clusters below which no interval is given, and below which changed clusters are too few for a spread.
 FEWEST = 10
-"""Clusters below which no interval is given, and below which changed clusters are too few for a spread."""
 
 
 @dataclass(frozen=True)

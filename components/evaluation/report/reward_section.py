@@ -1,4 +1,4 @@
-"""What the reward step measured about the judge that the alignment trained against, as the page shows it."""
+"""What the reward step measured about the reward that the alignment trained against, as the page shows it."""
 
 from __future__ import annotations
 
@@ -72,8 +72,7 @@ class RewardPage:
     @property
     def rest(self) -> list[tuple[str, float]]:
         """The others."""
-        first = dict(self.first)
-        return [entry for entry in sorted(self.figures.items()) if entry[0] not in first]
+        return [entry for entry in sorted(self.figures.items()) if entry not in self.first]
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -85,44 +84,40 @@ class RewardPage:
     @property
     def labelled(self) -> list[str]:
         """Names of the columns that have a correlation with the label."""
-        return [
-            name for name, one in (self.card.columns if self.card else {}).items() if one.srcc is not None
-        ]
+        columns = self.card.columns if self.card else {}
+        return [name for name, column in columns.items() if column.srcc is not None]
 
     @property
     def sources(self) -> list[str]:
         """Kinds of clips that were attacked."""
-        return list(self.card.attacks) if self.card else []
+        return list(self.card.attacks if self.card else {})
 
     @property
     def resisted(self) -> float | None:
         """The share of attacked clips that the gate wants below the honest ones."""
         checks = self.card.gate.checks if self.card and self.card.gate else []
-        return next((one.least for one in checks if one.name.endswith("_below_original")), None)
+        return next((check.least for check in checks if check.name.endswith("_below_original")), None)
 
     @property
     def attacks(self) -> list[tuple[str, dict[str, Wins]]]:
         """Attacks that ever worked, with the share by source; the one least resisted on any source first."""
-        return [row for row in self._all_attacks() if any(one.share != 1 for one in row[1].values())]
+        return [row for row in self._all_attacks() if any(wins.share != 1 for wins in row[1].values())]
 
     @property
     def harmless(self) -> list[str]:
         """Attacks that never worked on any source."""
-        return [name for name, row in self._all_attacks() if all(one.share == 1 for one in row.values())]
+        return [name for name, row in self._all_attacks() if all(wins.share == 1 for wins in row.values())]
 
     def _all_attacks(self) -> list[tuple[str, dict[str, Wins]]]:
-        sources = {name: self.card.attacks[name] for name in self.sources} if self.card else {}
-        names = dict.fromkeys(name for found in sources.values() for name in found)
-        rows = [
-            (name, {source: found[name] for source, found in sources.items() if name in found})
-            for name in names
-        ]
+        by_attack: dict[str, dict[str, Wins]] = {}
+        for source, attacks in (self.card.attacks if self.card else {}).items():
+            for name, wins in attacks.items():
+                by_attack.setdefault(name, {})[source] = wins
 
         def weakest(row: tuple[str, dict[str, Wins]]) -> float:
-            shares = [one.share for one in row[1].values() if one.share is not None]
-            return min(shares, default=math.inf)
+            return min((wins.share for wins in row[1].values() if wins.share is not None), default=math.inf)
 
-        return sorted(rows, key=weakest)
+        return sorted(by_attack.items(), key=weakest)
 
 
 def read_reward(folder: Path, figures: Mapping[str, float]) -> RewardPage:
@@ -135,9 +130,8 @@ def read_reward(folder: Path, figures: Mapping[str, float]) -> RewardPage:
     Raises:
         InputError: card.json is not a card.
     """
-    file, card = folder / "card.json", None
-    if file.is_file():
-        card = Card.read(file)
+    file = folder / "card.json"
+    card = Card.read(file) if file.is_file() else None
     plots, left_out = [], []
     for picture in sorted((folder / "plots").glob("*.png")):
         name = picture.stem
@@ -152,9 +146,9 @@ def read_reward(folder: Path, figures: Mapping[str, float]) -> RewardPage:
     return RewardPage(card, dict(figures), read_log(folder / "plots" / "training.csv"), plots, left_out)
 
 
-def read_log(file: Path | None) -> dict[str, list[float]]:
+def read_log(file: Path) -> dict[str, list[float]]:
     """Columns of a CSV of numbers; a cell that is not one becomes NaN. No file: no curves."""
-    if file is None or not file.is_file():
+    if not file.is_file():
         return {}
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -94,7 +94,7 @@ def vae_round_trip(generator: Generator, clips: Tensor, value: float | None, see
         block = torch.cat((block, block[-1:].expand(missing, *block.shape[1:])))
         latents = family.encode(block.to(family.device))
         if value:
-            draws = Draws([*own, *own[-1:] * missing], "vae_round_trip", latents.device)
+            draws = Draws([*own, *[own[-1]] * missing], "vae_round_trip", latents.device)
             latents = latents + value * draws.normal(*latents.shape[1:])
         out.append(family.decode(latents)[: BLOCK - missing].cpu())
     return torch.cat(out)[:, :time, :, :height, :width].contiguous()

@@ -151,7 +151,8 @@ def gather(
     file = generator.file(SAMPLES)
     try:
         with safe_open(file, "pt") as opened:
-            dtype, *shape = opened.get_slice("frames").get_dtype(), *opened.get_slice("frames").get_shape()
+            frames = opened.get_slice("frames")
+            dtype, shape = frames.get_dtype(), list(frames.get_shape())
             pairs = {key: opened.get_slice(key).get_shape()[0] for key in (RECONSTRUCTED, ORIGINALS)}
     except (SafetensorError, OSError) as error:
         raise InputError(

@@ -7,14 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components.reward.base import CONFIG, InputSpec, Rating, check_clips
+from components.reward.base import CONFIG, InputSpec, Rating, check_clips, description_of
 from components.reward.distortions import FAMILIES
 from components.reward.features.fragments import fragments
 from components.reward.features.handcrafted import clip_statistics
@@ -40,6 +42,30 @@ BACKBONE_BLOCK = 4
 DECIMALS = 5
 #: px up to which a clip keeps its own size for a reward with a backbone.
 NATIVE_SIDE = 1080
+
+
+def _believable(geometry: ClipFormat) -> ClipFormat:
+    """The geometry itself; a ValueError if no clip can have it."""
+    frames, sides = geometry.frames, (geometry.height, geometry.width)
+    sound = frames >= 2 and min(sides) >= MIN_SIDE and frames * math.prod(sides) <= MAX_PIXELS
+    if not (sound and 0 < geometry.fps < math.inf):
+        raise ValueError(f"geometry: {geometry} is not that of a clip")
+    return geometry
+
+
+@dataclass(frozen=True)
+class TrainedConfig:
+    """The config.json of a trained reward.
+
+    Attributes:
+        network: its sizes.
+        statistics: columns that it reads.
+        geometry: the clips it was trained on.
+    """
+
+    network: NetworkParams
+    statistics: Annotated[int, Field(gt=0, le=MAX_STATISTICS)]
+    geometry: Annotated[ClipFormat, AfterValidator(_believable)]
 
 
 class TrainedReward:
@@ -78,28 +104,16 @@ class TrainedReward:
             InputError: a file is missing or not what it should be; the message names it.
         """
         folder = Path(folder)
-        config_file, weights_file = folder / CONFIG, folder / WEIGHTS
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8"))
-            params = NetworkParams(**config["network"])
-            statistics = int(config["statistics"])
-            geometry = _believable(TypeAdapter(ClipFormat).validate_python(config["geometry"]))
-            if not 0 < statistics <= MAX_STATISTICS:
-                raise ValueError(f"statistics = {statistics}: must be 1 to {MAX_STATISTICS}")
-        except OSError as error:
-            raise InputError(
-                f"{config_file}: {error.strerror}; a reward folder holds {CONFIG} and {WEIGHTS}"
-            ) from error
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise InputError(f"{config_file}: not the description of a reward ({error})") from error
-        network = RewardNet(params, statistics, Backbone.load(folder / BACKBONE) if params.backbone else None)
+        config, weights_file = description_of(TrainedConfig, folder, "a trained reward"), folder / WEIGHTS
+        backbone = Backbone.load(folder / BACKBONE) if config.network.backbone else None
+        network = RewardNet(config.network, config.statistics, backbone)
         try:
             network.load_own_state(load_file(weights_file))
         except (OSError, SafetensorError, RuntimeError) as error:
             raise InputError(
                 f"{weights_file}: not the weights that {CONFIG} describes ({one_line(error)})"
             ) from error
-        return cls(network, geometry, resolve(device))
+        return cls(network, config.geometry, resolve(device))
 
     def save(self, folder: Path, network: NetworkParams) -> None:
         """Writes weights (safetensors) and description (JSON) into an existing folder.
@@ -200,12 +214,3 @@ def _filled(block: Tensor, size: int) -> Tensor:
     """A block of at most `size` rows, filled up with copies of its last."""
     missing = size - block.shape[0]
     return torch.cat((block, block[-1:].expand(missing, *block.shape[1:]))) if missing else block
-
-
-def _believable(geometry: ClipFormat) -> ClipFormat:
-    """The geometry itself; a ValueError if no clip can have it."""
-    frames, sides = geometry.frames, (geometry.height, geometry.width)
-    sound = frames >= 2 and min(sides) >= MIN_SIDE and frames * math.prod(sides) <= MAX_PIXELS
-    if not (sound and 0 < geometry.fps < math.inf):
-        raise ValueError(f"geometry: {geometry} is not that of a clip")
-    return geometry

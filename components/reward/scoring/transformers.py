@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from components.reward.base import CONFIG, InputSpec, Rating, check_clips, read_config
+from components.reward.base import InputSpec, Rating, check_clips, description_of
 from components.runtime.artifacts.pretrained import open_model, quiet
 from components.runtime.compute.devices import resolve
 from components.runtime.errors import InputError, one_line
@@ -67,12 +68,7 @@ class Regressor:
             InputError: a file is missing or not what it should be; the message names it.
         """
         folder = Path(folder)
-        config = read_config(folder)
-        try:
-            given = {name: value for name, value in config.items() if name != "kind"}
-            description = Description(**{**given, "aspects": tuple(given["aspects"])})
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / CONFIG}: not the description of a regressor ({error})") from error
+        description = description_of(Description, folder, "a regressor")
         return cls.of(folder / MODEL, description, device)
 
     @classmethod

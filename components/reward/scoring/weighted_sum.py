@@ -13,14 +13,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, FiniteFloat
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from components.reward.base import CONFIG, InputSpec, Rating, Reward, check_clips, input_spec_of, read_config
+from components.reward.base import (
+    InputSpec,
+    Rating,
+    Reward,
+    check_clips,
+    description_of,
+    input_spec_of,
+)
 from components.runtime.errors import InputError
 
 #: The folder of the parts inside the reward's, each a whole reward by its name.
@@ -40,18 +49,18 @@ class WeightedTerm:
         unit: its standard deviation there, in its own units, above 0.
     """
 
-    name: str
-    weight: float
-    centre: float
-    unit: float
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+    weight: FiniteFloat
+    centre: FiniteFloat
+    unit: Annotated[FiniteFloat, Field(gt=0)]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A sum: its parts, and what their units were measured on."""
 
-    parts: tuple[WeightedTerm, ...]
-    calibration: dict[str, Any]
+    parts: Annotated[tuple[WeightedTerm, ...], Field(min_length=1)]
+    calibration: dict[str, Any] = field(default_factory=dict)
     measured: bool = False
 
     def as_json(self) -> dict[str, Any]:
@@ -80,19 +89,8 @@ class WeightedSum:
             InputError: a file is missing or not what it should be; the message names it.
         """
         folder = Path(folder)
-        try:
-            parts = [WeightedTerm(**part) for part in read_config(folder)["parts"]]
-            sound = parts and all(
-                Path(part.name).name == part.name
-                and math.isfinite(part.weight + part.centre)
-                and part.unit > 0
-                for part in parts
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / CONFIG}: not the description of a sum ({error})") from error
-        if not sound:
-            raise InputError(f"{folder / CONFIG}: a part has no usable name, weight, centre or unit")
-        return cls([(part, open_reward(folder / PARTS / part.name, device)) for part in parts])
+        recipe = description_of(Recipe, folder, "a sum")
+        return cls([(term, open_reward(folder / PARTS / term.name, device)) for term in recipe.parts])
 
     @property
     def input_spec(self) -> InputSpec:

@@ -149,7 +149,7 @@ def test_the_paired_interval_is_that_of_the_prompts_means() -> None:
     for row in (*mine, *theirs):
         row["aligned"] = {"judge": draws.gauss(0.5, 0.1)}
     found = difference(mine, theirs[::-1], "judge")  # order does not matter, prompt and seed do
-    assert found is not None and found.low is not None and found.high is not None
+    assert found is not None and found.known
     each = [one["aligned"]["judge"] - two["aligned"]["judge"] for one, two in zip(mine, theirs, strict=True)]
     means = [(each[place] + each[place + 1]) / 2 for place in range(0, 120, 2)]
     low, high = stats.t.interval(0.95, 59, loc=sum(means) / 60, scale=stats.sem(means))
