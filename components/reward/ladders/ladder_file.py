@@ -19,7 +19,7 @@ from components.runtime.io.files import atomic_file
 
 def write_ladders(path: Path, ladders: Ladders, extra: Mapping[str, Tensor]) -> None:
     """Writes ladders, and further tensors beside them, in one rename; pictures only where they were kept."""
-    tensors = {name: getattr(ladders, name) for name in TENSORS} | extra
+    tensors = {name: getattr(ladders, name) for name in TENSORS} | dict(extra)
     if not ladders.has_frames:
         del tensors["frames"]
     about = {name: json.dumps(getattr(ladders, name)) for name in NAMES}
