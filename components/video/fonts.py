@@ -9,6 +9,7 @@ its characters (Noto Sans CJK, for example). Where there is none, a missing char
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,16 +27,26 @@ def label(text: str, pixels: int) -> tuple[str, ImageFont.FreeTypeFont]:
     own = _own_font()
     wanted = frozenset(ord(character) for character in text if not character.isspace())
     if text.isascii() or wanted <= _characters(own):
-        return text, _opened(own, pixels)
+        return text, _opened(own, pixels, _engine(text))
     for file in _installed():
         if wanted <= _characters(file):
             with contextlib.suppress(OSError):  # a font of pictures has no such size
-                return text, _opened(file, pixels)
+                return text, _opened(file, pixels, None)
     have = _characters(own)
     shown = "".join(
         character if character.isspace() or ord(character) in have else _code(character) for character in text
     )
-    return shown, _opened(own, pixels)
+    return shown, _opened(own, pixels, _engine(shown))
+
+
+def _engine(text: str) -> ImageFont.Layout | None:
+    """Pillow's basic layout, which every machine has; its default if a letter is written from right to left.
+
+    Raqm, where it is installed, places Latin letters a little differently: a picture's bytes would depend on
+    the machine.
+    """
+    right_to_left = any(unicodedata.bidirectional(character) in ("R", "AL") for character in text)
+    return None if right_to_left else ImageFont.Layout.BASIC
 
 
 def _own_font() -> str:
@@ -69,5 +80,5 @@ def _characters(file: str) -> frozenset[int]:
 
 
 @lru_cache(maxsize=16)
-def _opened(file: str, pixels: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(file, pixels)
+def _opened(file: str, pixels: int, engine: ImageFont.Layout | None) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, pixels, layout_engine=engine)

@@ -59,3 +59,8 @@ def test_sheets_tell_labels_apart_that_the_old_font_drew_alike() -> None:
     assert one.shape != other.shape or (one != other).any()
     first, second = (side_by_side([clip], [text], height=240).frames for text in ("猫", "犬"))
     assert not torch.equal(first, second)
+
+
+def test_latin_text_is_placed_alike_with_and_without_raqm() -> None:
+    assert label("a red circle, é, кот", 14)[1].layout_engine == ImageFont.Layout.BASIC
+    assert label("שלום", 14)[1].layout_engine == ImageFont.truetype(fonts._own_font(), 14).layout_engine
