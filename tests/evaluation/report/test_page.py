@@ -121,7 +121,7 @@ def test_versions_of_the_reward(tmp_path: Path, reward: Path) -> None:
     file = tmp_path / "reward" / "versions.json"
     file.write_text(
         '{"versions": [{"number": 0, "digest": "x"},'
-        ' {"number": 1, "iteration": 7, "adopted": false, "reasons": ["srcc_all fell"]}]}'
+        ' {"number": 1, "digest": "y", "iteration": 7, "adopted": false, "reasons": ["srcc_all fell"]}]}'
     )
     words = text(
         render(page_content(reward, shown=[], versions=read_versions(tmp_path / "reward")), *counted(), FPS)
