@@ -79,7 +79,11 @@ class LedgerWriter:
     def publish(self, folder: Path, iterations: int) -> None:
         """Write the first `iterations` parts as one table, with their latents, into `folder`."""
         tables = [pq.read_table(self._part(number)) for number in range(iterations)]
-        pq.write_table(pa.concat_tables(tables, promote_options="default"), folder / LEDGER)
+        table = pa.concat_tables(tables, promote_options="default")
+        # Parquet renames a list's items: the file says what the schema does.
+        used = table.schema.get_field_index(USED.name)
+        table = table.set_column(used, USED, table[USED.name].cast(USED.type))
+        pq.write_table(table, folder / LEDGER)
         for number in range(iterations):
             source, target = latents_file(self.folder, number), latents_file(folder, number)
             if source.is_file():
