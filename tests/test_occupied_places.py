@@ -29,7 +29,7 @@ FILES = {
     "reward distortions": ("components.reward", "distortions --out {}"),
     "pipelines run-local": ("pipelines", "run-local --runner host --root ."),
     "pipelines compile": ("pipelines", "compile --images images.yaml -o {}"),
-    "pipelines manifests": ("pipelines", "manifests pipeline.yaml -o {}"),
+    "pipelines gitops": ("pipelines", "gitops pipeline.yaml -o {}"),
     "images build": ("images", "build -o {}"),
     "images bom": ("images", "bom --to ."),
 }

@@ -19,9 +19,9 @@ from pipelines.lint.lint import read_pipeline, refuse_faults
 from pipelines.yaml_files import dump, write_text
 
 API_VERSION = "pipelines.kubeflow.org/v2beta1"
-_HEADER = (
-    "# Made by `python -m pipelines manifests` from a compiled pipeline; the version's name is its digest.\n"
-)
+_MADE = "# Made by `python -m pipelines {}` from a compiled pipeline; the version's name is its digest.\n"
+#: The first line of what is written, and that of the release before this one, which may be replaced too.
+_HEADER, _FORMER = _MADE.format("gitops"), _MADE.format("manifests")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -41,7 +41,7 @@ def write_manifests(pipeline: Path, output: Path, namespace: str) -> None:
         raise InputError(
             f"--namespace {namespace}: must be lower-case letters, digits and hyphens, at most 63"
         )
-    check_file(output, "a pipeline's manifests", starts_with(_HEADER))
+    check_file(output, "a pipeline's manifests", starts_with(_HEADER, _FORMER))
     documents = read_pipeline(pipeline)
     refuse_faults(documents, str(pipeline))
     write_text(output, _HEADER + dump(manifests(documents, namespace)))

@@ -73,9 +73,9 @@ def test_wrong_values_are_one_clear_line(overrides: list[str], part: str) -> Non
         (
             {},
             "ledger",
-            r"--ledger x: alignment.strategy = online draws its own candidates; offline is allowed",
+            r"--ledger x: alignment.strategy = online samples its own candidates; offline is allowed",
         ),
-        ({"guards": {"every": 0}}, "judge", r"--judge x: takes no readings with alignment.guards.every = 0"),
+        ({"guards": {"every": 0}}, "judge", r"--judge x: no effect with alignment.guards.every = 0"),
     ],
 )
 def test_options_without_effect_are_refused_before_any_work(
