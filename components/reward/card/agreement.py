@@ -158,4 +158,5 @@ def within_groups(scores: np.ndarray, judged: np.ndarray) -> tuple[Agreement, fl
         right += float((order_a == order_b)[upper].sum())
         total += int(upper.sum())
     mean = mean_over_clusters(each, bound=1.0)
-    return Agreement(mean.value, *mean.ends, mean.clusters), right / total if total else float("nan")
+    low, high = mean.ends
+    return Agreement(mean.value, low, high, mean.clusters), right / total if total else float("nan")

@@ -119,7 +119,7 @@ def _types(file: Path, card: Card, heldout: set[str]) -> None:
     they could hide one that is ranked backwards."""
 
     points = {
-        name: {kind: row[f"srcc_{kind}"] for kind in PRISTINE if row.get(f"srcc_{kind}") is not None}
+        name: {kind: srcc for kind in PRISTINE if (srcc := row.get(f"srcc_{kind}")) is not None}
         for name, row in card.by_type.items()
     }
     by_family = {
@@ -220,11 +220,12 @@ def _attacks(file: Path, card: Card) -> None:
             axes.axhspan(place - 0.5, place + 0.5, color="#f3f3f3", linewidth=0)
         for number, source in enumerate(sources):
             wins = card.attacks[source].get(name)
-            if wins is None or not wins.clips:
+            if wins is None or not wins.clips or wins.share is None:
                 continue
             at = place + (number - (len(sources) - 1) / 2) * height
-            low, high = wins.low, wins.high
-            lowest = min(lowest, wins.share if low is None else low)
+            low = wins.share if wins.low is None else wins.low
+            high = wins.share if wins.high is None else wins.high
+            lowest = min(lowest, low)
             # Points, not bars: the axis begins where it is of interest, and a bar would have to begin at 0.
             axes.plot([low, high], [at, at], color=SOURCE_INKS[source], linewidth=2.2, alpha=0.45)
             axes.plot(wins.share, at, marker="o", markersize=5, color=SOURCE_INKS[source])

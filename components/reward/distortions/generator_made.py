@@ -89,7 +89,7 @@ def vae_round_trip(generator: Generator, clips: Tensor, value: float | None, see
     padded = _padded(clips, 4 * -(-(time - 1) // 4) + 1, tall, wide)
     out = []
     for start in range(0, len(clips), BLOCK):
-        block, own = padded[start : start + BLOCK], seeds[start : start + BLOCK]
+        block, own = padded[start : start + BLOCK], list(seeds[start : start + BLOCK])
         missing = BLOCK - len(block)
         block = torch.cat((block, block[-1:].expand(missing, *block.shape[1:])))
         latents = family.encode(block.to(family.device))

@@ -151,8 +151,8 @@ def gather(
     file = generator.file(SAMPLES)
     try:
         with safe_open(file, "pt") as opened:
-            frames = opened.get_slice("frames")
-            dtype, shape = frames.get_dtype(), list(frames.get_shape())
+            table = opened.get_slice("frames")
+            dtype, shape = table.get_dtype(), tuple(table.get_shape())
             pairs = {key: opened.get_slice(key).get_shape()[0] for key in (RECONSTRUCTED, ORIGINALS)}
     except (SafetensorError, OSError) as error:
         raise InputError(
@@ -160,8 +160,7 @@ def gather(
         ) from error
     if len(shape) != 6 or dtype != "U8" or min(shape[:2]) < 2:
         raise InputError(
-            f"{file}: frames must be uint8 (prompts >= 2, samples >= 2, T, 3, H, W), "
-            f"got {dtype} {tuple(shape)}"
+            f"{file}: frames must be uint8 (prompts >= 2, samples >= 2, T, 3, H, W), got {dtype} {shape}"
         )
     names, texts = _prompts(generator, shape[0])
     by_id = {prompt.id: prompt.text for prompt in corpus.prompts()}

@@ -125,17 +125,17 @@ def combine(
             raise InputError(f"{term.reward}: {error}") from error
 
     def write(folder: Path) -> tuple[Reward, dict[str, float]]:
-        for name, part in zip(names, opened, strict=True):
-            for file in scoring_files(part.manifest.files):
+        for name, artifact in zip(names, opened, strict=True):
+            for file in scoring_files(artifact.manifest.files):
                 target = folder / PARTS / name / file
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(part.path / file, target)
+                shutil.copyfile(artifact.path / file, target)
         metrics = {"parts": float(len(parts))}
         for part in parts:
             metrics |= {f"{part.name}/weight": part.weight, f"{part.name}/unit": part.unit}
         return WeightedSum(list(zip(parts, rewards, strict=True))), metrics
 
-    inputs = {f"reward/{name}": part for name, part in zip(names, opened, strict=True)}
+    inputs = {f"reward/{name}": artifact for name, artifact in zip(names, opened, strict=True)}
     return _publish(params, out, inputs, write, Recipe(tuple(parts), calibration), corpus, generator)
 
 

@@ -38,7 +38,7 @@ def file(generator: Generator, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_each_clip_is_the_generators_sample_at_its_level(generator: Generator, file: Path) -> None:
     pool = draw(None, PROMPTS, 3, 3, GEOMETRY, 5, file, StopSignal())
-    assert pool.ladders == 3 and pool.clips.contents == [*PROMPTS, PROMPTS[0]]
+    assert pool.levels is not None and pool.ladders == 3 and pool.clips.contents == [*PROMPTS, PROMPTS[0]]
     assert bool((pool.levels[:, 0] == 0).all()) and bool((pool.levels.diff(dim=1) > 0).all())
     seed = derive(derive(5, "drawn ladders", "few_steps"), "noise", 1)
     for place, level in enumerate(pool.levels[1].tolist()):

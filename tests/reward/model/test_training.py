@@ -61,7 +61,13 @@ def test_the_global_random_state_neither_matters_nor_changes(
 
 
 def test_the_network_learns_the_order(ladders: Ladders, tiny: RewardParams, tmp_path: Path) -> None:
-    settings = {"steps": 80, "batch": 8, "learning_rate": 0.005, "average": 0.9, "aspect_weight": 2.0}
+    settings: dict[str, Any] = {
+        "steps": 80,
+        "batch": 8,
+        "learning_rate": 0.005,
+        "average": 0.9,
+        "aspect_weight": 2.0,
+    }
     # Of eight units none can be spared.
     params = changed(tiny, network={"dropout": 0.0}, **settings)
     network, curve = trained(ladders, params, tmp_path)
@@ -180,7 +186,7 @@ def test_a_training_goes_on_from_given_weights_and_their_coding(
     ],
 )
 def test_a_training_that_diverges_ends_with_one_line(
-    ladders: Ladders, tiny: RewardParams, tmp_path: Path, settings: dict[str, float]
+    ladders: Ladders, tiny: RewardParams, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     """Where it happens and with which settings; the same again when it is tried again."""
     params = changed(tiny, steps=12, **settings)
@@ -205,7 +211,7 @@ def test_a_training_that_diverges_ends_with_one_line(
     ],
 )
 def test_odd_settings_still_make_a_network_that_scores(
-    ladders: Ladders, tiny: RewardParams, tmp_path: Path, settings: dict[str, float]
+    ladders: Ladders, tiny: RewardParams, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     network, _ = trained(ladders, changed(tiny, **{"steps": 5, "checkpoint_every": 50, **settings}), tmp_path)
     assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
