@@ -34,7 +34,7 @@ class RewardVersion:
     """
 
     number: int
-    digest: str
+    digest: str = ""
     parent: int | None = None
     iteration: int | None = None
     steps: int = 0

@@ -102,7 +102,7 @@ def test_the_worst_source_of_an_attack_is_shown_and_never_the_pool() -> None:
     }
     page = as_markdown(found)
     assert "| erased | 0.833, footage |" in page
-    assert "erased on footage clips succeeds most often" in page.split("## ")[0]
+    assert "succeeds most often is erased on footage clips" in page.split("## ")[0]
     assert f"{610 / 612:.3f}" not in page and "together" not in page
 
 
