@@ -159,7 +159,16 @@ def load_tree(
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    unreadable = (YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, AssertionError)
+    # OmegaConf raises an OSError for a document that is a number.
+    unreadable = (
+        YAMLError,
+        OmegaConfBaseException,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    )
     known = sorted(set(known_sections() if allowed is None else allowed))
     config: Any = OmegaConf.create({})
     if file is not None:

@@ -18,14 +18,14 @@ from components.corpus.prompts import Prompt, read_prompts
 from components.evaluation.dimensions.names import QUALITY, SEMANTIC
 from components.evaluation.models import fetch
 from components.evaluation.models.preprocessing import Preparation
-from components.evaluation.vbench.files import read_results
+from components.evaluation.vbench.files import PER_VIDEO_SCALE, read_results
 from components.evaluation.vbench.sample_record import read_record
 from components.evaluation.vbench.suites import INFO, load_suite
 from components.evaluation.vbench.totals import totals
 from components.params import load_params
 from components.planning.blueprints import blueprint_of
 from components.registry.gate.champion import difference, read_rows, same_requests
-from components.reward.ladders import replay
+from components.reward.ladders import ladder, replay
 from components.reward.scoring.trained import TrainedReward
 from components.runtime.artifacts.artifact import open_artifact
 from components.runtime.artifacts.checkpoints import Checkpointer
@@ -194,8 +194,8 @@ def scorer_read(name: str) -> Read:
 
 def replay_examples(folder: Path) -> list[bytes]:
     count = 4
-    table = {name: torch.zeros(count, 2) for name in replay.TENSORS if name != "frames"}
-    about = {name: json.dumps([["a"]] * count) for name in replay.NAMES}
+    table = {name: torch.zeros(count, 2) for name in ladder.TENSORS if name != "frames"}
+    about = {name: json.dumps([["a"]] * count) for name in ladder.NAMES}
     return [save({name: value.half() for name, value in table.items()}, about)]
 
 
@@ -220,7 +220,13 @@ def video_read(path: Path) -> object:
 RESULTS = {
     name: [
         0.9 - 0.01 * place,
-        [{"video_path": f"videos/a cat-{place}.mp4", "video_results": 0.5, "method": "x"}],
+        [
+            {
+                "video_path": f"videos/a cat-{place}.mp4",
+                "video_results": 0.5 * PER_VIDEO_SCALE.get(name, 1.0),
+                "method": "x",
+            }
+        ],
     ]
     for place, name in enumerate(QUALITY + SEMANTIC)
 }

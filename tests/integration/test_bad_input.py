@@ -42,7 +42,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "alignment.num_generations=1",
             ("alignment.num_generations", "1", "greater than or equal to 2"),
         ),
-        ("alignment", "alignment.candidate=4", ("alignment.candidate", "did you mean `candidates`")),
+        (
+            "alignment",
+            "alignment.num_generation=4",
+            ("alignment.num_generation", "did you mean `num_generations`"),
+        ),
         ("alignment", "alignments.candidates=4", ("alignments",)),
         ("alignment", "reward.training.steps=1", ("has no effect on step alignment",)),
         ("reward", "reward.training.steps=many", ("reward.training.steps", "many")),

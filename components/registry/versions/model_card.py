@@ -11,7 +11,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 #: Figures of the evaluation that the card shows, and their names in words.
 _FIGURES = {
     "win_rate_reward": "aligned wins by the training reward",
-    "win_rate_judge": "aligned wins by the independent judge",
+    "win_rate_judge": "aligned wins by the oracle judge",
     "motion_ratio": "motion, aligned / base",
     "diversity_ratio": "diversity, aligned / base",
 }

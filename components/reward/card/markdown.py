@@ -25,7 +25,7 @@ PAIRS = {
     "world_ladders": "ladders in the miniature world",
     "footage_ladders": "ladders on real footage",
     "generated_ladders": "ladders on the generator's samples",
-    "judged_samples": "samples of one prompt, by the independent judge",
+    "judged_samples": "samples of one prompt, by the oracle judge",
 }
 MET = {True: "yes", False: "NO", None: "unavailable"}
 SIZES = ("contents_per_type", "attacks", "levels", "types")
