@@ -3,7 +3,6 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(abspath $(VENV))/bin
 PORT ?= 5000
-RUN := $(shell date +%Y%m%d-%H%M%S)
 export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
@@ -58,13 +57,8 @@ checkout:
 		"in the folder of a ZIP: git init && git add -A && git commit -m start" >&2; exit 1; }
 
 run: checkout install $(if $(STACK),stack)
-	@$(BIN)/python -m components params >/dev/null
-	$(STACKED) ONLINEVPO_RUN=$(RUN) $(BIN)/dvc repro
+	@$(STACKED) $(BIN)/onlinevpo run
 	$(if $(STACK),$(STACKED) $(BIN)/dvc push --remote stack)
-	@$(STACKED) $(BIN)/python -m components.registry show
-	@$(BIN)/python -m components.evaluation table
-	@test ! -f artifacts/registry/report.html || \
-		echo "the same page with the registry's decision: artifacts/registry/report.html"
 
 stack: install
 	@$(BIN)/python -m pipelines.stack up
