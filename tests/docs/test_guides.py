@@ -372,3 +372,13 @@ def test_running_text_is_wrapped_at_100_columns() -> None:
             if max(len(word) for word in re.findall(r"`[^`]+`\S*|\[[^]]*\]\([^)]*\)\S*|\S+", line)) < 60:
                 long.append(f"{path.relative_to(ROOT)}:{number}")
     assert long == []
+
+
+def test_relative_links_name_what_there_is() -> None:
+    missing = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in guides()
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+        if not (path.parent / target).exists()
+    ]
+    assert missing == []
