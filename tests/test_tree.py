@@ -81,9 +81,10 @@ def test_sections_are_found_by_their_names() -> None:
         assert section_class(name) is Params.model_fields[name].annotation
 
 
-def test_make_run_reads_the_whole_tree_first(repository: Path) -> None:
+def test_make_run_is_the_console_command(repository: Path) -> None:
+    """Which reads all params before the first stage: tests/pipelines/test_console.py."""
     recipe = (repository / "Makefile").read_text().partition("\nrun:")[2].splitlines()[1:]
-    assert recipe[0].strip().startswith("@$(BIN)/python -m components params")
+    assert recipe[0].strip().endswith("$(BIN)/onlinevpo run")
 
 
 def test_commands(repository: Path, tmp_path: Path) -> None:

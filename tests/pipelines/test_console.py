@@ -144,6 +144,22 @@ def test_run_wants_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         console.run()
 
 
+def test_run_reads_all_params_before_the_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def run(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        calls.append(Path(words[0]).name)
+        return subprocess.CompletedProcess(words, 0)
+
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "params.yaml").write_text("registry: {no_such_key: 1}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(console.subprocess, "run", run)
+    with pytest.raises(InputError, match=r"unknown key `registry\.no_such_key`"):
+        console.run()
+    assert calls == ["git"]
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_run_is_dvc_repro_and_then_the_results(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
