@@ -6,7 +6,7 @@ The method of OnlineVPO (arXiv 2412.15159) with the functions of the alignment s
 give the step's pairs and losses (tests/examples/test_online_dpo.py). The step adds what a real run needs:
 several GPUs, checkpoints, a ledger, guards against reward hacking, refreshes of the reward.
 
-The base is the committed miniature: less than a minute an iteration on two CPU cores. Without --reward the
+The base is the committed miniature: some ten seconds an iteration on two CPU cores. Without --reward the
 clips are scored by the oracle judge of the miniature's world, a verifiable reward without weights.
 """
 
